@@ -1,0 +1,164 @@
+"""A dialect bound to a tokenizer: tags and headers become token ids (SEMANTICS section 3).
+
+Everything after binding works on ids alone; no text is decoded while a model generates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+from multiverse.dialects import Dialect, Tag, registry
+from multiverse.errors import BindingError
+from multiverse.lexer import read_label
+from multiverse.tree import Token
+
+_LABEL_SCAN = 12
+"""Tokens after outline-open in which a label is looked for."""
+
+_SPACE = "Ġ▁Ċĉč \t\r\n"
+"""How vocabularies of byte-level and sentence-piece tokenizers spell white space."""
+
+_LABEL_TOKEN = re.compile(f"[{_SPACE}]*[0-9.]*:?[{_SPACE}]*")
+
+
+class Tokenizer(Protocol):
+    """What a binding needs of a Hugging Face tokenizer; both the fast and the slow ones have it."""
+
+    unk_token_id: int | None
+    eos_token_id: int | None
+
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
+    def decode(self, token_ids: Any) -> Any: ...
+    def get_vocab(self) -> dict[str, int]: ...
+
+
+class Binding:
+    """A dialect's tags, headers and separator as ids of one tokenizer.
+
+    Attributes:
+        dialect: the dialect.
+        tags: tag of each tag id.
+        ids: id of each tag the dialect has.
+        separator: ids of the separator.
+        eos: ids that end a turn.
+
+    Raises:
+        BindingError: if a tag is not exactly one token, naming every such tag and what it was encoded to.
+    """
+
+    def __init__(self, dialect: Dialect, tokenizer: Tokenizer, eos: Iterable[int] | None = None) -> None:
+        self.dialect = dialect
+        self.ids = _tag_ids(dialect, tokenizer)
+        self.tags = {token: tag for tag, token in self.ids.items()}
+        self.separator = tuple(tokenizer.encode(dialect.separator, add_special_tokens=False))
+        default = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+        self.eos = frozenset(default if eos is None else eos)
+        self._tokenizer = tokenizer
+        self._headers: dict[str, tuple[int, ...]] = {}
+
+    def tag(self, token: Token) -> Tag | None:
+        """The tag that id `token` is, or `None` for text."""
+        return self.tags.get(token)  # type: ignore[arg-type]  # a token of another kind has no tag
+
+    def path_header(self, label: str) -> tuple[int, ...]:
+        """Path-open and the header for `label`: what the engine writes to open a branch."""
+        if label not in self._headers:
+            text = self.dialect.path_header.format(label=label)
+            header = self._tokenizer.encode(text, add_special_tokens=False)
+            self._headers[label] = (self.ids[Tag.PATH_OPEN], *header)
+        return self._headers[label]
+
+    @cached_property
+    def conclusion_header(self) -> tuple[int, ...]:
+        """What the engine writes at the join: conclusion-open and its header, or block-close if there is none."""
+        if Tag.CONCLUSION_OPEN in self.ids:
+            header = self._tokenizer.encode(self.dialect.conclusion_header, add_special_tokens=False)
+            return (self.ids[Tag.CONCLUSION_OPEN], *header)
+        return (self.ids[Tag.BLOCK_CLOSE],) if Tag.BLOCK_CLOSE in self.ids else ()
+
+    def label(self, tokens: Sequence[Token], start: int) -> str | None:
+        """The number that the text from `start` on begins with, by table look-up; `None` if there is none."""
+        text = ""
+        for token in tokens[start : start + _LABEL_SCAN]:
+            piece = self.label_pieces.get(token)  # type: ignore[arg-type]
+            if piece is None:
+                break
+            text += piece
+        return read_label(text)
+
+    def separates(self, token: Token) -> bool:
+        """Whether `token` is white space."""
+        return self.label_pieces.get(token, "x").isspace()  # type: ignore[arg-type]
+
+    def ends_turn(self, token: Token) -> bool:
+        """Whether `token` ends a turn of a chat."""
+        return token in self.eos
+
+    @cached_property
+    def label_pieces(self) -> dict[int, str]:
+        """Text of every token that a label or a separator can consist of: white space, digits, dots, colons."""
+        found = [token for text, token in self._tokenizer.get_vocab().items() if _LABEL_TOKEN.fullmatch(text)]
+        return {token: self._tokenizer.decode([token]) for token in found if token not in self.tags}
+
+
+def bind(dialect: Dialect | str, tokenizer: Tokenizer, eos: Iterable[int] | None = None) -> Binding:
+    """Bind a dialect (or the one of that name or TOML file) to a tokenizer.
+
+    Args:
+        dialect: a `Dialect`, a registered name, or the path of a TOML file.
+        tokenizer: any Hugging Face tokenizer.
+        eos: ids that end a turn; the tokenizer's own if not given.
+
+    Raises:
+        DialectError: if the name is not known.
+        BindingError: if a tag is not exactly one token of the tokenizer.
+    """
+    return Binding(registry.get(dialect) if isinstance(dialect, str) else dialect, tokenizer, eos)
+
+
+def detect(tokenizer: Tokenizer) -> Dialect:
+    """The dialect whose tags are all tokens of `tokenizer`; of several the one with the most tags.
+
+    Raises:
+        BindingError: if there is none, saying for each dialect which tags were missing.
+    """
+    problems = {dialect: _problems(dialect, tokenizer) for dialect in registry.all()}
+    fitting = [dialect for dialect, found in problems.items() if not found]
+    if not fitting:
+        lines = [f"  {dialect.name}: {', '.join(found)}" for dialect, found in problems.items()]
+        raise BindingError(
+            "the tokenizer knows the tags of no dialect. Not one token each are\n"
+            + "\n".join(lines)
+            + "\nServe a model trained with such tags, or add them before training with multiverse.add_tags."
+        )
+    return max(fitting, key=lambda dialect: len(dialect.tags))
+
+
+def _tag_ids(dialect: Dialect, tokenizer: Tokenizer) -> dict[Tag, int]:
+    problems = _problems(dialect, tokenizer)
+    if problems:
+        described = "\n".join(f"  {text} -> {_encoded(tokenizer, text)}" for text in problems)
+        raise BindingError(
+            f"dialect {dialect.name!r} does not fit this tokenizer: each tag must be one token, but\n{described}\n"
+            "Name another dialect, or add the tags before training with multiverse.add_tags."
+        )
+    return {tag: tokenizer.encode(text, add_special_tokens=False)[0] for tag, text in dialect.tags.items()}
+
+
+def _problems(dialect: Dialect, tokenizer: Tokenizer) -> list[str]:
+    """The tags of `dialect` that are not one token of `tokenizer`."""
+
+    def unfit(text: str) -> bool:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        return len(ids) != 1 or ids[0] == tokenizer.unk_token_id
+
+    return [text for text in dialect.tags.values() if unfit(text)]
+
+
+def _encoded(tokenizer: Tokenizer, text: str) -> str:
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    pieces = [tokenizer.decode([token]) for token in ids]
+    return f"{len(ids)} tokens {pieces} = {ids}" if len(ids) != 1 else f"the unknown token {ids[0]}"

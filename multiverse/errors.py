@@ -1,0 +1,21 @@
+"""The exceptions of the package. All derive from `MultiverseError`, so a host can catch one type."""
+
+
+class MultiverseError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class DialectError(MultiverseError, ValueError):
+    """A dialect's definition is incomplete, contradictory or unknown."""
+
+
+class BindingError(MultiverseError, ValueError):
+    """A dialect does not fit a tokenizer."""
+
+
+class TranscriptError(MultiverseError, ValueError):
+    """A file or record does not hold a transcript that can be read."""
+
+
+class CheckError(MultiverseError, ValueError):
+    """A finished tree and the log-probabilities reported for it do not belong together."""
