@@ -12,11 +12,8 @@ from typing import Any, Protocol
 
 from multiverse.dialects import Dialect, Tag, registry
 from multiverse.errors import BindingError
-from multiverse.lexer import read_label
+from multiverse.lexer import LABEL_SCAN, read_label
 from multiverse.tree import Token
-
-_LABEL_SCAN = 12
-"""Tokens after outline-open in which a label is looked for."""
 
 _SPACE = "Ġ▁Ċĉč \t\r\n"
 """How vocabularies of byte-level and sentence-piece tokenizers spell white space."""
@@ -53,10 +50,10 @@ class Binding:
         self.dialect = dialect
         self.ids = _tag_ids(dialect, tokenizer)
         self.tags = {token: tag for tag, token in self.ids.items()}
-        self.separator = tuple(tokenizer.encode(dialect.separator, add_special_tokens=False))
+        self._tokenizer = tokenizer
+        self.separator = self._after(Tag.PATH_CLOSE, dialect.separator)
         default = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
         self.eos = frozenset(default if eos is None else eos)
-        self._tokenizer = tokenizer
         self._headers: dict[str, tuple[int, ...]] = {}
 
     def tag(self, token: Token) -> Tag | None:
@@ -67,22 +64,26 @@ class Binding:
         """Path-open and the header for `label`: what the engine writes to open a branch."""
         if label not in self._headers:
             text = self.dialect.path_header.format(label=label)
-            header = self._tokenizer.encode(text, add_special_tokens=False)
-            self._headers[label] = (self.ids[Tag.PATH_OPEN], *header)
+            self._headers[label] = (self.ids[Tag.PATH_OPEN], *self._after(Tag.PATH_OPEN, text))
         return self._headers[label]
 
     @cached_property
     def conclusion_header(self) -> tuple[int, ...]:
         """What the engine writes at the join: conclusion-open and its header, or block-close if there is none."""
         if Tag.CONCLUSION_OPEN in self.ids:
-            header = self._tokenizer.encode(self.dialect.conclusion_header, add_special_tokens=False)
+            header = self._after(Tag.CONCLUSION_OPEN, self.dialect.conclusion_header)
             return (self.ids[Tag.CONCLUSION_OPEN], *header)
         return (self.ids[Tag.BLOCK_CLOSE],) if Tag.BLOCK_CLOSE in self.ids else ()
+
+    def _after(self, tag: Tag, text: str) -> tuple[int, ...]:
+        """Ids of `text` where it follows `tag`; some tokenizers put a space before text that stands alone."""
+        ids = self._tokenizer.encode(self.dialect.tags[tag] + text, add_special_tokens=False)
+        return tuple(ids[1:])
 
     def label(self, tokens: Sequence[Token], start: int) -> str | None:
         """The number that the text from `start` on begins with, by table look-up; `None` if there is none."""
         text = ""
-        for token in tokens[start : start + _LABEL_SCAN]:
+        for token in tokens[start : start + LABEL_SCAN]:
             piece = self.label_pieces.get(token)  # type: ignore[arg-type]
             if piece is None:
                 break

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-from multiverse.errors import MultiverseError
+from multiverse.errors import LimitError
+
+UNBOUNDED = 1 << 62
+"""A number of tokens, or a position, that no sequence reaches."""
 
 
 class Reason(StrEnum):
@@ -28,10 +31,6 @@ class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     ABORT = "abort"
-
-
-class LimitError(MultiverseError, ValueError):
-    """A limit has a value that makes no sense."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +82,19 @@ class Ledger:
     __slots__ = ("injected", "limit", "reserved", "used")
 
     def __init__(self, limit: int | None) -> None:
-        self.limit = limit
+        self.limit = UNBOUNDED if limit is None else limit
         self.used = 0
         self.injected = 0
         self.reserved = 0
 
     @property
-    def free(self) -> int | None:
-        """Tokens that may still be sampled; `None` if there is no limit."""
-        return None if self.limit is None else self.limit - self.used - self.reserved
+    def exhausted(self) -> bool:
+        """Whether no further token may be sampled."""
+        return self.used + self.reserved >= self.limit
 
     def affords(self, tokens: int) -> bool:
         """Whether `tokens` more can be reserved."""
-        return self.limit is None or self.used + self.reserved + tokens <= self.limit
+        return self.used + self.reserved + tokens <= self.limit
 
     def reserve(self, tokens: int) -> None:
         """Keep `tokens` back. Asserts that they are there: ask `affords` first."""
@@ -104,7 +103,7 @@ class Ledger:
 
     def release(self, tokens: int) -> None:
         """Give reserved `tokens` back."""
-        assert 0 <= tokens <= self.reserved
+        assert 0 <= tokens <= self.reserved, (tokens, self.reserved)
         self.reserved -= tokens
 
     def inject(self, tokens: int) -> None:

@@ -95,6 +95,8 @@ class Dialect:
             raise DialectError(f"dialect {self.name!r}: the same text is given to two tags: {', '.join(duplicates)}")
         if self.join not in get_args(Join):
             raise DialectError(f"dialect {self.name!r}: join is {self.join!r}, allowed are {', '.join(get_args(Join))}")
+        if self.join == "splice" and not self.block and not self.conclusion:
+            raise DialectError(f"dialect {self.name!r}: join 'splice' needs a conclusion or block tags to go on with")
         self._check_header()
 
     def _check_pair(self, field: str, lengths: tuple[int, ...]) -> None:

@@ -13,6 +13,10 @@ class BindingError(MultiverseError, ValueError):
     """A dialect does not fit a tokenizer."""
 
 
+class LimitError(MultiverseError, ValueError):
+    """A limit has a value that makes no sense."""
+
+
 class TranscriptError(MultiverseError, ValueError):
     """A file or record does not hold a transcript that can be read."""
 

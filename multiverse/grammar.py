@@ -98,6 +98,17 @@ class Grammar:
             return self.advance(frame.parent, tag)  # the model left out block-close: the block is over all the same
         return None
 
+    def close_path(self, frame: Frame) -> Frame:
+        """The parent's state after one of the branches it was forked into: `frame` as if it had written the path."""
+        after = self._steps[Phase.PATH, Tag.PATH_CLOSE](frame._replace(phase=Phase.PATH))
+        return after or frame
+
+    def conclude(self, frame: Frame) -> Frame:
+        """The parent's state after the conclusion header that the engine wrote at the join."""
+        if self.dialect.conclusion:
+            return self.advance(frame, Tag.CONCLUSION_OPEN) or frame
+        return frame.parent or frame
+
     def allowed(self, frame: Frame) -> frozenset[Tag]:
         """The tags that well-formed output may go on with: what strict mode lets the sampler choose from.
 

@@ -151,9 +151,12 @@ def _separator_length(path: Path) -> int:
 
 
 def _parallel(blocks: list[Block]) -> Iterator[Block]:
-    """The parallel blocks among `blocks`; those inside a sequential block take its place."""
+    """The parallel blocks of one body in order: also those in conclusions and in sequential blocks, which belong to
+    the same body as far as positions go. Not those in paths of parallel blocks."""
     for block in blocks:
-        if block.parallel:
-            yield block
-        else:
+        if not block.parallel:
             yield from _parallel(block.inner())
+            continue
+        yield block
+        if block.conclusion is not None:
+            yield from _parallel(block.conclusion.blocks)

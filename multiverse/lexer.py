@@ -13,7 +13,7 @@ from multiverse.dialects import Dialect, Tag
 from multiverse.tree import Token
 
 _LABEL = re.compile(r"\s*(\d+(?:\.\d+)*)")
-_LABEL_SCAN = 12
+LABEL_SCAN = 12
 """Tokens after outline-open in which a label is looked for."""
 
 # Roughly the pieces a byte-pair tokenizer would make: short words with the space before them, single digits, runs of
@@ -71,7 +71,7 @@ class TextVocabulary:
 
     def label(self, tokens: Sequence[Token], start: int) -> str | None:
         text = ""
-        for token in tokens[start : start + _LABEL_SCAN]:
+        for token in tokens[start : start + LABEL_SCAN]:
             if token in self._tags:
                 break
             text += str(token)
@@ -80,5 +80,5 @@ class TextVocabulary:
     def separates(self, token: Token) -> bool:
         return str(token).isspace()
 
-    def ends_turn(self, token: Token) -> bool:
+    def ends_turn(self, token: Token) -> bool:  # noqa: ARG002  # text without a tokenizer has no turns
         return False

@@ -89,7 +89,22 @@ class Builder:
         path = self._open[-1].paths[-1]
         path.close = None if close is None else start + close
         path.end = len(self)
-        self.frame = parent._replace(paths=parent.paths + 1)
+        self.frame = self.grammar.close_path(parent)
+        self._close_blocks(self.frame.depth, len(self))
+
+    @property
+    def open_blocks(self) -> list[Block]:
+        """The blocks around the next token, outermost first."""
+        return list(self._open)
+
+    def drop(self, block: Block) -> None:
+        """Let the open `block`, with all in it, be ordinary text."""
+        at = self._open.index(block)
+        siblings = self._body(self._open[at - 1]).blocks if at else self.transcript.blocks
+        siblings.remove(block)
+        del self._open[at:]
+        while self.frame.parent is not None and self.frame.depth >= block.depth:
+            self.frame = self.frame.parent
 
     def finish(self) -> Transcript:
         """The transcript, with everything that is still open ended where the tokens end."""
@@ -120,8 +135,6 @@ class Builder:
 
     def _record(self, tag: Tag, index: int) -> None:
         """Enter an expected tag into the innermost open block."""
-        if not self._open:  # the closing path tag of a strand that is parsed by itself
-            return
         block, tokens = self._open[-1], self.transcript.tokens
         if tag in (Tag.OUTLINE_OPEN, Tag.GOAL_CLOSE) and block.outlines and not block.outlines[-1].end:
             block.outlines[-1].end = index
@@ -169,16 +182,19 @@ class Builder:
         return None
 
     def _open_block(self, index: int, depth: int) -> None:
-        siblings = self.transcript.blocks
-        if self._open:
-            outer = self._open[-1]
-            body = outer.conclusion or outer.paths[-1]
-            siblings = body.blocks
+        siblings = self._body(self._open[-1]).blocks if self._open else self.transcript.blocks
         block = Block(index, 0, depth)
         siblings.append(block)
         self._open.append(block)
         if depth > 1 and not self.vocabulary.dialect.nesting:
-            self._violate(index, self._text_at(index), f"a block inside a block is not part of {self.transcript.dialect}")
+            self._violate(
+                index, self._text_at(index), f"a block inside a block is not part of {self.transcript.dialect}"
+            )
+
+    @staticmethod
+    def _body(block: Block) -> Path | Conclusion:
+        """The path or conclusion of `block` that is open."""
+        return block.conclusion or block.paths[-1]
 
     def _close_blocks(self, depth: int, end: int, complain: bool = True) -> None:
         """End open blocks until `depth` are left."""

@@ -123,12 +123,15 @@ class Transcript:
         tokens: ids or pieces of text, in document order.
         blocks: the outermost blocks.
         violations: every place that breaks the grammar, in order; empty if well formed.
+        logprobs: what a decoder reported for each token, `None` for a token it did not rate (the prompt, the first
+            token after a join); `None` altogether if nothing was reported.
     """
 
     dialect: str
     tokens: list[Token]
     blocks: list[Block] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
+    logprobs: list[float | None] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -169,6 +172,7 @@ class Transcript:
             "violations": [
                 {"index": v.index, "offset": v.offset, "found": v.found, "message": v.message} for v in self.violations
             ],
+            "logprobs": self.logprobs,
         }
 
     @classmethod
@@ -180,7 +184,7 @@ class Transcript:
         """
         blocks = [_block_from_dict(block) for block in data["blocks"]]
         violations = [Violation(**violation) for violation in data["violations"]]
-        return cls(data["dialect"], list(data["tokens"]), blocks, violations)
+        return cls(data["dialect"], list(data["tokens"]), blocks, violations, data.get("logprobs"))
 
 
 def _body_to_dict(body: Path | Conclusion) -> dict[str, Any]:

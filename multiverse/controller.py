@@ -1,0 +1,318 @@
+"""One controller per request: a token goes in, what the host has to do comes out (SEMANTICS sections 2, 4 and 5).
+
+Both hosts and the oracle drive it. It knows token ids, positions and budgets; it knows no text, no tensor, no KV.
+The host keeps a row per running strand, feeds every sampled token to `accept`, and carries out the actions. While none
+comes, the strand just goes on. A strand that isn't running ignores tokens, which is what a token sampled one step
+late under asynchronous scheduling needs. No sequence of tokens raises.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from multiverse.actions import Action, Close, Fallback, Finish, Fork, Join, Start
+from multiverse.binding import Binding
+from multiverse.budgets import UNBOUNDED, FinishReason, Ledger, Limits, Reason
+from multiverse.dialects import Tag
+from multiverse.grammar import Grammar, Phase
+from multiverse.layout import Separators
+from multiverse.prompt import Prompt
+from multiverse.strand import Status, Strand
+
+Admit = Callable[[Strand, Sequence[str]], Reason | None]
+"""Asked before a fork: may `strand` fork into branches with these labels? The reason if not."""
+
+
+class Controller:
+    """The life of one request.
+
+    Attributes:
+        root: the strand that the request starts and ends with.
+        prompt: what came before it.
+        ledger: the tokens used so far.
+        finish_reason: why the request ended; `None` while it lives.
+
+    Args:
+        binding: the dialect, bound to the model's tokenizer.
+        limits: budgets and caps.
+        prompt: ids of the prompt; blocks in it are laid out as such.
+        separators: `overlap` (as models are trained) or `advance` (as the released engine decoded, and always where
+            the joined text is prefilled).
+        admit: the host's own say before a fork, for instance `Reason.KV_CAPACITY`.
+        ignore_eos: treat end-of-sequence as text, as benchmarks do.
+    """
+
+    def __init__(
+        self,
+        binding: Binding,
+        limits: Limits | None = None,
+        prompt: Sequence[int] = (),
+        *,
+        separators: Separators = "overlap",
+        admit: Admit | None = None,
+        ignore_eos: bool = False,
+    ) -> None:
+        self.binding = binding
+        self.limits = limits or Limits()
+        self.separators: Separators = "advance" if binding.dialect.join == "prefill" else separators
+        self.admit = admit
+        self.grammar = Grammar(binding.dialect)
+        self.prompt = Prompt(prompt, binding, self.separators)
+        self.ledger = Ledger(self.limits.tokens_for(len(prompt)))
+        self.finish_reason: FinishReason | None = None
+        self.root = self._make_root()
+        self._tags = binding.tags
+        self._eos = frozenset() if ignore_eos else binding.eos
+        self._advance = len(binding.separator) if self.separators == "advance" else 0
+        self._ready: deque[Strand] = deque()
+        self._running = 1
+        self._out_of_tokens = False
+
+    def begin(self) -> list[Action]:
+        """Call once, before the first token is sampled: a prompt that ends with a goal forks at once."""
+        goal = self.prompt.open_goal
+        return self._check_limits(self.root, [] if goal is None else self._map(self.root, goal))
+
+    def accept(self, strand: Strand, token: int) -> Sequence[Action]:
+        """Take a token that was sampled for `strand`.
+
+        Returns:
+            what to do, in order; empty if the strand goes on, or if it isn't running and the token was ignored.
+        """
+        if strand.status is not Status.RUNNING:
+            return ()
+        tag = self._tags.get(token)
+        if tag is None and token not in self._eos:  # the common case; nothing below is on the hot path
+            strand.tokens.append(token)
+            strand.position += 1
+            strand.kv_length += 1
+            ledger = self.ledger
+            ledger.used += 1
+            if ledger.used + ledger.reserved >= ledger.limit or strand.position >= strand.position_end:
+                return self._check_limits(strand, [])
+            return ()
+        if tag is None:
+            return self._end_of_sequence(strand, token)
+        if tag is Tag.PATH_CLOSE and strand.frame.phase is Phase.BRANCH:
+            return self._close(strand, FinishReason.PATH_CLOSE, token)
+        strand.write((token,))
+        self.ledger.used += 1
+        actions = self._follow(strand, tag)
+        return self._check_limits(strand, actions) if strand.status is Status.RUNNING else actions
+
+    def end(self, strand: Strand, reason: FinishReason) -> list[Action]:
+        """End `strand` because the host says so: a stop string, a limit of its own. The root ends the request."""
+        if self.finish_reason is not None:
+            return []
+        if strand.parent is None:
+            return self._finish(reason)
+        return self._close(strand, reason) if strand.status is Status.RUNNING else []
+
+    def abort(self) -> list[Action]:
+        """End the request and all its strands now."""
+        return [] if self.finish_reason is not None else self._finish(FinishReason.ABORT)
+
+    def allowed(self, strand: Strand) -> frozenset[int]:
+        """Ids of the tags that strict mode lets `strand` sample next."""
+        tags = self.grammar.allowed(strand.frame)
+        if len(strand.outlines) >= self.limits.max_branches:
+            tags -= {Tag.OUTLINE_OPEN}
+        if strand.frame.depth >= self.limits.max_depth:
+            tags -= {Tag.BLOCK_OPEN} if self.binding.dialect.block else {Tag.GOAL_OPEN}
+        return frozenset(self.binding.ids[tag] for tag in tags)
+
+    # --- the strand itself -------------------------------------------------------------------------------------
+
+    def _make_root(self) -> Strand:
+        root = Strand((), "", None, self.prompt.frame)
+        root.outlines = list(self.prompt.outlines)
+        root.position, root.kv_length = self.prompt.next_position, len(self.prompt.ids)
+        root.status = Status.RUNNING
+        if self.limits.max_critical_path is not None:
+            root.position_end = root.position + self.limits.max_critical_path
+        return root
+
+    def _follow(self, strand: Strand, tag: Tag) -> list[Action]:
+        """Follow the grammar over a tag that was just written."""
+        after = self.grammar.advance(strand.frame, tag)
+        if after is None:
+            stray = tag is Tag.GOAL_CLOSE
+            return self._fall_back(strand, Reason.STRAY_GOAL_CLOSE) if stray else []
+        strand.frame = after
+        if tag is Tag.GOAL_OPEN:
+            strand.outlines = []
+        elif tag is Tag.OUTLINE_OPEN:
+            strand.outlines.append(len(strand.tokens))
+        elif tag is Tag.GOAL_CLOSE:
+            return self._map(strand)
+        return []
+
+    def _end_of_sequence(self, strand: Strand, token: int) -> list[Action]:
+        if strand.parent is not None:
+            return self._close(strand, FinishReason.STOP)
+        strand.write((token,))
+        self.ledger.used += 1
+        return self._finish(FinishReason.STOP)
+
+    def _check_limits(self, strand: Strand, actions: list[Action]) -> list[Action]:
+        """End the request, or `strand`, if a budget is used up."""
+        if self.finish_reason is not None:
+            return actions
+        if self.ledger.exhausted:
+            return actions + self._run_out()
+        if strand.status is Status.RUNNING and strand.position >= strand.position_end:
+            return actions + self.end(strand, FinishReason.LENGTH)
+        return actions
+
+    # --- map ---------------------------------------------------------------------------------------------------
+
+    def _map(self, strand: Strand, separators: int = 0) -> list[Action]:
+        """Decide at goal-close. `separators` of them are already there, if the goal was closed in the prompt."""
+        found = [self._label(strand, outline) for outline in strand.outlines]
+        labels = [label or str(ordinal) for ordinal, label in enumerate(found, 1)]
+        inject = self.binding.separator[separators:]
+        fork = strand.position - separators if not self._advance else strand.position + len(inject)
+        reason = self._refusal(strand, labels, inject, fork)
+        if reason is not None:
+            return self._fall_back(strand, reason, 1 + separators)
+        return self._fork(strand, labels, inject, fork)
+
+    def _label(self, strand: Strand, outline: str | int) -> str | None:
+        return outline if isinstance(outline, str) else self.binding.label(strand.tokens, outline)
+
+    def _fall_back(self, strand: Strand, reason: Reason, back: int = 1) -> list[Action]:
+        """Note that the goal closed `back` tokens ago goes on sequentially."""
+        strand.fallbacks[len(strand.tokens) - back] = reason
+        return [Fallback(strand, reason)]
+
+    def _refusal(self, strand: Strand, labels: list[str], inject: tuple[int, ...], fork: int) -> Reason | None:
+        """Why the goal can't be forked, or `None`. Nothing has been changed yet."""
+        depth = strand.frame.depth
+        if len(labels) < 2:
+            return Reason.SINGLE_OUTLINE if labels else Reason.NO_OUTLINE
+        if len(labels) > self.limits.max_branches:
+            return Reason.TOO_WIDE
+        if depth > self.limits.max_depth or (depth > 1 and not self.binding.dialect.nesting):
+            return Reason.TOO_DEEP
+        headers = [self.binding.path_header(label) for label in labels]
+        if fork + max(map(len, headers)) >= self._branch_position_end(strand):
+            return Reason.TOKEN_BUDGET
+        if not self.ledger.affords(self._reserve_for(headers, inject) + len(labels)):
+            max_tokens, context = self.limits.max_tokens, self.limits.context_length
+            bound_by_context = context is not None and (
+                max_tokens is None or len(self.prompt.ids) + max_tokens > context
+            )
+            return Reason.CONTEXT_LENGTH if bound_by_context else Reason.TOKEN_BUDGET
+        return self.admit(strand, labels) if self.admit else None
+
+    def _reserve_for(self, headers: list[tuple[int, ...]], inject: tuple[int, ...]) -> int:
+        """Tokens that the engine itself will write for a block."""
+        closing = len(headers) * (1 + len(self.binding.separator))
+        return len(inject) + sum(map(len, headers)) + closing + len(self.binding.conclusion_header)
+
+    def _branch_position_end(self, strand: Strand) -> int:
+        """A branch has to leave positions for its path-close and for its parent's conclusion header."""
+        tail = max(len(self.binding.conclusion_header) + self._advance, len(self.binding.separator))
+        return strand.position_end - 1 - tail
+
+    def _fork(self, strand: Strand, labels: list[str], inject: tuple[int, ...], fork: int) -> list[Action]:
+        headers = [self.binding.path_header(label) for label in labels]
+        self.ledger.reserve(self._reserve_for(headers, inject))
+        self.ledger.inject(len(inject))
+        strand.write(inject)
+        block = len(strand.forks)
+        children = tuple(
+            Strand((*strand.key, block, i), label, strand, self.grammar.branch(strand.frame.depth))
+            for i, label in enumerate(labels)
+        )
+        for child, header in zip(children, headers, strict=True):
+            child.header, child.position, child.kv_length = header, fork, strand.kv_length
+            child.position_end, child.shift = self._branch_position_end(strand), strand.shift
+        strand.forks.append((len(strand.tokens), children))
+        strand.open_children = len(children)
+        strand.status = Status.PARKED
+        self._running -= 1
+        self._ready.extendleft(reversed(children))  # depth first, so that the KV of a deep block is joined early
+        return [Fork(strand, children, inject), *self._start_ready()]
+
+    # --- process -----------------------------------------------------------------------------------------------
+
+    def _start_ready(self) -> list[Action]:
+        """Start waiting branches while `max_parallel` allows."""
+        actions: list[Action] = []
+        while self._ready and self._running < (self.limits.max_parallel or UNBOUNDED):
+            child = self._ready.popleft()
+            self._running += 1
+            actions.append(self._start(child))
+        return actions
+
+    def _start(self, child: Strand) -> Start:
+        position = child.position
+        self.ledger.inject(len(child.header))
+        child.write(child.header)
+        child.status = Status.RUNNING
+        return Start(child, child.header, position)
+
+    def _close(self, strand: Strand, reason: FinishReason, sampled: int | None = None) -> list[Action]:
+        """End a running branch, with its sampled path-close or by writing one."""
+        separator = self.binding.separator
+        inject = separator if sampled is not None else (self.binding.ids[Tag.PATH_CLOSE], *separator)
+        if sampled is not None:
+            self.ledger.release(1)
+            self.ledger.used += 1
+            strand.write((sampled,))
+        self.ledger.inject(len(inject))
+        strand.close = len(strand.tokens) - (sampled is not None)
+        strand.write(inject)
+        strand.join_position = strand.position + self._advance - len(separator)
+        strand.status, strand.finish_reason = Status.CLOSED, reason
+        self._running -= 1
+        assert strand.parent is not None
+        strand.parent.open_children -= 1
+        actions: list[Action] = [Close(strand, reason, inject)]
+        return actions + (self._start_ready() if strand.parent.open_children else self._join(strand.parent))
+
+    # --- reduce ------------------------------------------------------------------------------------------------
+
+    def _join(self, strand: Strand) -> list[Action]:
+        """Let the parent of closed branches go on."""
+        children = strand.forks[-1][1]
+        joined = max(child.join_position - child.shift for child in children) + strand.shift
+        spliced = sum(child.kv_length - strand.kv_length for child in children)
+        if self.binding.dialect.join == "prefill":
+            ahead = strand.position + spliced - joined
+            strand.shift += ahead
+            strand.position_end += ahead
+            joined += ahead
+        inject = self.binding.conclusion_header
+        strand.kv_length += spliced
+        strand.position = joined
+        self.ledger.inject(len(inject))
+        strand.write(inject)
+        strand.frame = self.grammar.conclude(strand.frame)
+        strand.status = Status.RUNNING
+        self._running += 1
+        actions: list[Action] = [Join(strand, children, inject, joined), *self._start_ready()]
+        return actions if self._out_of_tokens else self._check_limits(strand, actions)
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def _run_out(self) -> list[Action]:
+        """No token is left: spend what was reserved on closing every branch, so that the transcript is well formed."""
+        self._out_of_tokens = True
+        while self._ready:
+            self._start(self._ready.popleft())
+        while self.root.status is Status.PARKED:
+            for strand in list(self.root.walk()):
+                if strand.status is Status.RUNNING and strand.parent is not None:
+                    self._close(strand, FinishReason.LENGTH)
+        return self._finish(FinishReason.LENGTH)
+
+    def _finish(self, reason: FinishReason) -> list[Action]:
+        self.finish_reason = reason
+        self._ready.clear()
+        for strand in self.root.walk():
+            if strand.status is not Status.CLOSED:
+                strand.status, strand.finish_reason = Status.CLOSED, reason
+        return [Finish(reason)]

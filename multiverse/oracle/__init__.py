@@ -1,0 +1,11 @@
+"""The oracle: what a block means, in plain transformers. Hosts and training are checked against it.
+
+Two independent computations that have to agree: `generate` decodes with forked and spliced caches, `check` runs one
+forward over the finished text with a dense mask and explicit positions.
+"""
+
+from multiverse.oracle.check import CheckResult, check
+from multiverse.oracle.decoder import Decoder, Generation, generate
+from multiverse.oracle.sampling import Sampling
+
+__all__ = ["CheckResult", "Decoder", "Generation", "Sampling", "check", "generate"]

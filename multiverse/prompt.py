@@ -1,0 +1,70 @@
+"""A prompt that may hold blocks: its positions, and where in the grammar it leaves the completion.
+
+Finished blocks (an earlier turn of the conversation) are laid out like any other. An open block is continued if the
+prompt ends in or right after its goal, or in its conclusion. One that ends in between is ordinary text, since its
+branches can't be taken up again one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from multiverse.binding import Binding
+from multiverse.grammar import Frame, Phase
+from multiverse.layout import Layout, Separators, layout
+from multiverse.parser import Builder
+from multiverse.tree import Block, Transcript
+
+
+class Prompt:
+    """A parsed prompt.
+
+    Attributes:
+        ids: its token ids.
+        transcript: its blocks.
+        frame: state of the grammar at its end.
+        outlines: labels of the outlines of a goal that it leaves open or has just closed.
+        open_goal: if the prompt ends with goal-close, how many separator tokens follow it; else `None`.
+    """
+
+    def __init__(self, ids: Sequence[int], binding: Binding, separators: Separators = "overlap") -> None:
+        self.ids = list(ids)
+        self.separators: Separators = separators
+        self._binding = binding
+        builder = self.builder()
+        self.frame: Frame = builder.frame
+        self.outlines: list[str] = []
+        self.open_goal: int | None = None
+        if self.frame.phase in (Phase.GOAL, Phase.OUTLINE, Phase.MAPPED):
+            block = builder.open_blocks[-1]
+            self.outlines = [outline.label for outline in block.outlines]
+            if block.goal_close is not None:
+                self.open_goal = len(self.ids) - block.goal_close - 1
+        self.transcript: Transcript = builder.finish()
+
+    def builder(self) -> Builder:
+        """A builder that has read the prompt, ready for what follows."""
+        builder = Builder(self._binding)
+        builder.extend(self.ids)
+        for block in builder.open_blocks:
+            if self._lost(block):
+                builder.drop(block)
+                break
+        return builder
+
+    def _lost(self, block: Block) -> bool:
+        """Whether the open `block` is past the point where it can fork, and short of its conclusion."""
+        if block.goal_close is None or block.conclusion is not None:
+            return False
+        return bool(block.paths) or not all(map(self._binding.separates, self.ids[block.goal_close + 1 :]))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Positions and visibility of the prompt."""
+        return layout(self.transcript, self.separators, self._binding.dialect.join)
+
+    @property
+    def next_position(self) -> int:
+        """Position of the first token after the prompt."""
+        return self.layout.next_position if self.transcript.blocks else len(self.ids)
