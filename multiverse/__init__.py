@@ -1,7 +1,7 @@
 """Multiverse: natively parallel language models on the engines you already run (arXiv 2506.09991).
 
-This package is the engine-neutral core and imports neither torch nor a host. `multiverse.attention`, `multiverse.oracle`
-and `multiverse.models` need torch and transformers (`pip install multiverse-engine[oracle]`).
+This package is the engine-neutral core and imports neither torch nor a host. `multiverse.attention`,
+`multiverse.oracle` and the training of `multiverse.models` need `pip install multiverse-engine[oracle]`.
 """
 
 from multiverse.actions import Action, Close, Fallback, Finish, Fork, Join, Start
@@ -10,7 +10,14 @@ from multiverse.budgets import FinishReason, Limits, Reason
 from multiverse.controller import Controller
 from multiverse.dialects import Dialect, Tag, get_dialect, load_dialect, registry
 from multiverse.document import Statistics, statistics, to_transcript
-from multiverse.errors import BindingError, DialectError, LimitError, MultiverseError, TranscriptError
+from multiverse.errors import (
+    BindingError,
+    DialectError,
+    LimitError,
+    MultiverseError,
+    TranscriptError,
+    UnsupportedModelError,
+)
 from multiverse.layout import Layout, Segment, layout
 from multiverse.parser import parse_ids, parse_text
 from multiverse.strand import Status, Strand, derive_seed
@@ -53,6 +60,7 @@ __all__ = [
     "Tag",
     "Transcript",
     "TranscriptError",
+    "UnsupportedModelError",
     "Violation",
     "add_tags",
     "bind",

@@ -23,3 +23,7 @@ class TranscriptError(MultiverseError, ValueError):
 
 class CheckError(MultiverseError, ValueError):
     """A finished tree and the log-probabilities reported for it do not belong together."""
+
+
+class UnsupportedModelError(MultiverseError, ValueError):
+    """A model has layers whose KV can't be shared and spliced: only full attention can."""

@@ -12,14 +12,10 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from multiverse.errors import MultiverseError
+from multiverse.errors import UnsupportedModelError
 
 KV = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of one sequence: per layer two tensors `[kv_heads, length, head_dim]`."""
-
-
-class UnsupportedModelError(MultiverseError, ValueError):
-    """The oracle needs a causal LM whose every layer attends to the full past."""
 
 
 class KVBatch:
