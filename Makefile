@@ -1,0 +1,45 @@
+# make demo    set everything up and watch the embedded model fork, decode in parallel and join
+# make test    set everything up and run all tests
+.PHONY: demo test test-core lint format bench model docs clean
+
+PY = .venvs/core/bin/python
+
+demo:
+	@tools/setup oracle
+	$(PY) -m multiverse demo
+
+test: test-core
+	@tools/setup oracle
+	$(PY) -m pytest --durations=5 tests/attention tests/oracle tests/models tests/cli
+
+test-core:  ## no torch, no host: two minutes from a fresh clone
+	@tools/setup core
+	$(PY) -m pytest --durations=5 tests/core
+
+lint:
+	@tools/setup core
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format:
+	@tools/setup core
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench:  ## prints and writes benchmarks/results/core.json
+	@tools/setup core
+	$(PY) benchmarks/core.py
+
+model:  ## trains the embedded model from scratch, about an hour, and measures it
+	@tools/setup oracle
+	$(PY) -m multiverse.models.train
+	$(PY) -m multiverse.models.evaluate
+
+docs:  ## draws the pictures of docs/
+	@tools/setup core
+	$(PY) -m pip install -q --disable-pip-version-check -e ".[docs]"
+	$(PY) docs/plot_layout.py
+
+clean:
+	rm -rf .venvs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

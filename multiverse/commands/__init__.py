@@ -1,0 +1,1 @@
+"""Subcommands of `multiverse`: each module has `add_parser(commands)` and `run(options) -> exit status`."""

