@@ -79,19 +79,16 @@ def _check_model(name: str) -> dict[str, Any]:
     report: dict[str, Any] = {"name": name, "dialect": None, "problem": None, "skipped": None}
     if _version("torch") is None or _version("transformers") is None:
         return report | {"skipped": "torch and transformers are not installed: pip install multiverse-engine[oracle]"}
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from multiverse.oracle import check, generate
+    from multiverse.oracle import check, generate, load
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        model, tokenizer = load(name)
         dialect = bind(detect(tokenizer), tokenizer).dialect
         report["dialect"] = dialect.name
-        model = AutoModelForCausalLM.from_pretrained(name, dtype="float32").eval()
         turn = [{"role": "user", "content": _QUESTION}]
         prompt = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
         answer = generate(model, tokenizer, [prompt], limits=Limits(max_tokens=400))[0]
-    except (MultiverseError, OSError, ValueError) as error:
+    except MultiverseError as error:
         return report | {"problem": f"{name}: {error}"}
     result = check(answer.transcript, model, join=dialect.join)
     report |= {"difference": result.max_difference, "causal_difference": result.causal_difference}

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from multiverse.budgets import Limits
+from multiverse.commands.strand_view import StrandView
+from multiverse.document import statistics
 from multiverse.errors import TranscriptError
 from multiverse.models import TINY
 from multiverse.models.task import Kind, generate
-from multiverse.strand import Status, Strand
 
 QUESTIONS: tuple[tuple[Kind, int | None], ...] = (("single", None), ("flat", 3), ("nested", 2), ("flat", 6))
 """Family and width of the questions that are asked."""
@@ -51,13 +51,13 @@ def run(options: argparse.Namespace) -> int:
     limits = Limits(max_tokens=options.max_tokens)
     try:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from multiverse.oracle import load
     except ImportError as error:
         raise TranscriptError("the demo needs torch and transformers: pip install multiverse-engine[oracle]") from error
     torch.set_num_threads(1)  # more only get into each other's way with a model this small
     console.print(f"Loading {options.model}")
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    model = AutoModelForCausalLM.from_pretrained(options.model, dtype="float32").eval()
+    model, tokenizer = load(options.model)
     rows = [_ask(console, model, tokenizer, question, limits) for question in _questions(options)]
     console.print(_summary(rows))
     return 0
@@ -85,7 +85,9 @@ class _Run:
 def _ask(
     console: Console, model: Any, tokenizer: Any, question: _Question, limits: Limits
 ) -> tuple[_Question, _Run, _Run]:
-    console.rule(f"[bold]{question.text}")
+    console.print()
+    console.rule("[bold]question")
+    console.print(Text(question.text, style="bold"))
     parallel = _decode(console, model, tokenizer, question, limits)
     sequential = _decode(None, model, tokenizer, question, Limits(max_tokens=limits.max_tokens, max_depth=0))
     return question, parallel, sequential
@@ -94,53 +96,28 @@ def _ask(
 def _decode(console: Console | None, model: Any, tokenizer: Any, question: _Question, limits: Limits) -> _Run:
     """Decode, and if there is a console show the branches while they grow."""
     from multiverse.binding import bind, detect
-    from multiverse.document import statistics
     from multiverse.oracle import Decoder
 
     turn = [{"role": "user", "content": question.text}]
     prompt = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-    decoder = Decoder(model, bind(detect(tokenizer), tokenizer))
+    binding = bind(detect(tokenizer), tokenizer)
+    decoder = Decoder(model, binding)
     request = decoder.add(tokenizer.encode(prompt, add_special_tokens=False), limits)
-    root, steps, start = request.controller.root, 0, time.perf_counter()
-    if console is None:
+    view = StrandView(request.controller.root, tokenizer, binding.dialect)
+    steps, start = 0, time.perf_counter()
+    with Live(console=console, refresh_per_second=12) if console else nullcontext() as live:
         while decoder.busy:
             steps += bool(decoder.step())
-    else:
-        with Live(console=console, refresh_per_second=12, vertical_overflow="visible") as live:
-            while decoder.busy:
-                steps += bool(decoder.step())
-                if console.is_terminal:
-                    live.update(_view(root, tokenizer))
-            live.update(_view(root, tokenizer))
+            if live and console and console.is_terminal:
+                live.update(view.render(console.width))
+        if live and console:
+            live.update(view.render(console.width))
     seconds = time.perf_counter() - start
     transcript, first = request.transcript(), len(request.controller.prompt.ids)
     figures = statistics(transcript, first)
     text = tokenizer.decode(transcript.ids[first:], skip_special_tokens=True)
     answer = text.rsplit("Answer:", 1)[1].strip() if "Answer:" in text else "none"
     return _Run(answer, figures.tokens, figures.critical_path, steps, seconds)
-
-
-def _view(strand: Strand, tokenizer: Any) -> RenderableType:
-    """A strand's text, with the branches of each block side by side where they belong."""
-    parts: list[RenderableType] = []
-    at = 0
-    for offset, children in strand.forks:
-        parts += _text(strand.tokens[at:offset], tokenizer)
-        panels = [_panel(child, tokenizer) for child in children]
-        parts.append(Columns(panels, equal=True, expand=True))
-        at = offset
-    return Group(*parts, *_text(strand.tokens[at:], tokenizer))
-
-
-def _panel(child: Strand, tokenizer: Any) -> Panel:
-    style = {Status.RUNNING: "green", Status.PARKED: "yellow"}.get(child.status, "bright_black")
-    subtitle = f"{len(child.tokens)} tokens" if child.tokens else "waiting"
-    return Panel(_view(child, tokenizer), title=f"branch {child.label}", subtitle=subtitle, border_style=style)
-
-
-def _text(tokens: list[int], tokenizer: Any) -> list[RenderableType]:
-    text = tokenizer.decode(tokens, skip_special_tokens=True).strip("\n")
-    return [Text(text)] if text else []
 
 
 def _summary(rows: list[tuple[_Question, _Run, _Run]]) -> RenderableType:

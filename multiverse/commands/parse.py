@@ -98,12 +98,11 @@ def _print_table(rows: list[dict[str, Any]], exact: bool) -> None:
         figures = (row[key] for key in ("blocks", "max_width", "depth", "tokens", "critical_path"))
         table.add_row(_escape(row["id"]), *map(str, figures), f"{row['parallel_degree']:.2f}", verdict)
     console.print(table)
-    with_blocks = [row for row in rows if row["blocks"]]
+    sound, blocks = sum(row["well_formed"] for row in rows), [row["blocks"] for row in rows if row["blocks"]]
     tokens, critical = sum(row["tokens"] for row in rows), sum(row["critical_path"] for row in rows)
     console.print(
-        f"\n{len(rows)} transcripts: {sum(row['well_formed'] for row in rows)} well formed, "
-        f"{sum(not row['well_formed'] for row in rows)} not; {len(with_blocks)} with blocks "
-        f"({sum(row['blocks'] for row in rows)} in all); parallel degree {tokens / critical if critical else 1:.2f} over all"
+        f"\n{len(rows)} transcripts: {sound} well formed, {len(rows) - sound} not; {len(blocks)} with blocks "
+        f"({sum(blocks)} in all); parallel degree {tokens / critical if critical else 1:.2f} over all"
     )
     if not exact:
         console.print("[dim]Token counts are approximate; --tokenizer MODEL counts exactly.[/]")
