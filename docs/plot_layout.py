@@ -80,14 +80,8 @@ def draw_positions(axes: Axes, laid: Layout, owner: list[int]) -> None:
         axes.scatter([], [], c=COLOURS[index], label=NAMES[index])
     axes.set(title="Positions: each path starts again after the goal", xlabel="index of the token", ylabel="position")
     axes.legend(frameon=False, loc="upper left")
-    axes.annotate(
-        f"critical path {laid.critical_path()} of {laid.length} tokens",
-        (laid.length, laid.positions[-1]),
-        ha="right",
-        va="top",
-        xytext=(0, -14),
-        textcoords="offset points",
-    )
+    note = f"critical path: {laid.critical_path()} positions for {laid.length} tokens"
+    axes.text(0.98, 0.03, note, ha="right", transform=axes.transAxes)
 
 
 def main() -> None:

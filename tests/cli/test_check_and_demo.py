@@ -1,0 +1,62 @@
+"""`multiverse check` gives a verdict, `multiverse demo` shows the embedded model at work."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from multiverse.cli import main
+from multiverse.models import TINY
+
+
+def test_check_decodes_with_the_embedded_model_and_finds_it_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["verdict"] == "ok"
+    assert set(report["dialects"]) >= {"multiverse", "npr", "threadweaver"}
+    assert report["model"]["dialect"] == "multiverse"
+    assert report["model"]["branches"] == 3
+    assert report["model"]["difference"] < 1e-4
+    assert report["model"]["causal_difference"] > 0.1
+
+
+def test_check_says_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"installed: .*torch \d", output)
+    assert "verdict: ok" in output
+
+
+def test_check_refuses_a_model_without_tags_and_one_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--model", str(tmp_path)]) == 1
+    assert "can't be loaded" in capsys.readouterr().out
+    for file in TINY.iterdir():
+        content = file.read_bytes()
+        if file.name == "tokenizer.json":
+            tokenizer = json.loads(content)
+            tokenizer["added_tokens"] = [t for t in tokenizer["added_tokens"] if t["special"]]
+            content = json.dumps(tokenizer).encode()
+        (tmp_path / file.name).write_bytes(content)
+    assert main(["check", "--model", str(tmp_path)]) == 1
+    assert "the tokenizer knows the tags of no dialect" in capsys.readouterr().out
+
+
+def test_demo_shows_branches_side_by_side_and_compares_with_sequential_decoding(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    question = "A = sum 3 5 2 7 1 9; B = max 4 1 9 2 6 8; C = min 8 6 7 9 5 4. Find sum A B C."
+    assert main(["demo", "--question", question]) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"branch 1 .*branch 2 .*branch 3 ", output)
+    last = next(line for line in output.splitlines() if re.match(r"│ +\? │", line))
+    cells = [cell.strip() for cell in last.strip("│").split("│")]
+    answer, degree, steps, sequential_steps = cells[1], float(cells[4]), int(cells[5]), int(cells[8])
+    assert answer == "40"
+    assert degree > 1.5
+    assert steps < sequential_steps
