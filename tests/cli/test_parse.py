@@ -159,7 +159,7 @@ def test_the_table_has_a_line_per_transcript_and_a_summary(tmp_path: Path, capsy
     assert "2 transcripts: 1 well formed, 1 not; 2 with blocks (2 in all)" in output
 
 
-def test_standard_input_is_a_file_and_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+def test_standard_input_is_a_file_and_a_closed_pipe_is_no_error() -> None:
     many = "\n".join(json.dumps({"response": BLOCK}) for _ in range(3000))
     command = f"{sys.executable} -m multiverse parse --json - | head -n 1"
     done = subprocess.run(["sh", "-c", command], input=many, capture_output=True, text=True, check=True)
