@@ -1,0 +1,72 @@
+"""Hypothesis strategies: transcripts that follow the grammar, and streams of tokens that follow nothing."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from toy import BINDINGS, DIALECTS, EOS, WORDS, block
+
+from multiverse import Limits, get_dialect
+
+settings.register_profile(
+    "multiverse", deadline=None, max_examples=150, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("multiverse")
+
+dialects = st.sampled_from(DIALECTS)
+separators = st.sampled_from(["overlap", "advance"])
+_words = st.text(WORDS, max_size=4)
+
+
+@st.composite
+def trees(draw: st.DrawFn, dialect: str = "multiverse", max_depth: int = 4, max_width: int = 12) -> str:
+    """A well-formed transcript as text: uneven and empty paths, blocks in paths and in conclusions, one-path blocks."""
+    depth = max_depth if get_dialect(dialect).nesting else 1
+    bodies = [draw(_body(dialect, depth, max_width)) for _ in range(draw(st.integers(1, 2)))]
+    return "".join(bodies)
+
+
+@st.composite
+def _body(draw: st.DrawFn, dialect: str, depth: int, width: int) -> str:
+    text = draw(_words)
+    if not depth or not draw(st.booleans()):
+        return text
+    paths = [draw(_words) for _ in range(draw(st.integers(1, width)))]
+    conclusion = draw(_words)
+    if depth > 1:  # at most two of the paths are worked out, or a tree would have thousands of tokens
+        for i in draw(st.lists(st.integers(0, len(paths) - 1), max_size=2)):
+            paths[i] = draw(_body(dialect, depth - 1, max(2, width // 3)))
+        conclusion += draw(_body(dialect, depth - 1, 2))
+    sep = draw(st.sampled_from(["\n", "\n", "", "\n\n "]))
+    return text + block(*paths, conclusion=conclusion, dialect=dialect, sep=sep) + draw(_words)
+
+
+@st.composite
+def token_soup(draw: st.DrawFn, dialect: str, max_size: int = 120) -> list[int]:
+    """Any tokens in any order, tags more often than text."""
+    binding = BINDINGS[dialect]
+    tags = st.sampled_from(sorted(binding.tags))
+    rest = st.integers(0, max(binding.tags))
+    return draw(st.lists(st.one_of(tags, tags, rest), max_size=max_size))
+
+
+@st.composite
+def text_soup(draw: st.DrawFn, dialect: str) -> str:
+    """Any text, with the dialect's tags strewn in."""
+    tags = st.sampled_from([*get_dialect(dialect).tags.values(), EOS, "\n", "1:", "2.3: "])
+    return "".join(draw(st.lists(st.one_of(tags, tags, st.text(max_size=6)), max_size=40)))
+
+
+def _maybe(low: int, high: int) -> st.SearchStrategy[int | None]:
+    return st.one_of(st.none(), st.integers(low, high))
+
+
+limits = st.builds(
+    Limits,
+    max_tokens=_maybe(1, 300),
+    max_critical_path=_maybe(1, 120),
+    context_length=_maybe(1, 250),
+    max_branches=st.sampled_from([2, 4, 12]),
+    max_depth=st.integers(0, 4),
+    max_parallel=_maybe(1, 3),
+)

@@ -1,0 +1,160 @@
+"""A toy tokenizer, blocks as text, and a host without an engine. No torch, no transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from multiverse import Binding, Close, Controller, Dialect, Fallback, Finish, Fork, Join, Start, Status, Strand, bind
+from multiverse import get_dialect as get
+from multiverse.actions import Action
+from multiverse.stream import BranchEvent, DocumentStream, EventStream
+
+DIALECTS = ("multiverse", "npr", "threadweaver")
+WORDS = "abcdefgh"
+EOS = "<eos>"
+
+
+class ToyTokenizer:
+    """Longest match over a few letters, digits, white space and the tags of `dialects`; behaves like Hugging Face's.
+
+    `Ġ1` stands for ` 1`, as byte-level vocabularies spell it. What it doesn't know is `<unk>`.
+    """
+
+    unk_token_id = 0
+    eos_token_id = 1
+
+    def __init__(self, *dialects: str | Dialect) -> None:
+        names = ["<unk>", EOS, "\n", ":", ".", " ", "Ġ1", "2:", *WORDS, *"0123456789"]
+        for dialect in dialects:
+            names += (get(dialect) if isinstance(dialect, str) else dialect).tags.values()
+        self.vocabulary = {name: i for i, name in enumerate(dict.fromkeys(names))}
+        self.texts = {i: name.replace("Ġ", " ") for name, i in self.vocabulary.items()}
+        self._longest_first = sorted(self.texts.items(), key=lambda item: -len(item[1]))
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:  # noqa: ARG002
+        ids = []
+        while text:
+            token, piece = next(((i, t) for i, t in self._longest_first if text.startswith(t)), (0, text[0]))
+            ids.append(token)
+            text = text[len(piece) :]
+        return ids
+
+    def decode(self, token_ids: Any) -> str:
+        return "".join(self.texts[token] for token in token_ids)
+
+    def get_vocab(self) -> dict[str, int]:
+        return self.vocabulary
+
+
+TOKENIZERS = {name: ToyTokenizer(name) for name in DIALECTS}
+BINDINGS = {name: bind(name, TOKENIZERS[name]) for name in DIALECTS}
+
+
+def encode(text: str, dialect: str = "multiverse") -> list[int]:
+    return TOKENIZERS[dialect].encode(text)
+
+
+def decode(ids: Sequence[int], dialect: str = "multiverse") -> str:
+    return TOKENIZERS[dialect].decode(ids)
+
+
+def goal(width: int, dialect: str = "multiverse", labels: Sequence[str] | None = None, prefix: str = "") -> str:
+    """A block up to its goal-close, with `width` outlines labelled `prefix1`, `prefix2`, ..."""
+    d = get(dialect)
+    labels = [f"{prefix}{i + 1}" for i in range(width)] if labels is None else labels
+    closing = f"\n{d.outline[1]}" if len(d.outline) > 1 else ""
+    outlines = "".join(f"{d.outline[0]}\n{label}: a{closing}\n" for label in labels)
+    opening = f"{d.block[0]}\n" if d.block else ""
+    return f"{opening}{d.goal[0]}\n{outlines}{d.goal[1]}"
+
+
+def block(*bodies: str, conclusion: str = "h", dialect: str = "multiverse", prefix: str = "", sep: str = "\n") -> str:
+    """A whole well-formed block with these path bodies; `sep` stands after goal-close and every path-close."""
+    d = get(dialect)
+    paths = "".join(f"{d.path[0]}\n{prefix}{i + 1}:{body}{d.path[1]}{sep}" for i, body in enumerate(bodies))
+    end = ""
+    if d.conclusion:
+        end += d.conclusion[0] + conclusion + (d.conclusion[1] if len(d.conclusion) > 1 else "")
+    if d.block:
+        end += ("\n" if end else "") + d.block[1]
+    return goal(len(bodies), dialect, prefix=prefix) + sep + paths + end
+
+
+class Host:
+    """Carries out a controller's actions on a list of running strands, and checks that the two always agree."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        self.running = [controller.root]
+        self.log: list[Action] = []
+        self.events: list[BranchEvent] = []
+        self.shown: list[int] = []
+        self._document, self._stream = DocumentStream(controller.root), EventStream(controller.root)
+        self._carry_out(controller.root, controller.begin())
+
+    @property
+    def root(self) -> Strand:
+        return self.controller.root
+
+    def feed(self, strand: Strand, tokens: str | Sequence[int]) -> list[Action]:
+        """Sample `tokens` for `strand`, one after the other; returns what the controller answered."""
+        name = self.controller.binding.dialect.name
+        done: list[Action] = []
+        for token in encode(tokens, name) if isinstance(tokens, str) else tokens:
+            done += self._carry_out(strand, self.controller.accept(strand, token))
+        return done
+
+    def do(self, strand: Strand, actions: Sequence[Action]) -> list[Action]:
+        """Carry out what `end` or `abort` answered."""
+        return self._carry_out(strand, actions)
+
+    def strand(self, *key: int) -> Strand:
+        """The strand with that key."""
+        return next(strand for strand in self.root.walk() if strand.key == key)
+
+    def _carry_out(self, strand: Strand, actions: Sequence[Action]) -> list[Action]:
+        for action in actions:
+            self._one(action)
+        self.log += actions
+        self.events += self._stream.push(strand, actions)
+        self.shown += self._document.drain()
+        self._agree()
+        return list(actions)
+
+    def _one(self, action: Action) -> None:
+        match action:
+            case Fork(strand=strand) | Close(strand=strand):
+                self.running.remove(strand)
+            case (
+                Start(strand=strand, inject=inject, position=position)
+                | Join(strand=strand, inject=inject, position=position)
+            ):
+                assert strand not in self.running
+                assert strand.tokens[len(strand.tokens) - len(inject) :] == list(inject) or strand.close is not None
+                assert position >= 0
+                self.running.append(strand)
+            case Finish():
+                self.running.clear()
+            case Fallback(strand=strand):
+                assert strand in self.running
+
+    def _agree(self) -> None:
+        controller = self.controller
+        assert set(map(id, self.running)) == {id(s) for s in self.root.walk() if s.status is Status.RUNNING}
+        assert bool(self.running) == (controller.finish_reason is None), "a state on which no host could act"
+        assert controller.ledger.used + controller.ledger.reserved <= controller.ledger.limit
+        for strand in self.root.walk():
+            assert strand.position_delta <= 0
+
+
+def host(dialect: str = "multiverse", limits: Any = None, prompt: str = "", **options: Any) -> Host:
+    """A host at the start of a request."""
+    return Host(Controller(BINDINGS[dialect], limits, encode(prompt, dialect), **options))
+
+
+def binding_of(dialect: str) -> Binding:
+    return BINDINGS[dialect]
