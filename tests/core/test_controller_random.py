@@ -1,0 +1,144 @@
+"""Nothing a model can write may crash, hang or corrupt an engine: random streams through the controller."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import dialects, limits, separators, token_soup
+from toy import BINDINGS, DIALECTS, Host
+
+from multiverse import Controller, FinishReason, Limits, Status, layout, statistics, to_transcript
+
+
+def play(
+    dialect: str, caps: Limits, prompt: list[int], setting: str, seed: int, follow: float, steps: int = 400
+) -> Host:
+    """Sample at random, with probability `follow` a tag that the grammar allows; abort after `steps`."""
+    chance, binding = random.Random(seed), BINDINGS[dialect]
+    h = Host(Controller(binding, caps, prompt, separators=setting))
+    tags, texts = sorted(binding.tags), list(range(2, 26))
+    for _ in range(steps):
+        if not h.running:
+            return h
+        strand = chance.choice(h.running)
+        allowed = sorted(h.controller.allowed(strand))
+        if chance.random() < follow:
+            token = chance.choice(allowed if allowed and chance.random() < 0.6 else texts)
+        else:
+            token = chance.choice([*tags, *texts[:6], 1 if chance.random() < 0.1 else 9])
+        h.feed(strand, [token])
+        if caps.max_parallel:
+            assert len(h.running) <= caps.max_parallel
+    h.do(h.root, h.controller.abort())
+    return h
+
+
+def check(h: Host, caps: Limits, prompt: list[int], setting: str) -> None:
+    """What has to hold once a request is over, whatever was in it."""
+    controller, root = h.controller, h.root
+    assert controller.finish_reason is not None
+    assert h.running == []
+    assert all(s.status is Status.CLOSED for s in root.walk()), "a strand was left behind"
+    used = controller.ledger.used
+    assert caps.max_tokens is None or used <= caps.max_tokens
+    assert caps.context_length is None or len(prompt) + used <= max(caps.context_length, len(prompt))
+    transcript = to_transcript(controller)
+    assert transcript.ids == prompt + h.shown
+    assert len(h.shown) == used
+    if caps.max_critical_path is not None:
+        assert layout(transcript, controller.separators).critical_path(len(prompt)) <= caps.max_critical_path
+    if controller.finish_reason is not FinishReason.ABORT:
+        laid = layout(transcript, controller.separators, controller.binding.dialect.join)
+        assert laid.next_position == root.position
+        assert root.kv_length == len(transcript)
+        assert controller.ledger.reserved == 0 or root.open_children
+    assert statistics(transcript, len(prompt), setting).tokens == used
+    told = sorted(token for event in h.events for token in event.tokens)
+    assert told == sorted(h.shown)
+
+
+@settings(max_examples=500)
+@given(st.data(), dialects, limits, separators, st.integers(0, 1 << 30), st.sampled_from([0.0, 0.6, 0.9, 1.0]))
+def test_any_token_stream_is_survived(
+    data: st.DataObject, dialect: str, caps: Limits, setting: str, seed: int, follow: float
+) -> None:
+    """Never raises, never exceeds a budget, is always in a state a host can act on, leaves no strand behind."""
+    prompt = data.draw(token_soup(dialect, 25))
+    check(play(dialect, caps, prompt, setting, seed, follow), caps, prompt, setting)
+
+
+@given(st.data(), dialects, limits, separators)
+def test_any_drawn_token_stream_is_survived(data: st.DataObject, dialect: str, caps: Limits, setting: str) -> None:
+    """The same with streams that hypothesis can shrink."""
+    h = Host(Controller(BINDINGS[dialect], caps, [], separators=setting))
+    for i, token in enumerate(data.draw(token_soup(dialect))):
+        if h.running:
+            h.feed(h.running[i % len(h.running)], [token])
+    h.do(h.root, h.controller.abort())
+    check(h, caps, [], setting)
+
+
+@pytest.mark.parametrize("setting", ["overlap", "advance"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_layout_of_the_document_gives_the_positions_handed_out(dialect: str, setting: str) -> None:
+    """Token by token: where the controller computed it is where the layout of the finished tree puts it."""
+    forks = 0
+    for seed in range(25):
+        h = play(dialect, Limits(max_tokens=250), [], setting, seed, 1.0)
+        transcript = to_transcript(h.controller)
+        laid = layout(transcript, h.controller.separators)
+        starts = {id(a.strand): a.position for a in h.log if type(a).__name__ == "Start"}
+        at = 0
+        for strand, start, end in h.root.spans():
+            if start == 0 and end and id(strand) in starts:
+                forks += 1
+                if h.controller.binding.dialect.join == "splice":
+                    assert laid.positions[at] == starts[id(strand)]
+            at += end - start
+    assert forks > 5
+
+
+@given(dialects, st.integers(0, 1 << 30))
+def test_strict_mode_can_only_write_well_formed_blocks(dialect: str, seed: int) -> None:
+    """Whoever samples only text and allowed tags, and stops outside of any block, wrote a well-formed transcript."""
+    chance = random.Random(seed)
+    h = Host(Controller(BINDINGS[dialect], Limits(max_depth=3, max_branches=4)))
+    for step in range(1500):
+        strand = chance.choice(h.running)
+        phase, depth = strand.frame.phase, strand.frame.depth
+        if strand is h.root and phase.name == "ROOT" and not depth and step > 60:
+            break
+        allowed = sorted(h.controller.allowed(strand))
+        if step > 60:  # work towards the end: open nothing that needn't be
+            allowed = closing(h, strand, allowed)
+        token = chance.choice(allowed) if allowed and chance.random() < (0.5 if step < 60 else 0.9) else 9
+        h.feed(strand, [token])
+    else:
+        pytest.fail("the grammar offered no way out of a block")
+    transcript = to_transcript(h.controller)
+    assert transcript.well_formed, transcript.violations[0]
+
+
+def closing(h: Host, strand: object, allowed: list[int]) -> list[int]:
+    ids = h.controller.binding.ids
+    opening = {ids[tag] for tag in ids if str(tag) in ("block-open",)}
+    if "block-open" not in {str(tag) for tag in ids} and strand.frame.phase.value < 4:  # type: ignore[attr-defined]
+        opening = {ids[tag] for tag in ids if str(tag) == "goal-open"}
+    left = [token for token in allowed if token not in opening]
+    finishing = [t for t in left if str(h.controller.binding.tags[t]) != "outline-open"]
+    return finishing or left
+
+
+def test_a_million_tokens_take_seconds() -> None:
+    """O(1) per token; the bound leaves room for a machine that does something else."""
+    h = Controller(BINDINGS["multiverse"])
+    began = time.perf_counter()
+    accept, root = h.accept, h.root
+    for _ in range(1_000_000):
+        accept(root, 9)
+    assert root.position == 1_000_000
+    assert time.perf_counter() - began < 6
