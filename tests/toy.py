@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
-from multiverse import Binding, Close, Controller, Dialect, Fallback, Finish, Fork, Join, Start, Status, Strand, bind
+from multiverse import (
+    Close,
+    Controller,
+    Dialect,
+    Fallback,
+    Finish,
+    Fork,
+    Join,
+    Limits,
+    Start,
+    Status,
+    Strand,
+    bind,
+)
 from multiverse import get_dialect as get
 from multiverse.actions import Action
 from multiverse.stream import BranchEvent, DocumentStream, EventStream
@@ -156,5 +170,24 @@ def host(dialect: str = "multiverse", limits: Any = None, prompt: str = "", **op
     return Host(Controller(BINDINGS[dialect], limits, encode(prompt, dialect), **options))
 
 
-def binding_of(dialect: str) -> Binding:
-    return BINDINGS[dialect]
+def play(
+    dialect: str, caps: Limits, prompt: list[int], setting: str, seed: int, follow: float, steps: int = 400
+) -> Host:
+    """Sample at random, with probability `follow` a tag that the grammar allows; abort after `steps`."""
+    chance, binding = random.Random(seed), BINDINGS[dialect]
+    h = Host(Controller(binding, caps, prompt, separators=setting))
+    tags, texts = sorted(binding.tags), list(range(2, 26))
+    for _ in range(steps):
+        if not h.running:
+            return h
+        strand = chance.choice(h.running)
+        allowed = sorted(h.controller.allowed(strand))
+        if chance.random() < follow:
+            token = chance.choice(allowed if allowed and chance.random() < 0.6 else texts)
+        else:
+            token = chance.choice([*tags, *texts[:6], 1 if chance.random() < 0.1 else 9])
+        h.feed(strand, [token])
+        if caps.max_parallel:
+            assert len(h.running) <= caps.max_parallel
+    h.do(h.root, h.controller.abort())
+    return h

@@ -9,32 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import dialects, limits, separators, token_soup
-from toy import BINDINGS, DIALECTS, Host
+from toy import BINDINGS, DIALECTS, Host, play
 
 from multiverse import Controller, FinishReason, Limits, Status, layout, statistics, to_transcript
-
-
-def play(
-    dialect: str, caps: Limits, prompt: list[int], setting: str, seed: int, follow: float, steps: int = 400
-) -> Host:
-    """Sample at random, with probability `follow` a tag that the grammar allows; abort after `steps`."""
-    chance, binding = random.Random(seed), BINDINGS[dialect]
-    h = Host(Controller(binding, caps, prompt, separators=setting))
-    tags, texts = sorted(binding.tags), list(range(2, 26))
-    for _ in range(steps):
-        if not h.running:
-            return h
-        strand = chance.choice(h.running)
-        allowed = sorted(h.controller.allowed(strand))
-        if chance.random() < follow:
-            token = chance.choice(allowed if allowed and chance.random() < 0.6 else texts)
-        else:
-            token = chance.choice([*tags, *texts[:6], 1 if chance.random() < 0.1 else 9])
-        h.feed(strand, [token])
-        if caps.max_parallel:
-            assert len(h.running) <= caps.max_parallel
-    h.do(h.root, h.controller.abort())
-    return h
 
 
 def check(h: Host, caps: Limits, prompt: list[int], setting: str) -> None:
