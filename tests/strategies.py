@@ -19,15 +19,24 @@ _words = st.text(WORDS, max_size=4)
 
 
 @st.composite
-def trees(draw: st.DrawFn, dialect: str = "multiverse", max_depth: int = 4, max_width: int = 12) -> str:
-    """A well-formed transcript as text: uneven and empty paths, blocks in paths and in conclusions, one-path blocks."""
+def trees(
+    draw: st.DrawFn,
+    dialect: str = "multiverse",
+    max_depth: int = 4,
+    max_width: int = 12,
+    separator: str | None = None,
+) -> str:
+    """A well-formed transcript as text: uneven and empty paths, blocks in paths and in conclusions, one-path blocks.
+
+    Without a given `separator` there may be none, or several tokens of it.
+    """
     depth = max_depth if get_dialect(dialect).nesting else 1
-    bodies = [draw(_body(dialect, depth, max_width)) for _ in range(draw(st.integers(1, 2)))]
+    bodies = [draw(_body(dialect, depth, max_width, separator)) for _ in range(draw(st.integers(1, 2)))]
     return "".join(bodies)
 
 
 @st.composite
-def _body(draw: st.DrawFn, dialect: str, depth: int, width: int) -> str:
+def _body(draw: st.DrawFn, dialect: str, depth: int, width: int, separator: str | None) -> str:
     text = draw(_words)
     if not depth or not draw(st.booleans()):
         return text
@@ -35,9 +44,9 @@ def _body(draw: st.DrawFn, dialect: str, depth: int, width: int) -> str:
     conclusion = draw(_words)
     if depth > 1:  # at most two of the paths are worked out, or a tree would have thousands of tokens
         for i in draw(st.lists(st.integers(0, len(paths) - 1), max_size=2)):
-            paths[i] = draw(_body(dialect, depth - 1, max(2, width // 3)))
-        conclusion += draw(_body(dialect, depth - 1, 2))
-    sep = draw(st.sampled_from(["\n", "\n", "", "\n\n "]))
+            paths[i] = draw(_body(dialect, depth - 1, max(2, width // 3), separator))
+        conclusion += draw(_body(dialect, depth - 1, 2, separator))
+    sep = draw(st.sampled_from(["\n", "\n", "", "\n\n "])) if separator is None else separator
     return text + block(*paths, conclusion=conclusion, dialect=dialect, sep=sep) + draw(_words)
 
 

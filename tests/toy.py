@@ -58,7 +58,7 @@ class ToyTokenizer:
         return ids
 
     def decode(self, token_ids: Any) -> str:
-        return "".join(self.texts[token] for token in token_ids)
+        return "".join(self.texts.get(token, f"<{token}>") for token in token_ids)
 
     def get_vocab(self) -> dict[str, int]:
         return self.vocabulary
