@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
-from hypothesis import find, given
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from slow import Slow
 from strategies import dialects, separators, trees
 from toy import BINDINGS, block, encode, goal
 
-from multiverse import Transcript, layout, parse_ids
+from multiverse import Block, Transcript, layout, parse_ids
 
 
 def read(text: str, dialect: str = "multiverse") -> Transcript:
@@ -59,8 +60,10 @@ def test_next_position_is_where_plain_text_goes_on(text: str, setting: str) -> N
 def test_the_strategy_reaches_what_is_promised() -> None:
     """Depth 4, twelve paths, empty paths, blocks in conclusions: the property tests above do meet them."""
 
-    def holds(wanted):
-        assert find(trees(), lambda text: any(wanted(b) for b in read(text).walk()))
+    search = settings(max_examples=5_000, phases=[Phase.generate], derandomize=True)
+
+    def holds(wanted: Callable[[Block], object]) -> None:
+        assert find(trees(), lambda text: any(wanted(b) for b in read(text).walk()), settings=search)
 
     holds(lambda b: b.depth == 4 and b.parallel)
     holds(lambda b: b.width == 12)
