@@ -55,7 +55,8 @@ def _write(strand: Strand, builder: Builder, reasons: dict[int, Reason]) -> None
 
 def _extend(strand: Strand, builder: Builder, start: int, end: int, reasons: dict[int, Reason]) -> None:
     base = len(builder) - start
-    reasons.update({base + at: reason for at, reason in strand.fallbacks.items() if start - 1 <= at < end})
+    first = start if start else -len(builder)  # a goal that was closed in the prompt has a negative offset
+    reasons.update({base + at: reason for at, reason in strand.fallbacks.items() if first <= at < end})
     builder.extend(strand.tokens[start:end])
 
 
