@@ -231,6 +231,17 @@ def test_a_prompt_that_ends_at_goal_close_forks_at_begin(separator: str, separat
     assert layout(to_transcript(h.controller), separators).next_position == h.root.position
 
 
+@pytest.mark.parametrize("tail", ["", "\n", "\n\n "])
+def test_a_goal_closed_in_the_prompt_that_is_not_forked_stays_sequential(tail: str) -> None:
+    """However many separators follow it: the reason is kept, and the document says where each token was computed."""
+    h = host(prompt="a" + goal(3) + tail, limits=Limits(max_branches=2))
+    assert h.log == [Fallback(h.root, Reason.TOO_WIDE)]
+    h.feed(h.root, block("b", "c", "d").removeprefix(goal(3) + "\n") + "e")
+    transcript = to_transcript(h.controller)
+    assert statistics(transcript).fallbacks == {"too_wide": 1}
+    assert layout(transcript).next_position == h.root.position == len(transcript)
+
+
 def test_an_open_block_in_a_prompt_is_continued_in_its_goal() -> None:
     h = host(prompt="<Parallel>\n<Goal>\n<Outline>\n1.1: a\n</Outline>\n")
     (fork, *_) = h.feed(h.root, "<Outline>\n1.2: b\n</Outline>\n</Goal>")

@@ -8,8 +8,8 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import dialects, limits, separators, token_soup
-from toy import BINDINGS, DIALECTS, Host, play
+from strategies import dialects, limits, separators, token_soup, trees
+from toy import BINDINGS, DIALECTS, Host, encode, play
 
 from multiverse import Controller, FinishReason, Limits, Status, layout, statistics, to_transcript
 
@@ -46,6 +46,15 @@ def test_any_token_stream_is_survived(
     """Never raises, never exceeds a budget, is always in a state a host can act on, leaves no strand behind."""
     prompt = data.draw(token_soup(dialect, 25))
     check(play(dialect, caps, prompt, setting, seed, follow), caps, prompt, setting)
+
+
+@settings(max_examples=400)
+@given(st.data(), dialects, limits, separators, st.integers(0, 1 << 30))
+def test_any_prompt_is_taken_up(data: st.DataObject, dialect: str, caps: Limits, setting: str, seed: int) -> None:
+    """A prompt cut off anywhere in a tree: in a goal, after it, in a path, in a conclusion."""
+    whole = encode(data.draw(trees(dialect)), dialect)
+    prompt = whole[: data.draw(st.integers(0, len(whole)))]
+    check(play(dialect, caps, prompt, setting, seed, 0.95), caps, prompt, setting)
 
 
 @given(st.data(), dialects, limits, separators)
