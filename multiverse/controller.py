@@ -17,6 +17,7 @@ from multiverse.budgets import UNBOUNDED, FinishReason, Ledger, Limits, Reason
 from multiverse.dialects import Tag
 from multiverse.grammar import Grammar, Phase
 from multiverse.layout import Separators
+from multiverse.lexer import LABEL_SCAN
 from multiverse.prompt import Prompt
 from multiverse.strand import Status, Strand
 
@@ -179,7 +180,12 @@ class Controller:
         return self._fork(strand, labels, inject, fork)
 
     def _label(self, strand: Strand, outline: str | int) -> str | None:
-        return outline if isinstance(outline, str) else self.binding.label(strand.tokens, outline)
+        if isinstance(outline, str):
+            return outline
+        if outline > 0:
+            return self.binding.label(strand.tokens, outline)
+        begun = self.prompt.ids[len(self.prompt.ids) + outline :]  # in an outline that the prompt left open
+        return self.binding.label([*begun, *strand.tokens[:LABEL_SCAN]], 0)
 
     def _fall_back(self, strand: Strand, reason: Reason, back: int = 1) -> list[Action]:
         """Note that the goal closed `back` tokens ago goes on sequentially."""

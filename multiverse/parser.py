@@ -137,12 +137,12 @@ class Builder:
         """Enter an expected tag into the innermost open block."""
         block, tokens = self._open[-1], self.transcript.tokens
         if tag in (Tag.OUTLINE_OPEN, Tag.GOAL_CLOSE) and block.outlines and not block.outlines[-1].end:
-            block.outlines[-1].end = index
+            self._end_outline(block, index)
         if tag is Tag.OUTLINE_OPEN:
             label = self.vocabulary.label(tokens, index + 1) or str(len(block.outlines) + 1)
             block.outlines.append(Outline(label, index, 0))
         elif tag is Tag.OUTLINE_CLOSE:
-            block.outlines[-1].end = index + 1
+            self._end_outline(block, index + 1)
         elif tag is Tag.GOAL_CLOSE:
             block.goal_close = index
             block.reason = self._forbidden(block)
@@ -159,6 +159,12 @@ class Builder:
             block.conclusion.end = index + 1
         elif tag is Tag.BLOCK_CLOSE:
             self._end_open_nodes(index)
+
+    def _end_outline(self, block: Block, end: int) -> None:
+        """The label is read again, since an outline that was open at the end of a prompt is all there only now."""
+        outline = block.outlines[-1]
+        outline.end = end
+        outline.label = self.vocabulary.label(self.transcript.tokens, outline.start + 1) or str(len(block.outlines))
 
     def _close_own_path(self, block: Block, index: int) -> None:
         path = block.paths[-1]

@@ -24,7 +24,8 @@ class Prompt:
         ids: its token ids.
         transcript: its blocks.
         frame: state of the grammar at its end.
-        outlines: labels of the outlines of a goal that it leaves open or has just closed.
+        outlines: labels of the outlines of a goal that it leaves open or has just closed; for an outline that is
+            still open the offset, not positive, at which its label begins before the end of the prompt.
         open_goal: if the prompt ends with goal-close, how many separator tokens follow it; else `None`.
     """
 
@@ -34,11 +35,13 @@ class Prompt:
         self._binding = binding
         builder = self.builder()
         self.frame: Frame = builder.frame
-        self.outlines: list[str] = []
+        self.outlines: list[str | int] = []
         self.open_goal: int | None = None
         if self.frame.phase in (Phase.GOAL, Phase.OUTLINE, Phase.MAPPED):
             block = builder.open_blocks[-1]
             self.outlines = [outline.label for outline in block.outlines]
+            if self.frame.phase is Phase.OUTLINE:
+                self.outlines[-1] = block.outlines[-1].start + 1 - len(self.ids)
             if block.goal_close is not None:
                 self.open_goal = len(self.ids) - block.goal_close - 1
         self.transcript: Transcript = builder.finish()
