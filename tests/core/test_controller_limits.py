@@ -249,6 +249,16 @@ def test_an_open_block_in_a_prompt_is_continued_in_its_goal() -> None:
     assert [child.label for child in fork.children] == ["1.1", "1.2"]
 
 
+@pytest.mark.parametrize("cut", range(goal(2).index("\n1"), goal(2).index("\n1") + 8))
+def test_a_label_may_begin_in_the_prompt_and_end_in_the_completion(cut: int) -> None:
+    whole = goal(2, labels=["2.13", "3"])
+    h = host(prompt=whole[:cut])
+    (fork, *_) = h.feed(h.root, whole[cut:])
+    assert isinstance(fork, Fork)
+    assert [child.label for child in fork.children] == ["2.13", "3"]
+    assert [outline.label for outline in to_transcript(h.controller).blocks[0].outlines] == ["2.13", "3"]
+
+
 def test_an_open_conclusion_in_a_prompt_is_continued() -> None:
     whole = block("a", "b")
     h = host(prompt=whole[: whole.index("</Conclusion>")])
