@@ -38,7 +38,7 @@ def trees(
 @st.composite
 def _body(draw: st.DrawFn, dialect: str, depth: int, width: int, separator: str | None) -> str:
     text = draw(_words)
-    if not depth or not draw(st.booleans()):
+    if not depth or not draw(st.integers(0, 2)):
         return text
     paths = [draw(_words) for _ in range(draw(st.integers(1, width)))]
     conclusion = draw(_words)

@@ -165,6 +165,7 @@ def test_max_critical_path_is_exact(separators: str) -> None:
     h = host(limits=Limits(max_critical_path=bound), prompt="abc", separators=separators)
     h.feed(h.root, goal(2))
     while h.running:
+        assert h.root not in h.running, "a branch was closed earlier than it had to be"
         h.feed(h.running[0], "a")
     assert all(s.finish_reason is FinishReason.LENGTH for s in h.root.walk())
     transcript = to_transcript(h.controller)

@@ -42,6 +42,21 @@ def test_layout_is_the_slow_definition(data: st.DataObject, dialect: str, settin
             assert seen | set(range(segment.start, t + 1)) == {s for s in range(len(ids)) if slow.visible[t][s]}
 
 
+INNER = "c" + block("d", "ef" + block("g", "h"), "a") + "b"
+
+
+@pytest.mark.parametrize("setting", ["overlap", "advance"])
+@pytest.mark.parametrize("text", [block("a", INNER), block("a", "bb", INNER, INNER), block("a", "b", conclusion=INNER)])
+def test_a_block_in_a_later_path_sees_neither_level_of_siblings(text: str, setting: str) -> None:
+    """What is hidden from a path is hidden from every block inside it."""
+    tree = read(text + "a")
+    fast, slow = layout(tree, setting), Slow(tree, setting)
+    assert fast.positions == slow.positions
+    for segment in fast.segments:
+        seen = [any(a <= s < b for a, b in segment.visible()) for s in range(segment.start)]
+        assert seen == slow.visible[segment.start][: segment.start]
+
+
 @given(trees(), separators)
 def test_segments_cover_the_tokens_in_order(text: str, setting: str) -> None:
     """No token is left out and none comes twice; `next_position` never runs ahead of the KV length."""
