@@ -130,6 +130,7 @@ class Controller:
         root.outlines = list(self.prompt.outlines)
         root.position, root.kv_length = self.prompt.next_position, len(self.prompt.ids)
         root.status = Status.RUNNING
+        root.deltas = [root.position_delta]
         if self.limits.max_critical_path is not None:
             root.position_end = root.position + self.limits.max_critical_path
         return root
@@ -235,6 +236,7 @@ class Controller:
         for child, header in zip(children, headers, strict=True):
             child.header, child.position, child.kv_length = header, fork, strand.kv_length
             child.position_end, child.shift = self._branch_position_end(strand), strand.shift
+            child.deltas = [child.position_delta]
         strand.forks.append((len(strand.tokens), children))
         strand.open_children = len(children)
         strand.status = Status.PARKED
@@ -294,6 +296,7 @@ class Controller:
         inject = self.binding.conclusion_header
         strand.kv_length += spliced
         strand.position = joined
+        strand.deltas.append(strand.position_delta)
         self.ledger.inject(len(inject))
         strand.write(inject)
         strand.frame = self.grammar.conclude(strand.frame)

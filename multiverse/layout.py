@@ -121,7 +121,7 @@ class _Writer:
         self, start: int, end: int, blocks: list[Block], position: int, hidden: tuple[Interval, ...], predecessor: int
     ) -> int:
         """Lay out `[start, end)`, a body with `blocks` in it, from `position` on. Returns the next position."""
-        for block in _parallel(blocks):
+        for block in parallel_blocks(blocks):
             fork = block.paths[0].start
             self._run(start, fork, position, hidden, predecessor)
             position = self._block(block, position + fork - start, hidden)
@@ -150,13 +150,13 @@ def _separator_length(path: Path) -> int:
     return 0 if path.close is None else path.end - path.close - 1
 
 
-def _parallel(blocks: list[Block]) -> Iterator[Block]:
+def parallel_blocks(blocks: list[Block]) -> Iterator[Block]:
     """The parallel blocks of one body in order: also those in conclusions and in sequential blocks, which belong to
     the same body as far as positions go. Not those in paths of parallel blocks."""
     for block in blocks:
         if not block.parallel:
-            yield from _parallel(block.inner())
+            yield from parallel_blocks(block.inner())
             continue
         yield block
         if block.conclusion is not None:
-            yield from _parallel(block.conclusion.blocks)
+            yield from parallel_blocks(block.conclusion.blocks)

@@ -12,8 +12,9 @@ from functools import cached_property
 
 from multiverse.binding import Binding
 from multiverse.grammar import Frame, Phase
-from multiverse.layout import Layout, Separators, layout
+from multiverse.layout import Layout, Separators, layout, parallel_blocks
 from multiverse.parser import Builder
+from multiverse.strand import Status, Strand
 from multiverse.tree import Block, Transcript
 
 
@@ -66,6 +67,40 @@ class Prompt:
     def layout(self) -> Layout:
         """Positions and visibility of the prompt."""
         return layout(self.transcript, self.separators, self._binding.dialect.join)
+
+    @cached_property
+    def strand(self) -> Strand:
+        """The prompt as a strand with closed branches, so that its blocks are computed as they once were decoded."""
+        blocks = self.transcript.blocks if self._binding.dialect.join == "splice" else []
+        return self._strand(None, (), 0, len(self.ids), blocks, 0)
+
+    def _strand(
+        self, parent: Strand | None, key: tuple[int, ...], start: int, end: int, blocks: list[Block], kv_length: int
+    ) -> Strand:
+        """The strand of the tokens `[start, end)`, a path or the whole prompt, in which `blocks` lie."""
+        strand = Strand(key, "", parent, self.frame)
+        strand.status, strand.kv_length = Status.CLOSED, kv_length
+        positions = self.layout.positions
+        at = start
+        for ordinal, block in enumerate(parallel_blocks(blocks), 1):
+            fork = block.paths[0].start
+            self._read(strand, at, fork, positions)
+            children = tuple(
+                self._strand(strand, (*key, -ordinal, i), path.start, path.end, path.blocks, strand.kv_length)
+                for i, path in enumerate(block.paths)
+            )
+            strand.forks.append((len(strand.tokens), children))
+            strand.kv_length += sum(child.kv_length - strand.kv_length for child in children)
+            at = block.paths[-1].end
+        self._read(strand, at, end, positions)
+        return strand
+
+    def _read(self, strand: Strand, start: int, end: int, positions: list[int]) -> None:
+        """Give `strand` the tokens `[start, end)`; the delta is that of the first of them."""
+        first = positions[start] if start < len(positions) else self.layout.next_position
+        strand.deltas.append(first - strand.kv_length)
+        strand.tokens += self.ids[start:end]
+        strand.kv_length += end - start
 
     @property
     def next_position(self) -> int:

@@ -40,12 +40,14 @@ class Strand:
         position_end: the first position it must not use.
         join_position: where, as far as this branch is concerned, its parent may go on.
         shift: how far positions run ahead of the critical path; 0 unless the dialect's join is `prefill`.
+        deltas: `position_delta` at its start and after each join, for whoever has to compute it again.
         kv_length: tokens in its KV sequence once everything it was given is computed.
         open_children: children that are not closed yet.
     """
 
     __slots__ = (
         "close",
+        "deltas",
         "fallbacks",
         "finish_reason",
         "forks",
@@ -76,6 +78,7 @@ class Strand:
         self.forks: list[tuple[int, tuple[Strand, ...]]] = []
         self.fallbacks: dict[int, Reason] = {}
         self.close: int | None = None
+        self.deltas: list[int] = []
         self.position = 0
         self.position_end = UNBOUNDED
         self.join_position = 0

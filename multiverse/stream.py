@@ -27,9 +27,13 @@ class DocumentStream:
     """A request's tokens in document order, each exactly once, as early as that order allows.
 
     The first open branch is live; the later ones are held back until those before them are closed.
+
+    Attributes:
+        shown: number of tokens shown so far.
     """
 
     def __init__(self, root: Strand) -> None:
+        self.shown = 0
         self._places = [_Place(root)]
 
     def drain(self) -> list[int]:
@@ -50,6 +54,7 @@ class DocumentStream:
             elif len(self._places) > 1 and strand.status is Status.CLOSED:
                 self._places.pop()
             else:
+                self.shown += len(tokens)
                 return tokens
 
 
