@@ -173,6 +173,20 @@ def test_max_critical_path_is_exact(separators: str) -> None:
     assert len(h.shown) > bound
 
 
+def test_a_prefilled_join_costs_no_critical_path() -> None:
+    """Its tokens move positions ahead, but they are not decoded one after the other: the bound moves along."""
+    bound = len(encode(goal(2, "threadweaver"), "threadweaver")) + 40
+    h = host("threadweaver", Limits(max_critical_path=bound))
+    h.feed(h.root, goal(2, "threadweaver"))
+    for child in list(h.running):
+        h.feed(child, "abcdefgh" * 2 + "</Thread>")
+    while h.running:
+        h.feed(h.root, "a")
+    assert h.controller.finish_reason is FinishReason.LENGTH
+    assert layout(to_transcript(h.controller), "advance").critical_path() == bound
+    assert h.root.position > bound
+
+
 def test_branches_wait_their_turn_with_the_same_result() -> None:
     """`max_parallel` changes when a branch runs, not what comes out."""
     documents = []
