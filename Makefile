@@ -1,6 +1,6 @@
 # make demo    set everything up and watch the embedded model fork, decode in parallel and join
 # make test    set everything up and run all tests
-.PHONY: demo test test-core lint format bench model docs clean
+.PHONY: demo test test-core test-oracle test-vllm lint format bench model docs clean
 
 PY = .venvs/core/bin/python
 
@@ -8,13 +8,19 @@ demo:
 	@tools/setup oracle
 	$(PY) -m multiverse demo
 
-test: test-core
-	@tools/setup oracle
-	$(PY) -m pytest --durations=5 tests/attention tests/oracle tests/models tests/cli
+test: test-core test-oracle test-vllm
 
 test-core:  ## no torch, no host: two minutes from a fresh clone
 	@tools/setup core
 	$(PY) -m pytest --durations=5 tests/core
+
+test-oracle:  ## torch and transformers: oracle, embedded model, commands
+	@tools/setup oracle
+	$(PY) -m pytest --durations=5 tests/attention tests/oracle tests/models tests/cli
+
+test-vllm:  ## the conformance suite inside vLLM on this CPU
+	@tools/setup vllm
+	.venvs/vllm/bin/python -m pytest --durations=5 tests/conformance
 
 lint:
 	@tools/setup core

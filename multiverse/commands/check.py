@@ -47,10 +47,12 @@ def run(options: argparse.Namespace) -> int:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "dialects": {dialect.name: " ".join(dialect.tags.values()) for dialect in registry.all()},
+        "hosts": [point.load()() for point in metadata.entry_points(group="multiverse.hosts")],
         "core": _check_core(),
         "model": _check_model(options.model),
     }
     problems = [found for found in (report["core"]["problem"], report["model"]["problem"]) if found]
+    problems += [problem for host in report["hosts"] for problem in host["problems"]]
     report["verdict"] = "ok" if not problems else "; ".join(problems)
     if options.json:
         print(json.dumps(report, indent=1))
@@ -104,6 +106,9 @@ def _print(report: dict[str, Any]) -> None:
     print(f"installed: {packages or 'none of ' + ', '.join(PACKAGES)}")
     for name, tags in report["dialects"].items():
         print(f"dialect {name}: {tags}")
+    for host in report["hosts"]:
+        state = "not installed" if host["version"] == "none" else f"{host['version']}, {len(host['hooks'])} hooks"
+        print(f"host {host['host']}: {state}{''.join(f'{chr(10)}  {problem}' for problem in host['problems'])}")
     model = report["model"]
     print(f"model {model['name']}: dialect {model['dialect'] or 'unknown'}")
     if "difference" in model:

@@ -1,0 +1,91 @@
+"""One request as vLLM sees it: a tree of vLLM requests, one per strand, that one controller decides about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiverse.controller import Controller
+from multiverse.replay import Part, parts
+from multiverse.strand import Status, Strand
+from multiverse.stream import DocumentStream
+
+Row = tuple[Any, Any, Any]
+"""Logprobs of one sampled token: token ids and logprobs, arrays `[1, top + 1]`, and its rank, `[1]`."""
+
+
+@dataclass(eq=False)
+class Member:
+    """A strand and the vLLM request that computes it.
+
+    Attributes:
+        part: index of the part that the request computes or has computed.
+        delta: position delta of that part.
+        sampled: offset in the strand's tokens of the token sampled last.
+        written: how many of the strand's tokens the request was given.
+        draining: what is computed is known already; the token sampled behind it is ignored.
+        parked: it holds its KV and nothing is to be computed.
+    """
+
+    tree: RequestTree
+    strand: Strand
+    request: Any
+    part: int = 0
+    delta: int = 0
+    written: int = 0
+    sampled: int | None = None
+    draining: bool = False
+    parked: bool = False
+
+    def parts(self) -> list[Part]:
+        """The parts of the strand, as far as they are known."""
+        return parts(self.tree.controller, self.strand)
+
+    def given(self, part: int) -> None:
+        """Note that the request now has the tokens of `part`, and whether it may sample behind them."""
+        known = self.parts()
+        self.part, self.delta, self.written = part, known[part].delta, len(self.strand.tokens)
+        self.draining = part + 1 < len(known) or self.strand.status is not Status.RUNNING
+        self.parked = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the branch is closed and all of its KV is there."""
+        return self.parked and self.strand.status is Status.CLOSED and self.part == len(self.parts()) - 1
+
+
+@dataclass(eq=False)
+class RequestTree:
+    """The strands of one client request.
+
+    Attributes:
+        members: by strand key, those that vLLM holds a request for.
+        rows: by strand key and offset, the logprobs of sampled tokens, if the client asked for any.
+        seed: the client's, if it gave one.
+        block_hasher: what vLLM hashes the causal beginning of the root with, for its prefix cache.
+        replays: how often the whole tree had to be computed again.
+    """
+
+    controller: Controller
+    seed: int | None
+    block_hasher: Any
+    members: dict[tuple[int, ...], Member] = field(default_factory=dict)
+    rows: dict[tuple[int, ...], dict[int, Row]] = field(default_factory=dict)
+    replays: int = 0
+
+    def __post_init__(self) -> None:
+        self.stream = DocumentStream(self.controller.root)
+
+    @property
+    def root(self) -> Member:
+        """The member that the client knows."""
+        return self.members[()]
+
+    @property
+    def structured(self) -> bool:
+        """Whether its KV is more than one causal sequence, now or at some time."""
+        return bool(self.controller.root.forks or self.controller.prompt.strand.forks)
+
+    def ids(self) -> list[str]:
+        """Ids of all vLLM requests of the tree."""
+        return [member.request.request_id for member in self.members.values()]

@@ -1,0 +1,38 @@
+"""What every host under test looks like to the suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One finished request: completion ids in document order, a logprob per token if asked, why it ended."""
+
+    ids: list[int]
+    logprobs: list[float] | None
+    finish_reason: str
+
+
+class Host(Protocol):
+    """An engine in this process."""
+
+    def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
+        """Decode `prompts` at the same time. Sampling parameters as in the OpenAI API; greedy if not given."""
+
+    def start(self, prompt: list[int], **sampling: Any) -> str:
+        """Add a request; returns its id."""
+
+    def step(self) -> dict[str, list[int]]:
+        """One engine step: the new tokens that clients see, by request id."""
+
+    def abort(self, request: str) -> None:
+        """What happens when a client goes away."""
+
+    def leftovers(self) -> dict[str, int]:
+        """KV blocks, requests and anything else still held; all zero when idle."""
+
+    def counters(self) -> dict[str, int]:
+        """`scheduled` tokens, `forks`, `joins`, `replays` so far."""

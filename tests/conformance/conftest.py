@@ -1,0 +1,78 @@
+"""The hosts under test, and the model and problems they are tested with. One suite, whichever host is installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from answer import Host
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from multiverse import Binding, bind
+from multiverse.models import TINY
+from multiverse.models.task import Problem, generate
+from multiverse.oracle import load
+
+torch.set_num_threads(1)
+
+KINDS = ("single", "flat", "nested", "chain", "flat", "nested", "small", "flat", "flat")
+
+
+def make_host(model: str, blocks: int | None = None) -> Host:
+    if find_spec("vllm") is not None:
+        from vllm_host import VLLMHost
+
+        return VLLMHost(model, blocks)
+    raise RuntimeError("no host is installed here: run this suite with the Python of .venvs/vllm")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> tuple[Any, Any]:
+    """The embedded model in transformers, and its tokenizer."""
+    return load(str(TINY))
+
+
+@pytest.fixture(scope="session")
+def binding(tiny: tuple[Any, Any]) -> Binding:
+    return bind("multiverse", tiny[1])
+
+
+@pytest.fixture(scope="session")
+def host() -> Host:
+    """The embedded model with plenty of memory."""
+    return make_host(str(TINY))
+
+
+@pytest.fixture(scope="session")
+def scarce_host() -> Host:
+    """The embedded model with memory for little more than one request."""
+    return make_host(str(TINY), blocks=34)
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four layers of random weights, sharp enough that a wrong position or a wrong mask shows."""
+    path = tmp_path_factory.mktemp("random")
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    config = AutoConfig.from_pretrained(TINY)
+    config.num_hidden_layers, config.layer_types = 4, config.layer_types[:4]
+    config.initializer_range = 0.2
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def random_host(random_model: Path) -> Host:
+    return make_host(str(random_model))
+
+
+@pytest.fixture(scope="session")
+def problems() -> list[Problem]:
+    rng = Random(11)
+    return [generate(rng, kind, held_out=True) for kind in KINDS * 2]

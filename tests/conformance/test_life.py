@@ -1,0 +1,106 @@
+"""A request's life among others: budgets, streams, aborts, scarce memory, plain traffic. Nothing is left behind."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from answer import Host
+
+from multiverse.models.task import Problem, generate
+from multiverse.models.tokenizer import turn
+
+
+def encode(tokenizer: Any, problem: Problem) -> list[int]:
+    return list(tokenizer.encode(turn(problem)))
+
+
+@pytest.fixture
+def nested(tiny: tuple[Any, Any]) -> list[int]:
+    """A prompt that makes the model nest."""
+    return encode(tiny[1], generate(Random(2), "nested", 2, held_out=True))
+
+
+def finish(host: Host, *requests: str, steps: int = 3000) -> dict[str, list[int]]:
+    """Step until nothing comes any more; the tokens each client saw."""
+    seen: dict[str, list[int]] = {request: [] for request in requests}
+    for _ in range(steps):
+        for request, tokens in host.step().items():
+            seen[request] += tokens
+        if not host.leftovers()["requests"]:
+            return seen
+    raise AssertionError(f"not finished after {steps} steps: {host.leftovers()}")
+
+
+def test_the_stream_is_the_answer_in_document_order(host: Host, nested: list[int]) -> None:
+    (answer,) = host.generate([nested])
+    request = host.start(nested)
+    assert finish(host, request)[request] == answer.ids
+
+
+@pytest.mark.parametrize("budget", [1, 2, 40, 90, 91, 92, 150, 200])
+def test_max_tokens_is_exact_over_all_branches(host: Host, nested: list[int], budget: int) -> None:
+    (answer,) = host.generate([nested], max_tokens=budget)
+    assert (len(answer.ids), answer.finish_reason) == (budget, "length")
+    assert not any(host.leftovers().values()), host.leftovers()
+
+
+def test_an_abort_at_any_moment_frees_the_whole_tree(host: Host, nested: list[int]) -> None:
+    (answer,) = host.generate([nested])
+    for moment in range(0, len(answer.ids), 9):
+        request = host.start(nested)
+        for _ in range(moment):
+            host.step()
+        host.abort(request)
+        assert not any(host.leftovers().values()), f"after {moment} steps: {host.leftovers()}"
+    assert host.generate([nested])[0].ids == answer.ids
+
+
+def test_plain_and_structured_requests_do_not_disturb_each_other(host: Host, tiny: tuple[Any, Any]) -> None:
+    rng = Random(4)
+    kinds = ("single", "nested", "chain", "flat", "small", "flat") * 3
+    prompts = [encode(tiny[1], generate(rng, kind, held_out=True)) for kind in kinds]  # type: ignore[arg-type]
+    alone = [host.generate([prompt])[0].ids for prompt in prompts]
+    together = [answer.ids for answer in host.generate(prompts)]
+    assert together == alone
+    assert not any(host.leftovers().values()), host.leftovers()
+
+
+def test_with_little_memory_trees_are_replayed_and_answers_stay_the_same(
+    host: Host, scarce_host: Host, tiny: tuple[Any, Any], problems: list[Problem]
+) -> None:
+    prompts = [encode(tiny[1], problem) for problem in problems]
+    expected = [answer.ids for answer in host.generate(prompts)]
+    assert [answer.ids for answer in scarce_host.generate(prompts)] == expected
+    assert scarce_host.counters()["replays"] > 0
+    assert not any(scarce_host.leftovers().values()), scarce_host.leftovers()
+
+
+def test_random_operations_leave_nothing_and_change_no_answer(scarce_host: Host, tiny: tuple[Any, Any]) -> None:
+    """Requests come, some go away at random moments, memory is scarce: who stays gets the undisturbed answer."""
+    rng = Random(6)
+    prompts = [encode(tiny[1], generate(rng, held_out=True)) for _ in range(12)]
+    expected = [scarce_host.generate([prompt])[0].ids for prompt in prompts]
+    live: dict[str, int] = {}
+    seen: dict[str, list[int]] = {}
+    started = finished = 0
+    while started < 60 or live:
+        if started < 60 and len(live) < 8:
+            which = rng.randrange(len(prompts))
+            request = scarce_host.start(prompts[which])
+            live[request], seen[request] = which, []
+            started += 1
+        for request, tokens in scarce_host.step().items():
+            seen[request] += tokens
+        for request, which in list(live.items()):
+            if len(seen[request]) == len(expected[which]):
+                assert seen[request] == expected[which]
+                del live[request]
+                finished += 1
+            elif rng.random() < 0.002:
+                scarce_host.abort(request)
+                assert seen[request] == expected[which][: len(seen[request])]
+                del live[request]
+    assert finished > 30
+    assert not any(scarce_host.leftovers().values()), scarce_host.leftovers()

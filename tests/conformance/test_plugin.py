@@ -1,0 +1,57 @@
+"""Installed is not active, and active refuses what it does not know."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("vllm", reason="the table belongs to vLLM's adapter")
+
+from multiverse_vllm import _take_flag, hooks
+
+UNTOUCHED = """
+import os
+os.environ.pop("MULTIVERSE", None)
+from vllm.plugins import load_general_plugins
+from vllm.config.scheduler import SchedulerConfig
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+before = SchedulerConfig.get_scheduler_cls, GPUModelRunner._update_states, GPUModelRunner._preprocess
+load_general_plugins()
+assert before == (SchedulerConfig.get_scheduler_cls, GPUModelRunner._update_states, GPUModelRunner._preprocess)
+"""
+
+
+def test_without_the_switch_nothing_of_vllm_is_changed() -> None:
+    subprocess.run([sys.executable, "-c", UNTOUCHED], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("flag", [["--plugin", "multiverse"], ["--plugin=multiverse"]])
+def test_the_flag_is_understood_and_taken_out_of_the_command_line(flag: list[str]) -> None:
+    arguments = ["vllm", "serve", *flag, "model"]
+    assert _take_flag(arguments)
+    assert arguments == ["vllm", "serve", "model"]
+    assert not _take_flag(arguments)
+    assert not _take_flag(["vllm", "serve", "--plugin", "other"])
+
+
+def test_this_vllm_has_all_that_the_table_asks_for() -> None:
+    assert hooks.check() == []
+
+
+def test_a_vllm_of_another_kind_is_refused_with_the_whole_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, *rest = hooks.HOOKS
+    changed = (
+        replace(first, target="vllm.config.scheduler:SchedulerConfig.gone"),
+        replace(second, parameters=("unheard_of",)),
+        *rest,
+    )
+    monkeypatch.setattr(hooks, "HOOKS", changed)
+    monkeypatch.setattr(hooks, "host_version", lambda: "0.99.0")
+    monkeypatch.setattr(hooks, "_MARK", "_not_installed_yet")
+    with pytest.raises(hooks.UnsupportedHostError) as refused:
+        hooks.install()
+    for part in ("vLLM 0.99.0 was never tested", "SchedulerConfig.gone is not there", "no parameter unheard_of"):
+        assert part in str(refused.value)

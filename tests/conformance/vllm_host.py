@@ -1,0 +1,96 @@
+"""vLLM, in this process, as the suite sees it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+os.environ |= {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+
+from answer import Answer
+from vllm import LLM, SamplingParams
+from vllm.sampling_params import RequestOutputKind
+
+import multiverse_vllm
+
+multiverse_vllm.enable()
+
+
+class VLLMHost:
+    """One `LLM`. `blocks` makes memory scarce."""
+
+    def __init__(self, model: str, blocks: int | None = None) -> None:
+        self.llm = LLM(
+            model,
+            dtype="float32",
+            max_model_len=1024,
+            block_size=32,
+            max_num_seqs=64,
+            enforce_eager=True,
+            num_gpu_blocks_override=blocks,
+        )
+        self.scheduler: Any = self.llm.llm_engine.engine_core.engine_core.scheduler
+        self._ids = itertools.count()
+        self._seen: dict[str, int] = {}
+        self._scheduled = 0
+        self._count_scheduled()
+
+    def _count_scheduled(self) -> None:
+        schedule = self.scheduler.schedule
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            output = schedule(*args, **kwargs)
+            self._scheduled += output.total_num_scheduled_tokens
+            return output
+
+        self.scheduler.schedule = counted
+
+    def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
+        inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
+        outputs = self.llm.generate(inputs, self._parameters(sampling), use_tqdm=False)
+        return [self._answer(output.outputs[0]) for output in outputs]
+
+    @staticmethod
+    def _parameters(sampling: dict[str, Any]) -> SamplingParams:
+        return SamplingParams(**{"temperature": 0.0, "max_tokens": 800} | sampling)
+
+    @staticmethod
+    def _answer(output: Any) -> Answer:
+        ids = list(output.token_ids)
+        values = None
+        if output.logprobs is not None:
+            values = [entry[token].logprob for token, entry in zip(ids, output.logprobs, strict=True)]
+        return Answer(ids, values, str(output.finish_reason))
+
+    def start(self, prompt: list[int], **sampling: Any) -> str:
+        name = f"request-{next(self._ids)}"
+        parameters = self._parameters(sampling)
+        parameters.output_kind = RequestOutputKind.DELTA
+        self.llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, parameters)
+        return name
+
+    def step(self) -> dict[str, list[int]]:
+        return {o.request_id: list(o.outputs[0].token_ids) for o in self.llm.llm_engine.step()}
+
+    def abort(self, request: str) -> None:
+        self.llm.llm_engine.abort_request([request])
+
+    def leftovers(self) -> dict[str, int]:
+        pool = self.scheduler.kv_cache_manager.block_pool
+        return {
+            "blocks": pool.num_gpu_blocks - 1 - pool.get_num_free_blocks(),
+            "requests": len(self.scheduler.requests),
+            "members": len(self.scheduler._members),
+            "moves": len(self.scheduler._moves) + len(self.scheduler._sources_in_flight),
+        }
+
+    def counters(self) -> dict[str, int]:
+        return {"scheduled": self._scheduled, **self.scheduler.multiverse_counts}
