@@ -20,7 +20,7 @@ test-oracle:  ## torch and transformers: oracle, embedded model, commands
 
 test-vllm:  ## the conformance suite inside vLLM on this CPU
 	@tools/setup vllm
-	.venvs/vllm/bin/python -m pytest --durations=5 tests/conformance
+	.venvs/vllm/bin/python -m pytest --durations=5 tests/conformance tests/e2e
 
 lint:
 	@tools/setup core
