@@ -29,7 +29,7 @@ def document_logprobs(tree: RequestTree, tokens: list[int]) -> LogprobsLists | N
     shown = _shown(tree)[-len(tokens) :]
     width = wanted + 1
     ids, values = np.zeros((len(tokens), width), np.int64), np.full((len(tokens), width), -np.inf, np.float32)
-    ranks = np.ones(len(tokens), np.int64)
+    ranks: Any = np.ones(len(tokens), np.int64)
     for i, (token, row) in enumerate(zip(tokens, shown, strict=True)):
         if row is None:
             ids[i], values[i] = token, 0.0

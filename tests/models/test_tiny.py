@@ -14,7 +14,7 @@ from typing import Any
 from multiverse.binding import detect
 from multiverse.models import TINY
 from multiverse.models.evaluate import Outcome, decode, load, score, scores
-from multiverse.models.task import HELD_OUT_SEED, Problem, stream
+from multiverse.models.task import HELD_OUT_SEED, WIDTHS, Problem, stream
 from multiverse.models.tokenizer import turn
 
 PROBLEMS = 150
@@ -67,8 +67,9 @@ def test_answers_are_right(outcomes: list[Outcome]) -> None:
 
 
 def test_answers_are_right_at_every_width_and_nested(outcomes: list[Outcome]) -> None:
-    low = {group: s.exact for group, s in scores(outcomes).items() if s.problems >= 10 and s.exact < 0.9}
-    assert not low
+    found = {g: s for g, s in scores(outcomes).items() if g.startswith("flat") or g == "nested"}
+    assert set(found) == {"nested", *(f"flat {width}" for width in WIDTHS)}
+    assert not {group: s.exact for group, s in found.items() if s.exact < 0.9}
 
 
 def test_it_forks_when_it_should_and_writes_whole_blocks(outcomes: list[Outcome]) -> None:
