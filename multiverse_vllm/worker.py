@@ -5,6 +5,7 @@ Both travel as an attribute of `SchedulerOutput`, which is pickled with it, so e
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,12 +35,14 @@ def install() -> None:
 
     update_states, preprocess = GPUModelRunner._update_states, GPUModelRunner._preprocess
 
+    @functools.wraps(update_states)
     def _update_states(self: Any, scheduler_output: Any) -> Any:
         plan: StepPlan | None = getattr(scheduler_output, ATTRIBUTE, None)
         if plan is not None and plan.moves:
             KVMover.of(self).move(plan.moves)  # before the copies of partly filled blocks, which may read the result
         return update_states(self, scheduler_output)
 
+    @functools.wraps(preprocess)
     def _preprocess(self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         result = preprocess(self, scheduler_output, *args, **kwargs)
         plan: StepPlan | None = getattr(scheduler_output, ATTRIBUTE, None)
