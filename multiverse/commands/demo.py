@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     console.print(f"Loading {options.model}")
     model, tokenizer = load(options.model)
     rows = [_ask(console, model, tokenizer, question, limits) for question in _questions(options)]
-    console.print(_summary(rows))
+    console.print("\n", _summary(rows))
     return 0
 
 
