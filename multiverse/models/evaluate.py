@@ -25,13 +25,12 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from multiverse.budgets import Limits
 from multiverse.models import TINY
 from multiverse.models.task import HELD_OUT_SEED, WIDTHS, Problem, stream
 from multiverse.models.tokenizer import TURN_END, turn
-from multiverse.oracle import generate
+from multiverse.oracle import generate, load
 
 Decoding = Literal["parallel", "sequential", "blinded", "autoregressive"]
 DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
@@ -82,12 +81,6 @@ class Score:
     tokens: float
     critical_path: float
     bound: float
-
-
-def load(model: Path | str) -> tuple[Any, Any]:
-    """The model, in float32, and its tokenizer. Nothing is downloaded or executed from the directory."""
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    return loaded.eval(), AutoTokenizer.from_pretrained(model)
 
 
 def decode(
@@ -177,7 +170,7 @@ def evaluate(options: argparse.Namespace) -> dict[Decoding, dict[str, Score]]:
     for decoding in options.decodings:
         source = options.sequential_model if decoding == "autoregressive" else options.model
         if source is not None:
-            results[decoding] = scores(decode(*load(source), problems, decoding, options.batch))
+            results[decoding] = scores(decode(*load(str(source)), problems, decoding, options.batch))
     return results
 
 

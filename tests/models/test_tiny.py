@@ -13,9 +13,10 @@ from typing import Any
 
 from multiverse.binding import detect
 from multiverse.models import TINY
-from multiverse.models.evaluate import Outcome, decode, load, score, scores
+from multiverse.models.evaluate import Outcome, decode, score, scores
 from multiverse.models.task import HELD_OUT_SEED, WIDTHS, Problem, stream
 from multiverse.models.tokenizer import turn
+from multiverse.oracle import load
 
 PROBLEMS = 150
 SEED = HELD_OUT_SEED + 1  # not the seed of the model card, so that the bars are met twice
@@ -23,7 +24,7 @@ SEED = HELD_OUT_SEED + 1  # not the seed of the model card, so that the bars are
 
 @pytest.fixture(scope="module")
 def tiny() -> tuple[Any, Any]:
-    return load(TINY)
+    return load(str(TINY))
 
 
 @pytest.fixture(scope="module")
