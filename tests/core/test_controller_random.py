@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -119,12 +118,9 @@ def closing(h: Host, strand: object, allowed: list[int]) -> list[int]:
     return finishing or left
 
 
-def test_a_million_tokens_take_seconds() -> None:
-    """O(1) per token; the bound leaves room for a machine that does something else."""
+def test_a_long_answer_is_counted_to_the_last_token() -> None:
+    """How long a million tokens take is measured by benchmarks/core.py."""
     h = Controller(BINDINGS["multiverse"])
-    began = time.perf_counter()
-    accept, root = h.accept, h.root
     for _ in range(1_000_000):
-        accept(root, 9)
-    assert root.position == 1_000_000
-    assert time.perf_counter() - began < 6
+        h.accept(h.root, 9)
+    assert h.root.position == h.root.kv_length == h.ledger.used == 1_000_000
