@@ -5,9 +5,6 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-
-pytest.importorskip("transformers")
-
 import torch
 from transformers import PreTrainedTokenizerFast
 

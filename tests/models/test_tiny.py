@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-pytest.importorskip("transformers")
-
-from typing import Any
 
 from multiverse.binding import detect
 from multiverse.models import TINY
