@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from multiverse.dialects import TagPair, get_dialect
+
+DIALECT = get_dialect("multiverse")
 APPLY: dict[str, Callable[[int, int], int]] = {"sum": lambda a, b: a + b, "max": max, "min": min}
 
 
@@ -57,6 +60,14 @@ def group(label: str, op: str, leaves: Sequence[Node]) -> Node:
 def block(nodes: Sequence[Node], conclusion: str, prefix: str = "") -> str:
     """A block in the text form of the ``multiverse`` dialect; `prefix` is the label of the path around it."""
     numbered = [(f"{prefix}{i}", node) for i, node in enumerate(nodes, 1)]
-    outlines = "".join(f"<Outline>\n{i}: {node.outline}\n</Outline>\n" for i, node in numbered)
-    paths = "".join(f"<Path>\n{i}: {node.branch(i)}\n</Path>\n" for i, node in numbered)
-    return f"<Parallel>\n<Goal>\n{outlines}</Goal>\n{paths}<Conclusion>\n{conclusion}\n</Conclusion>\n</Parallel>"
+    opening, closing = DIALECT.block
+    outlines = "".join(_inside(DIALECT.outline, f"{i}: {node.outline}") for i, node in numbered)
+    paths = "".join(_inside(DIALECT.path, f"{i}: {node.branch(i)}") for i, node in numbered)
+    goal, end = DIALECT.goal
+    return f"{opening}\n{goal}\n{outlines}{end}\n{paths}{_inside(DIALECT.conclusion, conclusion)}{closing}"
+
+
+def _inside(tags: TagPair, text: str) -> str:
+    """`text` between a pair of tags, a line each."""
+    opening, closing = tags
+    return f"{opening}\n{text}\n{closing}\n"

@@ -7,11 +7,10 @@ from itertools import islice
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from multiverse.dialects import get_dialect
 from multiverse.models.task import Problem, stream
 
-TAGS: tuple[str, ...] = tuple(
-    f"<{slash}{name}>" for name in ("Parallel", "Goal", "Outline", "Path", "Conclusion") for slash in ("", "/")
-)
+TAGS: tuple[str, ...] = tuple(get_dialect("multiverse").tags.values())
 PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CONTEXT = 2048
 
