@@ -23,11 +23,11 @@ class Hook:
     """One thing of vLLM that the adapter relies on or wraps.
 
     Attributes:
-        target: `module:Class.attribute`.
-        parameters: the parameters relied upon.
+        target: `module:Class.attribute`, or `module:Class` where only the attributes of its instances matter.
+        parameters: the parameters relied upon; of a class, the attributes that its `__init__` has to set.
         wrapped: whether it is overridden or wrapped; else it is only called or read.
         why: what for.
-        since: the first version known to have it like this.
+        since: the first version in which it was seen like this (0.18: compared, not run).
         obsolete: what upstream change would remove the row.
     """
 
@@ -49,25 +49,41 @@ _POSITIONS = "a position delta per request, as M-RoPE models have it"
 
 HOOKS = (
     Hook("vllm.config.scheduler:SchedulerConfig.get_scheduler_cls", (), True,
-         "put our scheduler class in front of the configured one", "0.10", "a public scheduler plugin interface"),
-    Hook(f"{_SCHEDULER}.schedule", (), True, "send deltas and moves to the workers", "0.10", _POSITIONS),
-    Hook(f"{_SCHEDULER}.add_request", ("request",), True, "give each request its controller", "0.10", _FORK),
+         "put our scheduler class in front of the configured one", "0.18", "a public scheduler plugin interface"),
+    Hook(f"{_SCHEDULER}.schedule", (), True, "send deltas and moves to the workers", "0.18", _POSITIONS),
+    Hook(f"{_SCHEDULER}.add_request", ("request",), True, "give each request its controller", "0.32", _FORK),
     Hook(f"{_SCHEDULER}._update_request_with_output", ("request", "new_token_ids", "is_stale"), True,
-         "hand every sampled token to the controller before vLLM stops", "0.31", "a per-token request callback"),
+         "hand every sampled token to the controller before vLLM stops", "0.32", "a per-token request callback"),
     Hook(f"{_SCHEDULER}.update_from_output", ("scheduler_output", "model_runner_output"), True,
-         "fork, park and join between steps; answer in document order", "0.10", _FORK),
+         "fork, park and join between steps; answer in document order", "0.18", _FORK),
     Hook(f"{_SCHEDULER}.finish_requests", ("request_ids", "finished_status"), True,
-         "an aborted request takes its branches with it", "0.10", _FORK),
+         "an aborted request takes its branches with it", "0.18", _FORK),
     Hook(f"{_SCHEDULER}._preempt_request", ("request", "timestamp", "drop_stale_output"), True,
-         "never recompute causally what was not computed causally", "0.31", _FORK),
+         "never recompute causally what was not computed causally", "0.32", _FORK),
     Hook(f"{_SCHEDULER}._enqueue_waiting_request", ("request",), False, "queue branches and parents", "0.31", _FORK),
     Hook(f"{_MANAGER}.take_pending_cow_copies", (), False, "copy the partly filled block per branch", "0.26", _FORK),
-    Hook(f"{_POOL}.touch", ("blocks",), False, "share full blocks by reference count", "0.10", _FORK),
-    Hook(f"{_POOL}.get_new_blocks", ("num_blocks",), False, "blocks for copies and joins", "0.10", _FORK),
-    Hook(f"{_POOL}.free_blocks", ("ordered_blocks",), False, "release them", "0.10", _FORK),
-    Hook(f"{_RUNNER}._update_states", ("scheduler_output",), True, "move KV tokens before the step", "0.10", _FORK),
+    Hook(f"{_POOL}.touch", ("blocks",), False, "share full blocks by reference count", "0.18", _FORK),
+    Hook(f"{_POOL}.get_new_blocks", ("num_blocks",), False, "blocks for copies and joins", "0.18", _FORK),
+    Hook(f"{_POOL}.free_blocks", ("ordered_blocks",), False, "release them", "0.18", _FORK),
+    Hook(f"{_POOL}.get_num_free_blocks", (), False, "know when memory gets short", "0.32", _FORK),
+    Hook("vllm.v1.core.kv_cache_manager:KVCacheManager.free", ("request",), False,
+         "free what was spliced", "0.32", _FORK),
+    Hook("vllm.v1.core.sched.utils:check_stop", ("request", "max_model_len"), False,
+         "let vLLM's own rules end the root", "0.32", "a per-token request callback"),
+    Hook("vllm._custom_ops:cpu_attn_reshape_and_cache", (), False,
+         "find out the KV layout of the CPU backend", "0.32", "a host function that copies KV tokens"),
+    Hook(_SCHEDULER, ("running", "waiting", "kv_holding_waiting", "deferred_waiting", "requests", "finished_req_ids",
+         "kv_cache_manager", "connector", "num_spec_tokens", "max_model_len"), False,
+         "park and queue requests, order victims by age", "0.32", _FORK),
+    Hook(_MANAGER, ("req_to_blocks", "num_cached_block", "_pending_cow_copies", "block_size"), False,
+         "write block tables; keep spliced KV out of the prefix cache", "0.32", _FORK),
+    Hook("vllm.v1.request:Request", ("_all_token_ids", "_output_token_ids", "_block_hasher", "block_hashes",
+         "num_computed_tokens", "prompt_token_ids", "num_prompt_tokens", "prefill_stats"), False,
+         "give a request injected and spliced tokens", "0.32", _FORK),
+    Hook(_RUNNER, ("positions", "query_start_loc"), False, "the buffer positions are read from", "0.32", _POSITIONS),
+    Hook(f"{_RUNNER}._update_states", ("scheduler_output",), True, "move KV tokens before the step", "0.18", _FORK),
     Hook(f"{_RUNNER}._preprocess", ("scheduler_output", "num_input_tokens"), True,
-         "add the position delta after slot mapping", "0.10", _POSITIONS),
+         "add the position delta after slot mapping", "0.18", _POSITIONS),
 )  # fmt: skip
 
 
@@ -79,13 +95,21 @@ def check() -> list[str]:
         problems.append(f"vLLM {version} was never tested; known are {', '.join(f'{v}.x' for v in VERSIONS)}")
     for hook in HOOKS:
         try:
-            parameters = inspect.signature(resolve(hook.target)).parameters
+            known = _known_names(resolve(hook.target))
         except (ImportError, AttributeError) as error:
             problems.append(f"{hook.target} is not there ({error})")
             continue
-        if missing := [name for name in hook.parameters if name not in parameters]:
-            problems.append(f"{hook.target} has no parameter {', '.join(missing)}")
+        if missing := [name for name in hook.parameters if name not in known]:
+            problems.append(f"{hook.target} has no {', '.join(missing)}")
     return problems
+
+
+def _known_names(found: Any) -> set[str]:
+    """The parameters of a function; what the `__init__` of a class and of its bases sets or names."""
+    if inspect.isclass(found):
+        makers = [inspect.unwrap(vars(base)["__init__"]) for base in found.__mro__ if "__init__" in vars(base)]
+        return {name for maker in makers if inspect.isfunction(maker) for name in maker.__code__.co_names}
+    return set(inspect.signature(found).parameters)
 
 
 def report() -> dict[str, Any]:

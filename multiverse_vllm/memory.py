@@ -1,0 +1,91 @@
+"""What happens when KV blocks get short: whole trees give theirs back and are replayed later, youngest first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.v1.request import Request, RequestStatus
+
+from multiverse.strand import Status
+from multiverse_vllm.tree import Member, RequestTree
+
+
+class MemoryPressure:
+    """The part of the scheduler mixin that decides who has to give blocks back."""
+
+    def _trees(self) -> list[RequestTree]:
+        """The structured trees, oldest first."""
+        trees = {id(m.tree): m.tree for m in self._members.values() if m.tree.structured}
+        return sorted(trees.values(), key=lambda tree: tree.root.request.arrival_time)
+
+    def _victim_order(self, request: Request) -> tuple[bool, float]:
+        """vLLM preempts from the end: plain requests before trees, younger trees before older ones."""
+        member = self._members.get(request.request_id)
+        return (member is None or not member.tree.structured, request.arrival_time)
+
+    def _make_room(self) -> None:
+        """If this step could not get its blocks, take them from the youngest trees that hold any.
+
+        vLLM can only preempt what runs; the blocks may be held by parents and branches that wait. The oldest tree is
+        never touched, so it ends some day, and then the next one is the oldest.
+        """
+        trees = self._trees()
+        holding = [tree for tree in trees[1:] if any(self._held(member) for member in tree.members.values())]
+        while holding and self._table.free() < self._blocks_needed(trees[0]):
+            self._replay(holding.pop())
+        if trees and not holding and not self.running and self._table.free() < self._blocks_needed(trees[0]):
+            self._failed.append(trees[0])  # alone, and it does not fit
+
+    def _held(self, member: Member) -> int:
+        return len(self._table.manager.req_to_blocks.get(member.request.request_id, ()))
+
+    def _blocks_needed(self, oldest: RequestTree) -> int:
+        """Blocks that running requests grow into in this step, and those the oldest tree's waiting members need."""
+        size = self._table.size
+        needed = sum(request.num_computed_tokens % size == 0 for request in self.running)
+        for member in oldest.members.values():
+            if member.parked:
+                needed += self._starts_branches(member)
+            elif member.request not in self.running:
+                needed += max(0, -(-member.request.num_tokens // size) - self._held(member))
+        return needed
+
+    def _starts_branches(self, member: Member) -> bool:
+        children = member.parts()[member.part].children
+        return any(c.status is not Status.WAITING and c.key not in member.tree.members for c in children)
+
+    def _order_queue(self) -> None:
+        """The queue of those that hold blocks is first come, first served: an old tree must not wait behind others."""
+        queue = self.kv_holding_waiting
+        if len(queue) > 1:
+            requests = sorted(queue, key=lambda request: request.arrival_time)
+            queue.remove_requests(requests)
+            for request in requests:
+                queue.add_request(request)
+
+    def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        member = self._members.get(request.request_id)
+        super()._preempt_request(request, *args, **kwargs)
+        if member is not None and member.tree.structured:
+            self._preempted.append(member.tree)
+
+    def _replay(self, tree: RequestTree) -> None:
+        """Give up all KV of a tree and compute it again, exactly, when there is room."""
+        root = tree.root
+        others = [member.request.request_id for member in tree.members.values() if member is not root]
+        for request_id in others:
+            self._members.pop(request_id)
+        super().finish_requests([i for i in others if i in self.requests], RequestStatus.FINISHED_ABORTED)
+        tree.members = {(): root}
+        self._leave_queues(root.request)
+        self.kv_cache_manager.free(root.request)
+        tree.replays += 1
+        self.multiverse_counts["replays"] += 1
+        self._begin(root)
+
+    def _leave_queues(self, request: Request) -> None:
+        if request in self.running:
+            self.running.remove(request)
+        self.waiting.remove_requests([request])
+        self.kv_holding_waiting.remove_requests([request])
+        self.deferred_waiting.discard(request)
