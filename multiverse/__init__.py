@@ -16,6 +16,7 @@ from multiverse.errors import (
     LimitError,
     MultiverseError,
     TranscriptError,
+    UnsupportedHostError,
     UnsupportedModelError,
 )
 from multiverse.layout import Layout, Segment, layout
@@ -60,6 +61,7 @@ __all__ = [
     "Tag",
     "Transcript",
     "TranscriptError",
+    "UnsupportedHostError",
     "UnsupportedModelError",
     "Violation",
     "add_tags",

@@ -27,3 +27,7 @@ class CheckError(MultiverseError, ValueError):
 
 class UnsupportedModelError(MultiverseError, ValueError):
     """A model has layers whose KV can't be shared and spliced: only full attention can."""
+
+
+class UnsupportedHostError(MultiverseError, RuntimeError):
+    """This version of a host, or the way it was configured, is not one the adapter can work in."""

@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from multiverse.errors import MultiverseError
+from multiverse.errors import UnsupportedHostError
+from multiverse.hooks import Hook, describe, missing
 
 VERSIONS = ("0.32",)
 """Lines of vLLM that this adapter was tested with."""
-
-
-class UnsupportedHostError(MultiverseError, RuntimeError):
-    """This vLLM, or the way it was configured, is not one the adapter can work in."""
-
-
-@dataclass(frozen=True)
-class Hook:
-    """One thing of vLLM that the adapter relies on or wraps.
-
-    Attributes:
-        target: `module:Class.attribute`, or `module:Class` where only the attributes of its instances matter.
-        parameters: the parameters relied upon; of a class, the attributes that its `__init__` has to set.
-        wrapped: whether it is overridden or wrapped; else it is only called or read.
-        why: what for.
-        since: the first version in which it was seen like this (0.18: compared, not run).
-        obsolete: what upstream change would remove the row.
-    """
-
-    target: str
-    parameters: tuple[str, ...]
-    wrapped: bool
-    why: str
-    since: str
-    obsolete: str
-
 
 _SCHEDULER = "vllm.v1.core.sched.scheduler:Scheduler"
 _MANAGER = "vllm.v1.core.single_type_kv_cache_manager:SingleTypeKVCacheManager"
@@ -89,35 +61,17 @@ HOOKS = (
 
 def check() -> list[str]:
     """What of the table this vLLM does not have; empty if all is there."""
-    problems = []
     version = host_version()
-    if not version.startswith(VERSIONS):
-        problems.append(f"vLLM {version} was never tested; known are {', '.join(f'{v}.x' for v in VERSIONS)}")
-    for hook in HOOKS:
-        try:
-            known = _known_names(resolve(hook.target))
-        except (ImportError, AttributeError) as error:
-            problems.append(f"{hook.target} is not there ({error})")
-            continue
-        if missing := [name for name in hook.parameters if name not in known]:
-            problems.append(f"{hook.target} has no {', '.join(missing)}")
-    return problems
-
-
-def _known_names(found: Any) -> set[str]:
-    """The parameters of a function; what the `__init__` of a class and of its bases sets or names."""
-    if inspect.isclass(found):
-        makers = [inspect.unwrap(vars(base)["__init__"]) for base in found.__mro__ if "__init__" in vars(base)]
-        return {name for maker in makers if inspect.isfunction(maker) for name in maker.__code__.co_names}
-    return set(inspect.signature(found).parameters)
+    if version.startswith(VERSIONS):
+        return missing(HOOKS)
+    known = ", ".join(f"{line}.x" for line in VERSIONS)
+    return [f"vLLM {version} was never tested; known are {known}", *missing(HOOKS)]
 
 
 def report() -> dict[str, Any]:
     """For `multiverse check`: the host, its version, what is wrong, and the table. Entry point `multiverse.hosts`."""
     version = host_version()
-    problems = check() if version != "none" else []
-    hooks = [{"target": hook.target, "why": hook.why, "obsolete": hook.obsolete} for hook in HOOKS]
-    return {"host": "vllm", "version": version, "problems": problems, "hooks": hooks}
+    return describe("vllm", version, check() if version != "none" else [], HOOKS)
 
 
 def host_version() -> str:
@@ -128,15 +82,6 @@ def host_version() -> str:
         except metadata.PackageNotFoundError:
             continue
     return "none"
-
-
-def resolve(target: str) -> Any:
-    """The object that `module:Class.attribute` names."""
-    module, _, path = target.partition(":")
-    found: Any = importlib.import_module(module)
-    for name in path.split("."):
-        found = getattr(found, name)
-    return found
 
 
 def install() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from multiverse.errors import UnsupportedHostError
 from multiverse_vllm.blocks import Move
-from multiverse_vllm.hooks import UnsupportedHostError
 
 _ATTRIBUTE = "_multiverse_mover"
 _BASE = 100  # codes are written in base-100 digits, which every float format holds exactly

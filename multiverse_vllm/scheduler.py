@@ -20,10 +20,10 @@ from vllm.v1.request import Request, RequestStatus
 from multiverse.binding import bind, detect
 from multiverse.budgets import FinishReason, Limits, Reason
 from multiverse.controller import Controller
+from multiverse.errors import UnsupportedHostError
 from multiverse.replay import Part
 from multiverse.strand import Status, Strand, derive_seed
 from multiverse_vllm.blocks import BlockTable, Move
-from multiverse_vllm.hooks import UnsupportedHostError
 from multiverse_vllm.memory import MemoryPressure
 from multiverse_vllm.outputs import document_logprobs, record_rows
 from multiverse_vllm.tree import Member, RequestTree

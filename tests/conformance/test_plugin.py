@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("vllm", reason="the table belongs to vLLM's adapter")
 
-from multiverse_vllm import _take_flag, hooks
+from multiverse.activation import take_flag
+from multiverse_vllm import hooks
 
 UNTOUCHED = """
 import os
@@ -31,10 +32,10 @@ def test_without_the_switch_nothing_of_vllm_is_changed() -> None:
 @pytest.mark.parametrize("flag", [["--plugin", "multiverse"], ["--plugin=multiverse"]])
 def test_the_flag_is_understood_and_taken_out_of_the_command_line(flag: list[str]) -> None:
     arguments = ["vllm", "serve", *flag, "model"]
-    assert _take_flag(arguments)
+    assert take_flag(arguments)
     assert arguments == ["vllm", "serve", "model"]
-    assert not _take_flag(arguments)
-    assert not _take_flag(["vllm", "serve", "--plugin", "other"])
+    assert not take_flag(arguments)
+    assert not take_flag(["vllm", "serve", "--plugin", "other"])
 
 
 def test_this_vllm_has_all_that_the_table_asks_for() -> None:

@@ -1,0 +1,72 @@
+"""What an adapter touches of its host's internals: rows of a table that is checked before anything is changed."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One thing of a host that an adapter relies on or wraps.
+
+    Attributes:
+        target: `module:Class.attribute`, or `module:Class` where only the attributes of its instances matter.
+        parameters: the parameters relied upon; of a class, its fields or the attributes that its `__init__` has to set.
+        wrapped: whether it is overridden or wrapped; else it is only called or read.
+        why: what for.
+        since: the first version in which it was seen like this.
+        obsolete: what upstream change would remove the row.
+    """
+
+    target: str
+    parameters: tuple[str, ...]
+    wrapped: bool
+    why: str
+    since: str
+    obsolete: str
+
+
+def missing(hooks: Iterable[Hook]) -> list[str]:
+    """What of the table the installed host does not have; empty if all is there."""
+    problems = []
+    for hook in hooks:
+        try:
+            known = _known_names(resolve(hook.target))
+        except (ImportError, AttributeError) as error:
+            problems.append(f"{hook.target} is not there ({error})")
+            continue
+        if absent := [name for name in hook.parameters if name not in known]:
+            problems.append(f"{hook.target} has no {', '.join(absent)}")
+    return problems
+
+
+def _known_names(found: Any) -> set[str]:
+    """The parameters of a function; what a class declares, and what its `__init__` and its bases' set or name."""
+    if inspect.isclass(found):
+        makers = [inspect.unwrap(vars(base)["__init__"]) for base in found.__mro__ if "__init__" in vars(base)]
+        named = {name for maker in makers if inspect.isfunction(maker) for name in maker.__code__.co_names}
+        return named | {name for base in found.__mro__ for name in vars(base).get("__annotations__", ())}
+    return set(inspect.signature(found).parameters)
+
+
+def resolve(target: str) -> Any:
+    """The object that `module:Class.attribute` names.
+
+    Raises:
+        ImportError, AttributeError: if it isn't there.
+    """
+    module, _, path = target.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def describe(host: str, version: str, problems: list[str], hooks: Iterable[Hook]) -> dict[str, Any]:
+    """The report of one host for `multiverse check`; `version` is `none` if it isn't installed."""
+    rows = [{"target": hook.target, "why": hook.why, "obsolete": hook.obsolete} for hook in hooks]
+    return {"host": host, "version": version, "problems": problems, "hooks": rows}
