@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 from multiverse.errors import UnsupportedHostError
@@ -15,9 +16,13 @@ _SCHEDULER = "vllm.v1.core.sched.scheduler:Scheduler"
 _MANAGER = "vllm.v1.core.single_type_kv_cache_manager:SingleTypeKVCacheManager"
 _POOL = "vllm.v1.core.block_pool:BlockPool"
 _RUNNER = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
+_V2 = "vllm.v1.worker.gpu.model_runner"
+_LAYER = "vllm.model_executor.layers.attention:Attention"
+_CPU_BACKEND = "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackendImpl"
 _MARK = "_multiverse"
 _FORK = "a scheduler API to fork a request and to adopt another's blocks"
 _POSITIONS = "a position delta per request, as M-RoPE models have it"
+_MOVES = "a host function that copies KV tokens"
 
 HOOKS = (
     Hook("vllm.config.scheduler:SchedulerConfig.get_scheduler_cls", (), True,
@@ -42,8 +47,6 @@ HOOKS = (
          "free what was spliced", "0.32", _FORK),
     Hook("vllm.v1.core.sched.utils:check_stop", ("request", "max_model_len"), False,
          "let vLLM's own rules end the root", "0.32", "a per-token request callback"),
-    Hook("vllm._custom_ops:cpu_attn_reshape_and_cache", (), False,
-         "find out the KV layout of the CPU backend", "0.32", "a host function that copies KV tokens"),
     Hook(_SCHEDULER, ("running", "waiting", "kv_holding_waiting", "deferred_waiting", "requests", "finished_req_ids",
          "kv_cache_manager", "connector", "num_spec_tokens", "max_model_len"), False,
          "park and queue requests, order victims by age", "0.32", _FORK),
@@ -52,26 +55,62 @@ HOOKS = (
     Hook("vllm.v1.request:Request", ("_all_token_ids", "_output_token_ids", "_block_hasher", "block_hashes",
          "num_computed_tokens", "prompt_token_ids", "num_prompt_tokens", "prefill_stats"), False,
          "give a request injected and spliced tokens", "0.32", _FORK),
-    Hook(_RUNNER, ("positions", "query_start_loc"), False, "the buffer positions are read from", "0.32", _POSITIONS),
+    Hook(_RUNNER, ("positions", "query_start_loc", "input_batch", "compilation_config"), False,
+         "the buffer positions are read from", "0.32", _POSITIONS),
+    Hook(f"{_RUNNER}.initialize_kv_cache", ("kv_cache_config",), True,
+         "refuse what can't work; learn the KV layout", "0.32", _MOVES),
     Hook(f"{_RUNNER}._update_states", ("scheduler_output",), True, "move KV tokens before the step", "0.18", _FORK),
     Hook(f"{_RUNNER}._preprocess", ("scheduler_output", "num_input_tokens"), True,
          "add the position delta after slot mapping", "0.18", _POSITIONS),
+    Hook("vllm.v1.kv_cache_interface:FullAttentionSpec", ("block_size", "sliding_window", "attention_chunk_size",
+         "non_causal", "kv_quant_mode", "tokens_per_state"), False,
+         "refuse caches that can't hold blocks", "0.32", _MOVES),
+    Hook(_LAYER, ("kv_cache", "impl", "dtype", "sliding_window", "attn_type"), False,
+         "find the cache of a layer and its layout", "0.32", _MOVES),
+    Hook(f"{_LAYER}.get_attn_backend", (), False, "name the layout", "0.32", _MOVES),
+    Hook(f"{_CPU_BACKEND}.do_kv_cache_update", ("layer", "key", "value", "kv_cache", "slot_mapping"), False,
+         "find out the KV layout of the CPU backend", "0.32", _MOVES),
+    Hook("vllm.utils.torch_utils:async_tensor_h2d", ("data", "device"), False,
+         "bring deltas and moves to the device without waiting", "0.32", _MOVES),
 )  # fmt: skip
+
+V2_HOOKS = (
+    Hook(f"{_V2}:GPUModelRunner.initialize_kv_cache", ("kv_cache_config",), True, "as in V1", "0.32", _MOVES),
+    Hook(f"{_V2}:GPUModelRunner.update_requests", ("scheduler_output",), True,
+         "move KV tokens before the step", "0.18", _FORK),
+    Hook(f"{_V2}:GPUModelRunner.prepare_attn", ("input_batch",), True,
+         "add the position delta after slot mapping", "0.32", _POSITIONS),
+    Hook("vllm.v1.worker.gpu.input_batch:InputBatch", ("req_ids", "query_start_loc_np", "positions"), False,
+         "the buffer positions are read from", "0.32", _POSITIONS),
+)  # fmt: skip
+
+
+def has_v2() -> bool:
+    """Whether this vLLM has the V2 model runner; if not, what concerns it is not asked for."""
+    try:
+        return find_spec(_V2) is not None
+    except ModuleNotFoundError:  # of a package around it
+        return False
+
+
+def table() -> tuple[Hook, ...]:
+    """The rows that concern this vLLM."""
+    return HOOKS + V2_HOOKS if has_v2() else HOOKS
 
 
 def check() -> list[str]:
     """What of the table this vLLM does not have; empty if all is there."""
     version = host_version()
     if version.startswith(VERSIONS):
-        return missing(HOOKS)
+        return missing(table())
     known = ", ".join(f"{line}.x" for line in VERSIONS)
-    return [f"vLLM {version} was never tested; known are {known}", *missing(HOOKS)]
+    return [f"vLLM {version} was never tested; known are {known}", *missing(table())]
 
 
 def report() -> dict[str, Any]:
     """For `multiverse check`: the host, its version, what is wrong, and the table. Entry point `multiverse.hosts`."""
     version = host_version()
-    return describe("vllm", version, check() if version != "none" else [], HOOKS)
+    return describe("vllm", version, check() if version != "none" else [], table())
 
 
 def host_version() -> str:

@@ -1,94 +1,120 @@
 """Moving single tokens inside the paged KV cache, whatever its layout is.
 
-The CPU backend packs keys inside a block in an order that depends on the instruction set. It is not guessed: a block of
-coded values is written by the backend's own cache writer and read back.
+vLLM shows the cache of a layer as `[blocks, heads, block_size, content]`, with key and value of a token and head in
+one `content`, and expresses the layout in memory (NHD, HND, layers or blocks outermost) in the strides. Where the
+kernels keep to that, a token is `cache[block, :, offset]`. The CPU backend packs keys inside a block in an order that
+depends on the instruction set; it is not guessed: a block is written by the backend's own cache writer and read back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from multiverse.errors import UnsupportedHostError
 from multiverse_vllm.blocks import Move
 
-_ATTRIBUTE = "_multiverse_mover"
-_BASE = 100  # codes are written in base-100 digits, which every float format holds exactly
+
+Index = Callable[[torch.Tensor], tuple[Any, ...]]
+"""From slots, int64 `[tokens]` (block times block size plus offset), to what selects them in a cache
+`[blocks, heads, block_size, content]`, as `[tokens, heads, content]`."""
+
+
+def _dense(layer: Any) -> Index:
+    """Key and value of a token lie together, in every memory layout."""
+    size = layer.kv_cache.shape[2]  # of the kernel's blocks; vLLM may divide one of its own into several of these
+    return lambda slots: (slots // size, slice(None), slots % size)
+
+
+def _packed(layer: Any) -> Index:
+    """Blocks of the CPU backend, whose interior only its writer knows."""
+    _, heads, size, content = layer.kv_cache.shape
+    head, places = torch.arange(heads)[:, None], _probe(layer)
+
+    def index(slots: torch.Tensor) -> tuple[Any, ...]:
+        entries = places[slots % size][:, None]
+        return (slots // size)[:, None, None], head, entries // content, entries % content
+
+    return index
+
+
+LAYOUTS: dict[str, Callable[[Any], Index]] = {
+    "CPU_ATTN": _packed,
+    "FLASH_ATTN": _dense,
+    "FLASHINFER": _dense,
+    "FLEX_ATTENTION": _dense,
+    "TRITON_ATTN": _dense,
+}
+"""By name of the attention backend, how its cache is addressed by token."""
 
 
 class KVMover:
-    """Copies tokens between blocks, in every layer at once."""
+    """Copies tokens between blocks, in every layer of a model runner whose KV cache was just made."""
 
     def __init__(self, runner: Any) -> None:
-        self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        maps: dict[tuple[Any, ...], torch.Tensor] = {}
-        seen: set[int] = set()
+        (group,) = runner.kv_cache_config.kv_cache_groups
+        self._block_size = group.kv_cache_spec.block_size
+        self._layers: list[tuple[Any, Index]] = []
+        known: dict[tuple[Any, ...], Index] = {}
         context = runner.compilation_config.static_forward_context
-        for group in runner.kv_cache_config.kv_cache_groups:
-            for name in group.layer_names:
-                layer = context[name]
-                cache: torch.Tensor = layer.kv_cache
-                if cache.data_ptr() in seen:
-                    continue
-                seen.add(cache.data_ptr())
-                if cache.device.type != "cpu" or not hasattr(layer, "isa"):
-                    kind = f"{type(layer).__name__} on {cache.device}"
-                    raise UnsupportedHostError(f"the KV layout of layer {name} ({kind}) is unknown")
-                key = (tuple(cache.shape[1:]), cache.dtype, layer.isa)
-                if key not in maps:
-                    maps[key] = _probe(cache, layer.isa)
-                self._layers.append((cache, maps[key]))
-
-    @classmethod
-    def of(cls, runner: Any) -> KVMover:
-        """The mover of `runner`, made at the first move."""
-        mover = getattr(runner, _ATTRIBUTE, None)
-        if mover is None:
-            mover = cls(runner)
-            setattr(runner, _ATTRIBUTE, mover)
-        return mover
+        layers = {context[name].kv_cache.data_ptr(): context[name] for name in group.layer_names}  # some may share one
+        for layer in layers.values():
+            backend = layer.get_attn_backend().get_name()
+            key = backend, layer.kv_cache.shape, layer.kv_cache.dtype
+            if key not in known:
+                known[key] = LAYOUTS[backend](layer)
+            self._layers.append((layer, known[key]))
 
     def move(self, moves: Sequence[Move]) -> None:
-        """Do all `moves` at once: everything is read before anything is written."""
-        source, source_offset, target, target_offset = torch.tensor(moves).unbind(1)
-        for cache, places in self._layers:
-            blocks, heads = cache.shape[:2]
-            flat = cache.view(blocks, heads, -1)
-            head = torch.arange(heads)[None, :, None]
-            values = flat[source[:, None, None], head, places[source_offset][:, None]]
-            flat[target[:, None, None], head, places[target_offset][:, None]] = values
+        """Do all `moves` at once: in a layer, everything is read before anything is written.
+
+        The memory this takes meanwhile is that of the moved tokens in one layer.
+        """
+        from vllm.utils.torch_utils import async_tensor_h2d
+
+        table = np.array(moves, np.int64).reshape(-1, 2, 2)  # source and target; block and offset
+        slots = async_tensor_h2d(table @ [self._block_size, 1], device=self._layers[0][0].kv_cache.device)
+        source, target = slots.unbind(1)
+        for layer, index in self._layers:
+            cache = _raw(layer.kv_cache)
+            cache[index(target)] = cache[index(source)]
 
 
-def _probe(cache: torch.Tensor, isa: Any) -> torch.Tensor:
+def _raw(cache: torch.Tensor) -> torch.Tensor:
+    """Quantised caches as bytes, which are moved as they are."""
+    return cache.view(torch.uint8) if cache.element_size() == 1 else cache
+
+
+def _probe(layer: Any) -> torch.Tensor:
     """Where in a block the backend keeps the entries of each token.
 
-    Args:
-        cache: float tensor `[blocks, kv_heads, block_size, 2 * head_dim]`.
-        isa: what the backend calls its packing.
+    Every entry has a number; for each bit of the numbers, a block is written whose entries are 1 or 2. So the data type
+    and the scales of the cache don't matter.
 
     Returns:
-        int64 tensor `[block_size, 2 * head_dim]`: flat offsets of a token's key and value within a block and head.
+        int64 tensor `[block_size, content]`: offsets of a token's key and value within a block and head.
     """
-    from vllm import _custom_ops
+    cache = layer.kv_cache
+    _, heads, size, content = cache.shape
+    count = size * content
+    numbers = torch.arange(count).view(size, 1, content).expand(size, heads, content)
 
-    _, heads, size, double = cache.shape
-    dim = double // 2
-    count = size * dim
-    codes = torch.arange(count)
-    found = torch.zeros(2 * count, dtype=torch.int64)
-    for power in range(3):
-        digit = (codes // _BASE**power % _BASE + 1).to(cache.dtype)
-        written = digit.view(size, 1, dim).expand(size, heads, dim).contiguous()
-        block = torch.zeros(1, heads, 2 * size, dim, dtype=cache.dtype)
-        keys, values = block.chunk(2, dim=2)
-        _custom_ops.cpu_attn_reshape_and_cache(written, written, keys, values, torch.arange(size), isa)
-        found += (block.view(1, heads, -1)[0, 0].long() - 1) * _BASE**power
-    places = torch.empty(2, count, dtype=torch.int64)
-    places[0, found[:count]] = torch.arange(count)
-    places[1, found[count:]] = torch.arange(count, 2 * count)
-    result = torch.cat([places[0].view(size, dim), places[1].view(size, dim)], dim=1)
-    if not torch.equal(result.flatten().sort()[0], torch.arange(2 * count)):
-        raise UnsupportedHostError("the CPU backend's KV layout could not be probed")
-    return result
+    def written(entries: torch.Tensor) -> torch.Tensor:
+        block = torch.zeros(1, heads, size, content, dtype=cache.dtype)
+        key, value = (part.contiguous() for part in entries.to(layer.dtype).chunk(2, dim=2))
+        layer.impl.do_kv_cache_update(layer, key, value, block, torch.arange(size))
+        return _raw(block).view(heads, count)
+
+    zero = written(torch.ones_like(numbers))
+    found = torch.zeros(heads, count, dtype=torch.int64)
+    for bit in range(count.bit_length()):
+        found += (written((numbers >> bit & 1) + 1) != zero).long() << bit
+    places = found[0].argsort()
+    if not torch.equal(found[:, places], torch.arange(count).expand(heads, count)):
+        raise UnsupportedHostError(
+            "the KV layout of the CPU backend could not be probed: its writer moves entries apart"
+        )
+    return places.view(size, content)

@@ -1,17 +1,25 @@
 """The worker's part: token moves before a step, position deltas after the slot mapping of a step.
 
-Both travel as an attribute of `SchedulerOutput`, which is pickled with it, so every rank does the same.
+Both travel as an attribute of `SchedulerOutput`. They are plain data about requests and blocks, which are the same on
+every rank, so every tensor-parallel rank does the same to its own heads; data-parallel engines share nothing. vLLM has
+two model runners; they are wrapped at the same three moments, and nothing here knows which models or devices they run.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
+
 from multiverse_vllm.blocks import Move
+from multiverse_vllm.hooks import has_v2
 
 ATTRIBUTE = "multiverse"
+_MOVER, _DELTAS = "_multiverse_mover", "_multiverse_deltas"
 
 
 @dataclass
@@ -28,30 +36,92 @@ class StepPlan:
 
 
 def install() -> None:
-    """Wrap the two methods of the V1 model runner."""
-    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+    """Wrap the V1 model runner, and the V2 model runner if this vLLM has it."""
+    from vllm.v1.worker import gpu_model_runner as v1
 
+    _wrap(v1.GPUModelRunner, "initialize_kv_cache", _prepare_moves)
+    _wrap(v1.GPUModelRunner, "_update_states", _move_first)
+    _wrap(v1.GPUModelRunner, "_preprocess", _shift_v1)
+    if not has_v2():
+        return
+    from vllm.v1.worker.gpu import model_runner as v2
+
+    _wrap(v2.GPUModelRunner, "initialize_kv_cache", _prepare_moves)
+    _wrap(v2.GPUModelRunner, "update_requests", _move_first)
+    _wrap(v2.GPUModelRunner, "prepare_attn", _shift_v2)
+
+
+def shift(positions: torch.Tensor, requests: Sequence[str], starts: np.ndarray, deltas: Mapping[str, int]) -> None:
+    """Add the deltas to the positions of a batch, in place: CUDA graphs read this very buffer.
+
+    Args:
+        positions: int64 `[tokens]` or longer, on any device; what is beyond the batch (padding) stays.
+        requests: ids in batch order.
+        starts: int32 `[len(requests) + 1]` or longer: where the tokens of each request begin, and where the last end.
+        deltas: by request id; 0 for those it does not name.
+    """
+    from vllm.utils.torch_utils import async_tensor_h2d
+
+    each = np.array([deltas.get(request, 0) for request in requests], np.int64)
+    added: np.ndarray = np.repeat(each, np.diff(starts[: len(requests) + 1]))
+    positions[: len(added)] += async_tensor_h2d(added, device=positions.device)
+
+
+def _wrap(runner: type, name: str, wrapper: Callable[[Any], Any]) -> None:
+    original = getattr(runner, name)
+    setattr(runner, name, functools.wraps(original)(wrapper(original)))
+
+
+def _plan(scheduler_output: Any) -> StepPlan | None:
+    plan: StepPlan | None = getattr(scheduler_output, ATTRIBUTE, None)
+    return plan
+
+
+def _prepare_moves(initialize_kv_cache: Any) -> Any:
+    """At start: refuse what can't work, and learn where a token's KV is. vLLM may do this more than once."""
     from multiverse_vllm.kv_layout import KVMover
+    from multiverse_vllm.refusals import refuse_unsupported
 
-    update_states, preprocess = GPUModelRunner._update_states, GPUModelRunner._preprocess
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        initialize_kv_cache(self, *args, **kwargs)
+        refuse_unsupported(self)
+        setattr(self, _MOVER, KVMover(self))
 
-    @functools.wraps(update_states)
-    def _update_states(self: Any, scheduler_output: Any) -> Any:
-        plan: StepPlan | None = getattr(scheduler_output, ATTRIBUTE, None)
-        if plan is not None and plan.moves:
-            KVMover.of(self).move(plan.moves)  # before the copies of partly filled blocks, which may read the result
-        return update_states(self, scheduler_output)
+    return wrapped
 
-    @functools.wraps(preprocess)
-    def _preprocess(self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
-        result = preprocess(self, scheduler_output, *args, **kwargs)
-        plan: StepPlan | None = getattr(scheduler_output, ATTRIBUTE, None)
-        if plan is not None and plan.deltas:
-            starts = self.query_start_loc.np
-            for request, delta in plan.deltas.items():
-                row = self.input_batch.req_id_to_index[request]
-                self.positions[int(starts[row]) : int(starts[row + 1])] += delta  # persistent: CUDA graphs read it
+
+def _move_first(update: Any) -> Any:
+    """Before the requests' states are updated: its copies of partly filled blocks may read what is moved here."""
+
+    def wrapped(self: Any, scheduler_output: Any) -> Any:
+        plan = _plan(scheduler_output)
+        setattr(self, _DELTAS, plan.deltas if plan else {})
+        if plan and plan.moves:
+            getattr(self, _MOVER).move(plan.moves)
+        return update(self, scheduler_output)
+
+    return wrapped
+
+
+def _shift_v1(preprocess: Any) -> Any:
+    """When the model's inputs are gathered: the slot mapping, made of the same positions, is there already."""
+
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = preprocess(self, *args, **kwargs)
+        if deltas := getattr(self, _DELTAS, None):
+            shift(self.positions, self.input_batch.req_ids, self.query_start_loc.np, deltas)
         return result
 
-    GPUModelRunner._update_states = _update_states
-    GPUModelRunner._preprocess = _preprocess
+    return wrapped
+
+
+def _shift_v2(prepare_attn: Any) -> Any:
+    """When the slot mapping of a real batch was computed; whatever model state then prepares the inputs."""
+
+    def wrapped(self: Any, input_batch: Any) -> Any:
+        result = prepare_attn(self, input_batch)
+        if deltas := getattr(self, _DELTAS, None):
+            shift(input_batch.positions, input_batch.req_ids, input_batch.query_start_loc_np, deltas)
+        return result
+
+    return wrapped

@@ -1,0 +1,69 @@
+"""What a worker knows that can't work with blocks, refused when its KV cache is made, with the name and the flag.
+
+A joined sequence holds its tokens in any order (SEMANTICS section 2). That is right as long as attention over the past
+is a sum over a set of tokens that know their position, so whatever weighs or picks tokens by their place in the KV
+cache is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from multiverse.errors import UnsupportedHostError
+from multiverse_vllm.kv_layout import LAYOUTS
+
+
+def refuse_unsupported(runner: Any) -> None:
+    """Raise `UnsupportedHostError` with everything that is in the way, if anything is."""
+    config, model = runner.vllm_config.parallel_config, runner.model_config
+    reasons = [
+        reason
+        for reason, present in {
+            "decode context parallelism (--decode-context-parallel-size)": config.decode_context_parallel_size > 1,
+            "prefill context parallelism (--prefill-context-parallel-size)": config.prefill_context_parallel_size > 1,
+            "M-RoPE, whose positions have three rows": model.uses_mrope,
+            "attention windows that begin at the end of the prompt (R-SWA)": model.rswa_window is not None,
+            "models with several kinds of KV cache": len(runner.kv_cache_config.kv_cache_groups) != 1,
+        }.items()
+        if present
+    ]
+    first: dict[str, str] = {}
+    for name, layer, spec in _layers(runner):
+        for reason in _reasons(layer, spec):
+            first.setdefault(reason, name)
+    reasons += [f"{reason} (layer {name})" for reason, name in first.items()]
+    if reasons:
+        raise UnsupportedHostError(f"multiverse does not work with {'; '.join(reasons)}")
+
+
+def _layers(runner: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Name, layer and cache specification of every layer that has a KV cache."""
+    context = runner.compilation_config.static_forward_context
+    for group in runner.kv_cache_config.kv_cache_groups:
+        specs = getattr(group.kv_cache_spec, "kv_cache_specs", {})  # if they differ in one group
+        for name in group.layer_names:
+            yield name, context[name], specs.get(name, group.kv_cache_spec)
+
+
+def _reasons(layer: Any, spec: Any) -> Iterator[str]:
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVQuantMode
+
+    if type(spec) is not FullAttentionSpec:  # windows, MLA, Mamba, cross attention, ...
+        yield f"KV caches of the kind {type(spec).__name__}"
+        return
+    if spec.sliding_window is not None or layer.sliding_window is not None:
+        yield "sliding-window attention"
+    if spec.attention_chunk_size is not None:
+        yield "chunked local attention"
+    if spec.non_causal or layer.attn_type != "decoder":
+        yield "attention that is not causal"
+    if layer.impl.alibi_slopes is not None:
+        yield "ALiBi"
+    mode = spec.kv_quant_mode
+    if mode not in (KVQuantMode.NONE, KVQuantMode.FP8_PER_TENSOR) and not mode.is_per_token_head:
+        yield f"{mode.name} caches (--kv-cache-dtype)"
+    if spec.tokens_per_state != 1:
+        yield "caches that compress tokens"
+    if (backend := layer.get_attn_backend().get_name()) not in LAYOUTS:
+        yield f"the KV layout of {backend} (--attention-backend), known are {', '.join(sorted(LAYOUTS))}"

@@ -1,0 +1,39 @@
+"""Tests of what belongs to vLLM's workers only. Run them in a process of their own: `pytest tests/vllm`.
+
+vLLM's V2 model runner and its Triton cache writers need Triton, which has no driver for this CPU. Triton's own
+interpreter runs their kernels, unchanged, on CPU tensors; it is announced to vLLM as a driver here, before vLLM looks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+if find_spec("vllm") is None:
+    collect_ignore_glob = ["test_*.py"]
+else:
+    assert "vllm" not in sys.modules, "vLLM was imported without Triton: run tests/vllm in a process of its own"
+    os.environ |= {"TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"}
+    import triton.backends
+
+    driver = SimpleNamespace(is_active=lambda: True)
+    triton.backends.backends["cpu"] = SimpleNamespace(driver=driver)  # type: ignore[assignment]
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conformance"))  # answer, vllm_host
+
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def pytest_report_header() -> str | None:
+    return "tests/vllm: vllm is not installed here, nothing to run" if find_spec("vllm") is None else None
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if find_spec("vllm") is None and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        session.exitstatus = pytest.ExitCode.OK
