@@ -18,9 +18,10 @@ test-oracle:  ## torch and transformers: oracle, embedded model, commands
 	@tools/setup oracle
 	$(PY) -m pytest --durations=5 tests/attention tests/oracle tests/models tests/cli
 
-test-vllm:  ## the conformance suite inside vLLM on this CPU
+test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's workers know, in a process of its own
 	@tools/setup vllm
 	.venvs/vllm/bin/python -m pytest --durations=5 tests/conformance tests/e2e
+	.venvs/vllm/bin/python -m pytest --durations=5 tests/vllm
 
 lint:
 	@tools/setup core

@@ -17,7 +17,6 @@ import torch
 from multiverse.errors import UnsupportedHostError
 from multiverse_vllm.blocks import Move
 
-
 Index = Callable[[torch.Tensor], tuple[Any, ...]]
 """From slots, int64 `[tokens]` (block times block size plus offset), to what selects them in a cache
 `[blocks, heads, block_size, content]`, as `[tokens, heads, content]`."""

@@ -1,0 +1,143 @@
+"""Both model runners of vLLM, real ones: what they compute, at which position, in which slot.
+
+V2 runs here with Triton's interpreter in place of its compiler (`conftest.py`), and otherwise as it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from vllm import envs
+from vllm.v1.core.kv_cache_utils import KVCacheBlockCopy
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm_host import VLLMHost
+
+from multiverse import Binding, Limits, Tag, bind, layout, parse_ids
+from multiverse.models import TINY
+from multiverse.models.task import generate
+from multiverse.models.tokenizer import turn
+from multiverse.oracle import check, load
+from multiverse.oracle import generate as reference
+from multiverse_vllm.worker import ATTRIBUTE, StepPlan, shift
+
+KINDS = {"V1": "vllm.v1.worker.gpu_model_runner", "V2": "vllm.v1.worker.gpu.model_runner"}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def host(request: pytest.FixtureRequest) -> VLLMHost:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_USE_V2_MODEL_RUNNER", str(int(request.param == "V2")))
+        envs.disable_envs_cache()  # of an engine before
+        host = VLLMHost(str(TINY))
+    assert KINDS[request.param] in {base.__module__ for base in type(runner_of(host)).__mro__}
+    return host
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[Any, Any]:
+    return load(str(TINY))
+
+
+@pytest.fixture(scope="module")
+def binding(tiny: tuple[Any, Any]) -> Binding:
+    return bind("multiverse", tiny[1])
+
+
+def runner_of(host: VLLMHost) -> Any:
+    return host.llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
+
+
+def prompts_of(tokenizer: Any, seed: int, *kinds: str) -> list[list[int]]:
+    rng = Random(seed)
+    return [list(tokenizer.encode(turn(generate(rng, kind, held_out=True)))) for kind in kinds]  # type: ignore[arg-type]
+
+
+def test_answers_are_the_oracles(host: VLLMHost, tiny: tuple[Any, Any]) -> None:
+    prompts = prompts_of(tiny[1], 11, "flat", "nested", "chain")
+    answers = host.generate(prompts)
+    expected = reference(*tiny, prompts, limits=Limits(max_tokens=800))
+    assert [answer.ids for answer in answers] == [answer.ids for answer in expected]
+    assert not any(host.leftovers().values())
+
+
+def test_logprobs_are_those_of_the_dense_forward(host: VLLMHost, tiny: tuple[Any, Any], binding: Binding) -> None:
+    """At a temperature at which tokens are hardly chosen for their logits, so that wrong ones would show."""
+    model, tokenizer = tiny
+    (prompt,) = prompts_of(tokenizer, 14, "flat")
+    banned = dict.fromkeys([binding.ids[tag] for tag in Tag if tag is not Tag.PATH_CLOSE], -100.0)
+    goal = tokenizer.encode("<Parallel>\n<Goal>\n" + "<Outline>\n1: A\n</Outline>\n" * 3 + "</Goal>")
+    (answer,) = host.generate(
+        [prompt + goal], temperature=2.0, seed=1, max_tokens=120, logprobs=1, logit_bias=banned, ignore_eos=True
+    )
+    assert answer.logprobs is not None
+    sampled = [value if value < 0 else None for value in answer.logprobs]
+    result = check(parse_ids(prompt + goal + answer.ids, binding), model, [None] * len(prompt + goal) + sampled)
+    assert result.max_difference < 1e-4
+    assert result.causal_difference > 0.1
+
+
+def test_every_token_is_computed_once_at_the_position_that_the_layout_gives_it(
+    host: VLLMHost, tiny: tuple[Any, Any], binding: Binding
+) -> None:
+    (prompt,) = prompts_of(tiny[1], 12, "nested")
+    computed: Counter[tuple[int, int]] = Counter()
+
+    def count(_module: Any, _args: Any, inputs: dict[str, Any]) -> None:
+        computed.update(zip(inputs["input_ids"].tolist(), inputs["positions"].tolist(), strict=True))
+
+    hook = runner_of(host).model.register_forward_pre_hook(count, with_kwargs=True)
+    (answer,) = host.generate([prompt])
+    hook.remove()
+    tokens = prompt + answer.ids[:-1]  # nothing follows the last one
+    positions = layout(parse_ids(tokens, binding)).positions
+    assert len(set(positions)) < len(positions)
+    assert computed == Counter(zip(tokens, positions, strict=True))
+
+
+def test_moves_come_before_the_copies_of_partly_filled_blocks(host: VLLMHost) -> None:
+    runner = runner_of(host)
+    cache = next(iter(runner.kv_caches))
+    cache[3:6] = torch.arange(3.0, 6.0)[:, None, None, None]
+    output = SchedulerOutput.make_empty()
+    output.kv_cache_block_copies = [KVCacheBlockCopy(4, 5)]
+    setattr(output, ATTRIBUTE, StepPlan(moves=[(3, i, 4, i) for i in range(32)]))
+    update = runner.update_requests if hasattr(runner, "update_requests") else runner._update_states
+    update(output)
+    assert (cache[3:6] == 3).all()
+
+
+@pytest.mark.parametrize("host", ["V2"], indirect=True)
+def test_deltas_go_into_the_buffer_that_cuda_graphs_read_and_slots_do_not_change(
+    host: VLLMHost, tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (prompt,) = prompts_of(tiny[1], 13, "flat")
+    runner = runner_of(host)
+    size, prepare, deltas = 32, runner.prepare_attn, set()
+
+    def prepare_attn(batch: Any) -> Any:
+        before = batch.positions.clone()
+        tables, slots = prepare(batch)
+        assert batch.positions.data_ptr() == runner.input_buffers.positions.data_ptr()
+        rows = np.repeat(np.arange(batch.num_reqs), batch.num_scheduled_tokens)
+        assert slots[0].tolist() == (tables[0][rows, before // size] * size + before % size).tolist()
+        deltas.update((batch.positions - before).tolist())
+        return tables, slots
+
+    monkeypatch.setattr(runner, "prepare_attn", prepare_attn)
+    host.generate([prompt])
+    assert max(deltas) == 0
+    assert min(deltas) < 0
+
+
+def test_a_batch_is_shifted_in_place_and_its_padding_stays() -> None:
+    """A CUDA graph runs on more rows and tokens than there are."""
+    positions = torch.tensor([9, 10, 11, 40, 7, 0, 0])
+    buffer = positions.data_ptr()
+    shift(positions, ["a", "b", "c"], np.array([0, 3, 4, 5, 5, 5], np.int32), {"a": -2, "c": -7, "not here": -1})
+    assert positions.tolist() == [7, 8, 9, 40, 0, 0, 0]
+    assert positions.data_ptr() == buffer
