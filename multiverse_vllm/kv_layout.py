@@ -78,13 +78,7 @@ class KVMover:
         slots = async_tensor_h2d(table @ [self._block_size, 1], device=self._layers[0][0].kv_cache.device)
         source, target = slots.unbind(1)
         for layer, index in self._layers:
-            cache = _raw(layer.kv_cache)
-            cache[index(target)] = cache[index(source)]
-
-
-def _raw(cache: torch.Tensor) -> torch.Tensor:
-    """Quantised caches as bytes, which are moved as they are."""
-    return cache.view(torch.uint8) if cache.element_size() == 1 else cache
+            layer.kv_cache[index(target)] = layer.kv_cache[index(source)]
 
 
 def _probe(layer: Any) -> torch.Tensor:
@@ -105,7 +99,7 @@ def _probe(layer: Any) -> torch.Tensor:
         block = torch.zeros(1, heads, size, content, dtype=cache.dtype)
         key, value = (part.contiguous() for part in entries.to(layer.dtype).chunk(2, dim=2))
         layer.impl.do_kv_cache_update(layer, key, value, block, torch.arange(size))
-        return _raw(block).view(heads, count)
+        return block.view(heads, count)
 
     zero = written(torch.ones_like(numbers))
     found = torch.zeros(heads, count, dtype=torch.int64)

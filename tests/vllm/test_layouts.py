@@ -93,7 +93,7 @@ def test_a_moved_token_is_as_if_the_backends_own_writer_had_put_it_there(
 
 
 def test_a_cache_of_floats_of_eight_bits_moves_as_bytes() -> None:
-    """All 256 patterns, not-a-number among them; PyTorch itself indexes no such tensors."""
+    """All 256 patterns, not-a-number among them."""
     runner = make_runner("FLASH_ATTN", "LBNHC", torch.bfloat16, "fp8")
     for layer in layers_of(runner):
         layer.kv_cache = layer.kv_cache.view(torch.float8_e4m3fn)
