@@ -21,7 +21,7 @@ test-oracle:  ## torch and transformers: oracle, embedded model, commands
 test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's workers know, in a process of its own
 	@tools/setup vllm
 	.venvs/vllm/bin/python -m pytest --durations=5 tests/conformance tests/e2e
-	.venvs/vllm/bin/python -m pytest --durations=5 tests/vllm
+	.venvs/vllm/bin/python -m pytest --durations=5 tests/vllm_workers
 
 lint:
 	@tools/setup core

@@ -6,12 +6,14 @@ V2 runs here with Triton's interpreter in place of its compiler (`conftest.py`),
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from vllm import envs
 from vllm.v1.core.kv_cache_utils import KVCacheBlockCopy
 from vllm.v1.core.sched.output import SchedulerOutput
@@ -25,17 +27,29 @@ from multiverse.oracle import check, load
 from multiverse.oracle import generate as reference
 from multiverse_vllm.worker import ATTRIBUTE, StepPlan, shift
 
-KINDS = {"V1": "vllm.v1.worker.gpu_model_runner", "V2": "vllm.v1.worker.gpu.model_runner"}
+RUNNERS = {"V1": "vllm.v1.worker.gpu_model_runner", "V2": "vllm.v1.worker.gpu.model_runner"}
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def host(request: pytest.FixtureRequest) -> VLLMHost:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_USE_V2_MODEL_RUNNER", str(int(request.param == "V2")))
-        envs.disable_envs_cache()  # of an engine before
-        host = VLLMHost(str(TINY))
-    assert KINDS[request.param] in {base.__module__ for base in type(runner_of(host)).__mro__}
-    return host
+@pytest.fixture(scope="module", params=RUNNERS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def host(kind: str) -> VLLMHost:
+    """The embedded model, which decides to fork by itself."""
+    return start(kind, TINY)
+
+
+@pytest.fixture(scope="module")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights, so large that a wrong position or a wrong token shows in every logit."""
+    path = tmp_path_factory.mktemp("random")
+    config = AutoConfig.from_pretrained(TINY, initializer_range=0.2)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(path)
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +60,15 @@ def tiny() -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def binding(tiny: tuple[Any, Any]) -> Binding:
     return bind("multiverse", tiny[1])
+
+
+def start(kind: str, model: Path) -> VLLMHost:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_USE_V2_MODEL_RUNNER", str(int(kind == "V2")))
+        envs.disable_envs_cache()  # of an engine before
+        host = VLLMHost(str(model))
+    assert RUNNERS[kind] in {base.__module__ for base in type(runner_of(host)).__mro__}
+    return host
 
 
 def runner_of(host: VLLMHost) -> Any:
@@ -65,18 +88,18 @@ def test_answers_are_the_oracles(host: VLLMHost, tiny: tuple[Any, Any]) -> None:
     assert not any(host.leftovers().values())
 
 
-def test_logprobs_are_those_of_the_dense_forward(host: VLLMHost, tiny: tuple[Any, Any], binding: Binding) -> None:
-    """At a temperature at which tokens are hardly chosen for their logits, so that wrong ones would show."""
-    model, tokenizer = tiny
-    (prompt,) = prompts_of(tokenizer, 14, "flat")
-    banned = dict.fromkeys([binding.ids[tag] for tag in Tag if tag is not Tag.PATH_CLOSE], -100.0)
-    goal = tokenizer.encode("<Parallel>\n<Goal>\n" + "<Outline>\n1: A\n</Outline>\n" * 3 + "</Goal>")
-    (answer,) = host.generate(
-        [prompt + goal], temperature=2.0, seed=1, max_tokens=120, logprobs=1, logit_bias=banned, ignore_eos=True
-    )
+def test_logprobs_are_those_of_the_dense_forward(kind: str, random_model: Path, binding: Binding) -> None:
+    model, tokenizer = load(str(random_model))
+    host = start(kind, random_model)
+    goal = "<Parallel>\n<Goal>\n" + "<Outline>\n1: A\n</Outline>\n" * 3 + "</Goal>"
+    prompt = [*range(20), *tokenizer.encode(goal)]
+    bias = dict.fromkeys([binding.ids[tag] for tag in Tag], -100.0) | {binding.ids[Tag.PATH_CLOSE]: 4.0}
+    (answer,) = host.generate([prompt], temperature=1.0, seed=1, max_tokens=150, logprobs=1, logit_bias=bias)
     assert answer.logprobs is not None
+    tree = parse_ids(prompt + answer.ids, binding)
+    assert [len(block.paths) for block in tree.walk()] == [3]
     sampled = [value if value < 0 else None for value in answer.logprobs]
-    result = check(parse_ids(prompt + goal + answer.ids, binding), model, [None] * len(prompt + goal) + sampled)
+    result = check(tree, model, [None] * len(prompt) + sampled)
     assert result.max_difference < 1e-4
     assert result.causal_difference > 0.1
 
@@ -111,7 +134,7 @@ def test_moves_come_before_the_copies_of_partly_filled_blocks(host: VLLMHost) ->
     assert (cache[3:6] == 3).all()
 
 
-@pytest.mark.parametrize("host", ["V2"], indirect=True)
+@pytest.mark.parametrize("kind", ["V2"], indirect=True)
 def test_deltas_go_into_the_buffer_that_cuda_graphs_read_and_slots_do_not_change(
     host: VLLMHost, tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

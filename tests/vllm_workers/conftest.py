@@ -1,4 +1,4 @@
-"""Tests of what belongs to vLLM's workers only. Run them in a process of their own: `pytest tests/vllm`.
+"""Tests of what belongs to vLLM's workers only. Run them in a process of their own: `pytest tests/vllm_workers`.
 
 vLLM's V2 model runner and its Triton cache writers need Triton, which has no driver for this CPU. Triton's own
 interpreter runs their kernels, unchanged, on CPU tensors; it is announced to vLLM as a driver here, before vLLM looks.
@@ -17,7 +17,7 @@ import pytest
 if find_spec("vllm") is None:
     collect_ignore_glob = ["test_*.py"]
 else:
-    assert "vllm" not in sys.modules, "vLLM was imported without Triton: run tests/vllm in a process of its own"
+    assert "vllm" not in sys.modules, "vLLM was imported without Triton: run tests/vllm_workers in a process of its own"
     os.environ |= {"TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"}
     import triton.backends
 
@@ -31,7 +31,7 @@ else:
 
 
 def pytest_report_header() -> str | None:
-    return "tests/vllm: vllm is not installed here, nothing to run" if find_spec("vllm") is None else None
+    return "tests/vllm_workers: vllm is not installed here, nothing to run" if find_spec("vllm") is None else None
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
