@@ -76,7 +76,7 @@ def test_two_worker_processes_answer_as_the_oracle(tmp_path: Path) -> None:
     found = tmp_path / "answers.json"
     command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(found)]
     ran = subprocess.run(
-        command, input=json.dumps(prompts), env=environment, text=True, capture_output=True, timeout=300, check=False
+        command, input=json.dumps(prompts), env=environment, text=True, capture_output=True, timeout=900, check=False
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     result = json.loads(found.read_text())
