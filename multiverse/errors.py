@@ -31,3 +31,7 @@ class UnsupportedModelError(MultiverseError, ValueError):
 
 class UnsupportedHostError(MultiverseError, RuntimeError):
     """This version of a host, or the way it was configured, is not one the adapter can work in."""
+
+
+class TrainingError(MultiverseError):
+    """A recipe, a data file or a model that can't be trained with."""

@@ -58,11 +58,17 @@ def group(label: str, op: str, leaves: Sequence[Node]) -> Node:
 
 
 def block(nodes: Sequence[Node], conclusion: str, prefix: str = "") -> str:
-    """A block in the text form of the ``multiverse`` dialect; `prefix` is the label of the path around it."""
-    numbered = [(f"{prefix}{i}", node) for i, node in enumerate(nodes, 1)]
+    """A block over `nodes`; `prefix` is the label of the path around it, with a dot."""
+    entries = [(node.outline, node.branch(f"{prefix}{i}")) for i, node in enumerate(nodes, 1)]
+    return write_block(entries, conclusion, prefix)
+
+
+def write_block(entries: Sequence[tuple[str, str]], conclusion: str, prefix: str = "") -> str:
+    """A block in the text form of the ``multiverse`` dialect, from an outline and a path's text for every branch."""
+    numbered = [(f"{prefix}{i}", *entry) for i, entry in enumerate(entries, 1)]
     opening, closing = DIALECT.block
-    outlines = "".join(_inside(DIALECT.outline, f"{i}: {node.outline}") for i, node in numbered)
-    paths = "".join(_inside(DIALECT.path, f"{i}: {node.branch(i)}") for i, node in numbered)
+    outlines = "".join(_inside(DIALECT.outline, f"{i}: {outline}") for i, outline, _ in numbered)
+    paths = "".join(_inside(DIALECT.path, f"{i}: {text}") for i, _, text in numbered)
     goal, end = DIALECT.goal
     return f"{opening}\n{goal}\n{outlines}{end}\n{paths}{_inside(DIALECT.conclusion, conclusion)}{closing}"
 

@@ -1,0 +1,30 @@
+"""Which tokens of a finished transcript an engine writes itself (SEMANTICS section 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from multiverse.binding import Binding
+from multiverse.tree import Token, Transcript
+
+
+def injected(tree: Transcript, binding: Binding) -> Iterator[tuple[int, tuple[Token, ...]]]:
+    """Where an engine writes, and what.
+
+    A branch cannot foresee its label, so a model need not learn these tokens; and where a text differs from them, it
+    is not what that engine would decode.
+
+    Yields:
+        for every parallel block, in order: the index of the first token and the tokens, of the separator after the
+        goal, every path's header and the separator behind it, and the conclusion's header.
+    """
+    for block in tree.walk():
+        if not block.parallel or block.goal_close is None:
+            continue
+        yield block.goal_close + 1, binding.separator
+        for path in block.paths:
+            yield path.start, binding.path_header(path.label)
+            if path.close is not None:
+                yield path.close + 1, binding.separator
+        if block.conclusion is not None:
+            yield block.conclusion.start, binding.conclusion_header
