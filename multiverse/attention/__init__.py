@@ -1,8 +1,18 @@
 """Views of a layout that attention kernels understand."""
 
-from multiverse.attention.dense import dense_mask, positions
+from multiverse.attention.dense import additive, dense_mask, positions
+from multiverse.attention.flashinfer import batch_arguments, single_arguments
 from multiverse.attention.flex import block_mask
 from multiverse.attention.guard import guard
 from multiverse.attention.intervals import hidden_intervals
 
-__all__ = ["block_mask", "dense_mask", "guard", "hidden_intervals", "positions"]
+__all__ = [
+    "additive",
+    "batch_arguments",
+    "block_mask",
+    "dense_mask",
+    "guard",
+    "hidden_intervals",
+    "positions",
+    "single_arguments",
+]

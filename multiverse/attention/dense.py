@@ -33,6 +33,12 @@ def dense_mask(layouts: Layout | Sequence[Layout], length: int | None = None) ->
     return mask[0] if isinstance(layouts, Layout) else mask[:, None]
 
 
+def additive(mask: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """A boolean mask as what is added to attention scores. `sdpa` takes either form; `eager` adds whatever it gets, so
+    that a boolean mask would count for nothing there."""
+    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
 def positions(layouts: Layout | Sequence[Layout], length: int | None = None) -> torch.Tensor:
     """Position ids of one or several layouts.
 

@@ -43,7 +43,7 @@ def block_mask(layout: Layout, *, block_size: int = BLOCK_SIZE, device: str | to
 
 
 def _ordered(tiles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Number of tiles per row, int32 `[1, 1, rows]`, and their columns, those that count first, `[1, 1, rows, rows]`."""
+    """Number of tiles per row, int32 `[1, 1, rows]`, and the columns, those that count first, `[1, 1, rows, rows]`."""
     columns = tiles.int().argsort(dim=-1, descending=True, stable=True)
     return tiles.sum(-1, dtype=torch.int32)[None, None], columns.int()[None, None]
 
@@ -59,10 +59,7 @@ def _seen(layout: Layout, size: int) -> torch.Tensor:
             for start, end in visible:
                 counts[row] += (last - first) * _overlap(start, end, rows, size)
             counts[row] += _triangle(first, last, rows, size)
-    tile = torch.full((rows,), size)
-    tile[-1] = layout.length - (rows - 1) * size
-    whole = tile[:, None] * tile[None]
-    return (counts > 0).to(torch.int8) + (counts == whole).to(torch.int8)
+    return (counts > 0).to(torch.int8) + (counts == size * size).to(torch.int8)  # the last tile may be cut: never all
 
 
 def _overlap(start: int, end: int, rows: int, size: int) -> torch.Tensor:

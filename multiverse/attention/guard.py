@@ -40,11 +40,19 @@ def _check(model: Any, _arguments: tuple[Any, ...], inputs: dict[str, Any]) -> N
             "Pass multiverse.attention.dense_mask or block_mask of the same layout."
         )
     implementation = model.config.get_text_config()._attn_implementation
-    wanted = ("sdpa", "eager") if isinstance(mask, torch.Tensor) else ("flex_attention",)
+    wanted = _implementations(mask)
     if implementation not in wanted:
+        kind = f"a mask of {mask.dtype}" if isinstance(mask, torch.Tensor) else "a BlockMask"
         raise UnsupportedModelError(
-            f"attn_implementation {implementation!r} can't use a {type(mask).__name__}; load with {' or '.join(wanted)}"
+            f"attn_implementation {implementation!r} misreads {kind}: use {' or '.join(wanted)}"
         )
+
+
+def _implementations(mask: Any) -> tuple[str, ...]:
+    """Those that understand `mask`. `eager` adds it to the scores, so it has to be an additive one."""
+    if not isinstance(mask, torch.Tensor):
+        return ("flex_attention",)
+    return ("sdpa", "eager") if mask.is_floating_point() else ("sdpa",)
 
 
 def _plain(positions: torch.Tensor) -> bool:

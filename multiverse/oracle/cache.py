@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from multiverse.attention import additive
 from multiverse.errors import UnsupportedModelError
 
 KV = list[tuple[torch.Tensor, torch.Tensor]]
@@ -116,11 +117,6 @@ def splice(prefix: KV, branches: Sequence[KV]) -> KV:
         own = [(branch[layer][0][:, length:], branch[layer][1][:, length:]) for branch in branches]
         spliced.append((torch.cat([keys, *(k for k, _ in own)], 1), torch.cat([values, *(v for _, v in own)], 1)))
     return spliced
-
-
-def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A boolean mask as what is added to attention scores; understood by `eager` and `sdpa` alike."""
-    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 def _gather(entries: torch.Tensor, rows: Sequence[int], order: torch.Tensor) -> torch.Tensor:

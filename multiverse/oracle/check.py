@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-from multiverse.attention import dense_mask, positions
+from multiverse.attention import additive, dense_mask, positions
 from multiverse.errors import CheckError
 from multiverse.layout import Layout, Separators, layout
-from multiverse.oracle.cache import additive
 from multiverse.tree import Block, Transcript
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from multiverse.attention import block_mask, dense_mask, positions
+from multiverse.attention import additive, block_mask, dense_mask, positions
+from multiverse.layout import Layout
 from multiverse.training.encode import IGNORE, Encoded
 
 
@@ -16,11 +17,12 @@ def collate(rows: Sequence[Encoded], attention: str = "sdpa", device: str | torc
 
     Args:
         rows: one row of ``n`` tokens, ``k`` of which have a target.
-        attention: `flex_attention` for a `BlockMask`, else a dense mask.
+        attention: the model's attention implementation.
         device: where the block mask is to be.
 
     Returns:
-        ``input_ids`` and ``position_ids``, int64 `[1, n]`; ``attention_mask``, bool `[1, 1, n, n]` or a `BlockMask`;
+        ``input_ids`` and ``position_ids``, int64 `[1, n]`; ``attention_mask``, what the
+        implementation takes: `[1, 1, n, n]`, boolean for `sdpa`, additive for `eager`, or a `BlockMask`;
         ``logits_to_keep``, int64 `[k]`: the places that have a target, since logits of the others would be computed
         for nothing; ``labels`` and ``shift_labels``, int64 `[1, k]`: their targets.
 
@@ -32,13 +34,19 @@ def collate(rows: Sequence[Encoded], attention: str = "sdpa", device: str | torc
     (row,) = rows
     places = [place for place, target in enumerate(row.targets) if target != IGNORE]
     targets = torch.tensor([[row.targets[place] for place in places]])
-    flex = attention == "flex_attention"
     return {
         "input_ids": torch.tensor([row.ids]),
         "position_ids": positions([row.layout]),
-        "attention_mask": block_mask(row.layout, device=device) if flex else dense_mask([row.layout]),
+        "attention_mask": _mask(row.layout, attention, device),
         "logits_to_keep": torch.tensor(places),
         "labels": targets,
         "shift_labels": targets,
         "use_cache": False,
     }
+
+
+def _mask(layout: Layout, attention: str, device: str | torch.device) -> Any:
+    if attention == "flex_attention":
+        return block_mask(layout, device=device)
+    dense = dense_mask([layout])
+    return additive(dense) if attention == "eager" else dense

@@ -117,10 +117,8 @@ class Encoder:
         for start, tokens in injected(tree, self.binding):
             found = tree.tokens[start : start + len(tokens)]
             if tuple(found) != tuple(tokens):
-                decode = self.tokenizer.decode
-                raise EncodingError(
-                    f"at token {start} an engine would write {decode(list(tokens))!r}, but the text has {decode(found)!r}"
-                )
+                wanted, got = self.tokenizer.decode(list(tokens)), self.tokenizer.decode(found)
+                raise EncodingError(f"at token {start} an engine would write {wanted!r}, but the text has {got!r}")
 
     def _cut(self, tree: Transcript, prompt: int) -> Transcript:
         if not self.truncate:

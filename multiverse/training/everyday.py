@@ -23,7 +23,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, get_args
@@ -37,13 +37,16 @@ _MIX: dict[Kind, float] = {"costs": 4.0, "fits": 4.0, "form": 4.0, "one": 1.2, "
 _WIDTHS = {3: 4, 4: 4, 5: 2}
 _HELD_OUT_SHARE = 0.2
 
-_NAMES = "Mia Tom Ana Leo Eva Sam Ida Max Zoe Ben Lea Paul Nina Carl Rosa Jack Emma Noah Lucy Adam".split()
-_SURNAMES = "Stone Baker Miller Reed Cook Fox Young Hill Gray Wood".split()
-_GOODS = "pens books cakes cups plants shirts lamps toys hats maps".split()
-_EXTRAS = "bag card box ribbon".split()
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-_CITIES = "Rome Paris Berlin Madrid Vienna London Dublin Oslo Athens Lisbon".split()
-_COLORS = "red blue green white black yellow".split()
+_NAMES = (
+    "Mia", "Tom", "Ana", "Leo", "Eva", "Sam", "Ida", "Max", "Zoe", "Ben", "Lea", "Paul", "Nina",
+    "Carl", "Rosa", "Jack", "Emma", "Noah", "Lucy", "Adam",
+)  # fmt: skip
+_SURNAMES = ["Stone", "Baker", "Miller", "Reed", "Cook", "Fox", "Young", "Hill", "Gray", "Wood"]
+_GOODS = ["pens", "books", "cakes", "cups", "plants", "shirts", "lamps", "toys", "hats", "maps"]
+_EXTRAS = ["bag", "card", "box", "ribbon"]
+_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+_CITIES = ["Rome", "Paris", "Berlin", "Madrid", "Vienna", "London", "Dublin", "Oslo", "Athens", "Lisbon"]
+_COLORS = ["red", "blue", "green", "white", "black", "yellow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +231,9 @@ def _field(rng: Random, name: str) -> tuple[_Part, str]:
             return _Part(name, given, f"{work}The change counts, so the {name} is {new}.", new), (
                 f"Sorry, I must change the {name} to {new}."
             )
-    work = f'For the {name} the message says "{given}" and it does not change the {name} later. So the {name} is {value}.'
+    work = (
+        f'For the {name} the message says "{given}" and it does not change the {name} later. So the {name} is {value}.'
+    )
     return _Part(name, given, work, value), ""
 
 
@@ -267,7 +272,7 @@ def _chain(rng: Random) -> Problem:
     thing, count = rng.choice(_GOODS), rng.randint(2, 9)
     given = [f"{names[0]} has {count} {thing}."]
     lines = [f"{names[0]} has {count} {thing}."]
-    for before, name in zip(names, names[1:], strict=False):
+    for before, name in pairwise(names):
         step = rng.randint(1, 9)
         given.append(f"{name} has {step} more than {before}.")
         lines.append(f"{name} has {step} more than {before}: {count} + {step} = {count + step}.")

@@ -162,7 +162,7 @@ def _value(hint: Any, value: Any, place: str) -> Any:
             raise TrainingError(f"{place}: must be one of {', '.join(map(str, arguments))}, is {value!r}")
         return value
     if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, place)
+        return _build(typing.cast("type", hint), value, place)
     if origin is list:
         if not isinstance(value, list) or not value:
             raise TrainingError(f"{place}: must be a list, is {value!r:.60}")

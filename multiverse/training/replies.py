@@ -36,8 +36,8 @@ _FORMS: dict[str, tuple[str, ...]] = {
         "was the first person on the moon", "invented the telephone", "was Marie Curie", "composed the Ninth Symphony",
     ),
     "Why {}?": (
-        "is the sky blue", "do leaves fall in autumn", "do we sleep", "is the sea salty", "do cats purr", "do birds sing",
-        "does ice float", "do we have seasons", "is exercise healthy", "do people dream",
+        "is the sky blue", "do leaves fall in autumn", "do we sleep", "is the sea salty", "do cats purr",
+        "do birds sing", "does ice float", "do we have seasons", "is exercise healthy", "do people dream",
     ),
     "Rewrite politely: {}": (
         "Send me the file.", "You are late again.", "Be quiet.", "Fix this now.", "I don't like it.", "Call me back.",
@@ -47,9 +47,10 @@ _FORMS: dict[str, tuple[str, ...]] = {
         "generous", "fragile", "ancient", "reluctant", "vivid", "humble", "curious", "scarce", "eager", "sturdy",
     ),
     "{}": (
-        "Hello!", "How are you?", "Thank you for your help.", "Tell me a short joke.", "What can you do?", "Good night!",
-        "What is 2 + 2?", "Is water wet?", "Give me a short motto.", "Suggest a name for a dog.", "What is your name?",
-        "Complete the sentence: The sun rises in the", "Which is larger, a mouse or a horse?", "What day follows Monday?",
+        "Hello!", "How are you?", "Thank you for your help.", "Tell me a short joke.", "What can you do?",
+        "Good night!", "What is 2 + 2?", "Is water wet?", "Give me a short motto.", "Suggest a name for a dog.", "What is your name?",
+        "Complete the sentence: The sun rises in the", "Which is larger, a mouse or a horse?",
+        "What day follows Monday?",
     ),
 }  # fmt: skip
 
