@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 import multiverse
-from multiverse.commands import check, demo, parse
+from multiverse.commands import check, demo, parse, train
 from multiverse.errors import MultiverseError
 
-COMMANDS = (parse, check, demo)
+COMMANDS = (parse, check, demo, train)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,7 +26,8 @@ def guard(model: Any) -> Any:
         UnsupportedModelError: later, from the forward, if `position_ids` are anything but a plain range and
             `attention_mask` is neither 4-D nor a `BlockMask`, or if the attention implementation ignores such masks.
     """
-    return model.register_forward_pre_hook(_check, with_kwargs=True)
+    decoder = model.base_model  # PEFT calls the forward of a whole model past its hooks, but not that of its decoder
+    return decoder.register_forward_pre_hook(_check, with_kwargs=True)
 
 
 def _check(model: Any, _arguments: tuple[Any, ...], inputs: dict[str, Any]) -> None:

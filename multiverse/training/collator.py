@@ -30,7 +30,7 @@ def collate(rows: Sequence[Encoded], attention: str = "sdpa", device: str | torc
         ValueError: if there is not exactly one row.
     """
     if len(rows) != 1:
-        raise ValueError(f"a batch is one packed row, got {len(rows)}; raise batch_rows or max_length instead")
+        raise ValueError(f"a batch is one packed row, got {len(rows)}: use batch_rows for more of them per step")
     (row,) = rows
     places = [place for place, target in enumerate(row.targets) if target != IGNORE]
     targets = torch.tensor([[row.targets[place] for place in places]])

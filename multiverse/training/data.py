@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
@@ -81,12 +80,12 @@ def summary(recipe: Recipe, corpus: Corpus, encoder: Encoder) -> dict[str, Any]:
     parallel = any(phase.parallel > 0 for phase in recipe.phases)
     encoded = [encoder.encode(e, parallel=parallel, mode_prompt=recipe.mode_prompts) for e in corpus.examples]
     lengths = sorted(map(len, encoded))
-    blocks = Counter("with blocks" if e.layout.position_delta else "plain" for e in encoded)
+    blocks = sum(e.layout.position_delta < 0 for e in encoded)
     tokens = sum(lengths)
     return {
         "examples": len(encoded),
         "problems": len(corpus.problems),
-        **blocks,
+        "with blocks": blocks,
         "tokens": tokens,
         "learnt tokens": sum(sum(target >= 0 for target in e.targets) for e in encoded),
         "mean length": round(mean(lengths), 1) if lengths else 0,

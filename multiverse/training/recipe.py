@@ -79,7 +79,7 @@ class Recipe:
         freeze_layers: train neither the input side of the embedding nor this many of the lowest layers.
         lora: adapters instead of all weights.
         gradient_checkpointing: less memory, a third more time.
-        fsdp: what `TrainingArguments(fsdp=..., fsdp_config=...)` take, for several GPUs.
+        fsdp: what `TrainingArguments` takes as `fsdp_config`, for a model that is sharded over several GPUs.
         seed: of everything random.
         threads: of torch on a CPU.
         save_every, log_every: steps.
@@ -114,6 +114,15 @@ class Recipe:
     save_every: int = 100
     log_every: int = 5
 
+    def __post_init__(self) -> None:
+        shares = {"causal": self.causal, "warmup": self.warmup}
+        shares |= {f"phases[{i}]: parallel": phase.parallel for i, phase in enumerate(self.phases)}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise TrainingError(f"{name}: must be a share between 0 and 1, is {share}")
+        if self.lora and (self.freeze_layers or self.fsdp):
+            raise TrainingError("lora: can't be combined with freeze_layers or fsdp")
+
 
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe.
@@ -142,7 +151,11 @@ def _build(kind: type, data: Any, place: str) -> Any:
     required = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
     if missing := [name for name in required if name not in data]:
         raise TrainingError(f"{place}: field {', '.join(missing)} is missing")
-    return kind(**{name: _value(hints[name], value, f"{place}: {name}") for name, value in data.items()})
+    values = {name: _value(hints[name], value, f"{place}: {name}") for name, value in data.items()}
+    try:
+        return kind(**values)
+    except TrainingError as error:
+        raise TrainingError(f"{place}: {error}") from error
 
 
 def _value(hint: Any, value: Any, place: str) -> Any:

@@ -48,7 +48,8 @@ _FORMS: dict[str, tuple[str, ...]] = {
     ),
     "{}": (
         "Hello!", "How are you?", "Thank you for your help.", "Tell me a short joke.", "What can you do?",
-        "Good night!", "What is 2 + 2?", "Is water wet?", "Give me a short motto.", "Suggest a name for a dog.", "What is your name?",
+        "Good night!", "What is 2 + 2?", "Is water wet?", "Give me a short motto.", "Suggest a name for a dog.",
+        "What is your name?",
         "Complete the sentence: The sun rises in the", "Which is larger, a mouse or a horse?",
         "What day follows Monday?",
     ),

@@ -10,13 +10,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from multiverse.attention.guard import guard
+from multiverse.attention import guard
 from multiverse.dialects import registry
 from multiverse.errors import TrainingError
 from multiverse.tags import add_tags
 from multiverse.training.collator import collate
-from multiverse.training.encode import Encoded
-from multiverse.training.recipe import Recipe
+from multiverse.training.encode import Encoded, Encoder
+from multiverse.training.recipe import Lora, Recipe
 
 
 class RowTrainer(Trainer):
@@ -26,40 +26,86 @@ class RowTrainer(Trainer):
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
 
 
-def load_model(recipe: Recipe) -> tuple[Any, Any]:
-    """The base model, guarded and with the dialect's tags, and its tokenizer.
+def load_tokenizer(recipe: Recipe) -> Any:
+    """The base model's tokenizer, with the dialect's tags.
 
     Raises:
-        TrainingError: if it can't be loaded, or its tokenizer has no chat template.
+        TrainingError: if it can't be loaded or has no chat template.
     """
-    torch.manual_seed(recipe.seed)
     try:
         tokenizer = AutoTokenizer.from_pretrained(recipe.model)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"model {recipe.model}: its tokenizer can't be loaded: {error}") from error
+    if tokenizer.chat_template is None:
+        raise TrainingError(f"model {recipe.model}: its tokenizer has no chat template, so no prompt can be rendered")
+    add_tags(tokenizer, None, registry.get(recipe.dialect))
+    return tokenizer
+
+
+def load_encoder(recipe: Recipe, tokenizer: Any) -> Encoder:
+    """The encoder that a recipe asks for."""
+    return Encoder(
+        tokenizer,
+        registry.get(recipe.dialect),
+        separators=recipe.separators,
+        max_length=recipe.max_length,
+        truncate=recipe.truncate,
+        learn_injected=recipe.learn_injected,
+    )
+
+
+def load_model(recipe: Recipe) -> Any:
+    """The base model: guarded, with rows for the dialect's tags, and with what is not to be trained frozen.
+
+    Raises:
+        TrainingError: if it can't be loaded, or has fewer layers than are to be frozen.
+    """
+    torch.manual_seed(recipe.seed)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    try:
         model = AutoModelForCausalLM.from_pretrained(
             recipe.model, dtype=torch.float32, attn_implementation=recipe.attention
         )
     except (OSError, ValueError) as error:
         raise TrainingError(f"model {recipe.model} can't be loaded: {error}") from error
-    if tokenizer.chat_template is None:
-        raise TrainingError(f"model {recipe.model}: its tokenizer has no chat template, so no prompt can be rendered")
-    add_tags(tokenizer, model, registry.get(recipe.dialect))
-    model.config.use_cache = False
+    tokenizer = AutoTokenizer.from_pretrained(recipe.model)
+    added = add_tags(tokenizer, model, registry.get(recipe.dialect))
     guard(model)
-    _freeze(model, recipe.freeze_layers)
-    return model, tokenizer
+    if recipe.freeze_layers:
+        _freeze(model, recipe.freeze_layers)
+    if recipe.lora:
+        tags = tokenizer.convert_tokens_to_ids(added or list(registry.get(recipe.dialect).tags.values()))
+        return _adapt(model, recipe.lora, tags)
+    return model
 
 
 def _freeze(model: Any, layers: int) -> None:
-    """No gradient for the lowest `layers` and into the embedding; tied output rows still learn."""
-    if not layers:
-        return
+    """No gradient for the lowest `layers` nor through the embedding; tied output rows still learn."""
+    if layers >= len(model.base_model.layers):
+        raise TrainingError(f"freeze_layers: is {layers}, but the model has {len(model.base_model.layers)} layers")
     model.get_input_embeddings().register_forward_hook(lambda _module, _inputs, output: output.detach())
-    for parameter in model.model.layers[:layers].parameters():
+    for parameter in model.base_model.layers[:layers].parameters():
         parameter.requires_grad = False
+
+
+def _adapt(model: Any, lora: Lora, tags: list[int]) -> Any:
+    """Adapters, and the embedding rows of the tags themselves: as means of other rows they are not told apart."""
+    import peft
+
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=lora.targets,
+        trainable_token_indices=tags,
+        task_type="CAUSAL_LM",
+    )
+    return peft.get_peft_model(model, config)
 
 
 def arguments(recipe: Recipe) -> TrainingArguments:
     """What the recipe means to `Trainer`."""
+    cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=recipe.output,
         per_device_train_batch_size=1,
@@ -72,26 +118,42 @@ def arguments(recipe: Recipe) -> TrainingArguments:
         max_grad_norm=recipe.max_grad_norm,
         bf16=recipe.dtype == "bfloat16",
         gradient_checkpointing=recipe.gradient_checkpointing,
+        fsdp=True if recipe.fsdp else None,
+        fsdp_config=recipe.fsdp,
         seed=recipe.seed,
         save_steps=recipe.save_every,
         save_total_limit=2,
         logging_steps=recipe.log_every,
         report_to="none",
         remove_unused_columns=False,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not cuda,
+        dataloader_pin_memory=False,  # a block mask can't be pinned
     )
 
 
-def train(recipe: Recipe, model: Any, tokenizer: Any, data: list[Encoded]) -> RowTrainer:
-    """Train `model` on `data`, going on from the last checkpoint in the output directory if there is one."""
+def train(recipe: Recipe, model: Any, tokenizer: Any, rows: list[Encoded]) -> RowTrainer:
+    """Train `model` on `rows`, going on from the last checkpoint in the output directory if there is one.
+
+    Returns:
+        the trainer, with the finished model and the log.
+    """
+    settings = arguments(recipe)
     trainer = RowTrainer(
         model=model,
-        args=arguments(recipe),
-        train_dataset=data,
-        data_collator=partial(collate, attention=recipe.attention),
+        args=settings,
+        train_dataset=rows,
+        data_collator=partial(collate, attention=recipe.attention, device=settings.device),
         processing_class=tokenizer,
     )
     out = Path(recipe.output)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
     return trainer
+
+
+def save(recipe: Recipe, trainer: RowTrainer, tokenizer: Any) -> None:
+    """Write the finished model, adapters merged, so that engines read it as it is. All processes have to call this."""
+    if recipe.lora:
+        trainer.model = trainer.model.merge_and_unload()
+    trainer.save_model(recipe.output)
+    if trainer.is_world_process_zero():
+        tokenizer.save_pretrained(recipe.output)

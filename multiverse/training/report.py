@@ -1,0 +1,99 @@
+"""What a run leaves beside its weights: a log, a plot of the loss, and a model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from multiverse.training.recipe import Recipe
+
+_CARD = """\
+---
+base_model: {model}
+library_name: transformers
+pipeline_tag: text-generation
+tags: [multiverse]
+multiverse:
+  dialect: {dialect}
+  separators: {separators}
+---
+
+# {name}
+
+{model}, fine-tuned to write blocks of the `{dialect}` dialect (arXiv 2506.09991), with separators `{separators}`: positions
+were laid out so in training, and have to be when it is served.
+
+    multiverse train recipe.yaml    # recipe.yaml: {recipe}
+
+{examples} examples ({blocks} with blocks), {tokens} tokens per epoch, of which {learnt} were learnt; {steps} steps,
+final loss {loss}. `train_log.json` has the recipe and the loss, `loss.png` shows it. Served with
+
+    vllm serve {output} --plugin multiverse
+"""
+
+
+def write(recipe: Recipe, figures: dict[str, Any], history: list[dict[str, Any]], started: tuple[float, float]) -> None:
+    """Write ``train_log.json``, ``loss.png`` and ``README.md`` into the output directory.
+
+    Args:
+        figures: of the data, from `data.summary`.
+        history: `Trainer.state.log_history`, which a resumed run continues.
+        started: `clock()` before the run; the seconds in the log are those since the last resume.
+    """
+    out = Path(recipe.output)
+    curve = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+    now = clock()
+    log = {
+        "recipe": dataclasses.asdict(recipe),
+        "data": figures,
+        "versions": _versions(),
+        "wall_seconds": round(now[0] - started[0]),
+        "cpu_seconds": round(now[1] - started[1]),
+        "loss": curve,
+    }
+    (out / "train_log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(_card(recipe, figures, curve), encoding="utf-8")
+    if curve:
+        _plot(curve, out / "loss.png")
+
+
+def clock() -> tuple[float, float]:
+    """Seconds by the wall and of this process."""
+    return time.monotonic(), time.process_time()
+
+
+def _card(recipe: Recipe, figures: dict[str, Any], curve: list[tuple[int, float]]) -> str:
+    fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
+    changed = {f.name: fields[f.name] for f in dataclasses.fields(recipe) if fields[f.name] != f.default}
+    return _CARD.format(
+        **fields,
+        name=Path(recipe.output).name,
+        recipe=", ".join(f"{name}={value!r}" for name, value in changed.items()),
+        examples=figures["examples"],
+        blocks=figures["with blocks"],
+        tokens=figures["tokens"],
+        learnt=figures["learnt tokens"],
+        steps=curve[-1][0] if curve else 0,
+        loss=f"{curve[-1][1]:.4f}" if curve else "unknown",
+    )
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    return {name: metadata.version(name) for name in ("torch", "transformers", "accelerate", "multiverse-engine")}
+
+
+def _plot(curve: list[tuple[int, float]], path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xlabel="step", ylabel="loss (nats per token)", yscale="log")
+    axes.plot(*zip(*curve, strict=True), linewidth=1)
+    axes.grid(alpha=0.3, which="both")
+    figure.savefig(path, dpi=120)
