@@ -105,9 +105,9 @@ class Encoder:
 
     def _render(self, turns: Sequence[Message], text: str) -> tuple[list[int], list[int]]:
         """Ids of the prompt and of the answer with the end of its turn, encoded apart, as they are when served."""
-        template = self.tokenizer.apply_chat_template
-        prompt = template(turns, add_generation_prompt=True, tokenize=False)
-        whole = template([*turns, {"role": "assistant", "content": _ANSWER}], tokenize=False)
+        prompt = render_prompt(self.tokenizer, turns)
+        marked = [*turns, {"role": "assistant", "content": _ANSWER}]
+        whole = self.tokenizer.apply_chat_template(marked, tokenize=False)
         end, eos = whole.rpartition(_ANSWER)[2], self.tokenizer.eos_token
         turn_end = end[: end.index(eos) + len(eos)] if eos and eos in end else end or (eos or "")
         encode = self.tokenizer.encode
@@ -140,6 +140,12 @@ class Encoder:
             if index >= prompt and before >= 0 and index not in skipped:
                 targets[before] = tree.ids[index]
         return targets
+
+
+def render_prompt(tokenizer: Any, turns: Sequence[Message]) -> str:
+    """The text of `turns` up to where the assistant begins to write, as an engine renders it."""
+    text = tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, tokenize=False)
+    return str(text)
 
 
 def _instruct(turns: list[Message], instruction: str) -> list[Message]:

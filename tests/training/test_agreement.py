@@ -1,0 +1,31 @@
+"""What was trained is what is served: the embedded model's own answers, decoded and in a training forward."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from multiverse.models import TINY
+from multiverse.models.task import stream
+from multiverse.oracle import load
+from multiverse.training.evaluate import decode, disagreement, outcome, scores
+from multiverse.training.schema import Example
+
+
+def test_100_held_out_answers_have_the_same_logprobs_decoded_and_in_training() -> None:
+    """The answers are encoded from their text like any training data, and packed three to a row."""
+    model, tokenizer = load(str(TINY))
+    drawn = list(islice(stream(7), 100))
+    examples = [
+        Example(p.kind, ({"role": "user", "content": p.prompt},), p.parallel, p.sequential, p.answer) for p in drawn
+    ]
+    results = decode(model, tokenizer, examples, batch=50)
+    found = scores([outcome(e, r, tokenizer) for e, r in zip(examples, results, strict=True)])
+    assert found["all"].exact >= 0.97
+    assert found["block"].well_formed == 1.0
+    assert found["block"].bound > 2
+    assert disagreement(model, tokenizer, examples, results) < 1e-4
+    shuffled = examples[1:] + examples[:1]
+    with pytest.raises(ValueError, match="not encoded to the tokens that were decoded"):
+        disagreement(model, tokenizer, shuffled, results)
