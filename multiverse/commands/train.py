@@ -26,7 +26,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("config", help="a recipe (YAML)")
     parser.add_argument("--check", action="store_true", help="read and check the data, show its figures, and stop")
-    parser.add_argument("--skip-invalid", action="store_true", help="leave broken rows out instead of refusing to start")
+    parser.add_argument(
+        "--skip-invalid", action="store_true", help="leave broken rows out instead of refusing to start"
+    )
     parser.set_defaults(run=run)
 
 

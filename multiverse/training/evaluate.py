@@ -175,7 +175,9 @@ def main() -> None:
         figures["timings"] = timings(model, tokenizer, forking)
         print(json.dumps(figures["timings"], indent=1))
     if options.json:
-        answers = [{"id": e.id, "text": r.text, **asdict(o)} for e, r, o in zip(examples, results, outcomes, strict=True)]
+        answers = [
+            {"id": e.id, "text": r.text, **asdict(o)} for e, r, o in zip(examples, results, outcomes, strict=True)
+        ]
         options.json.write_text(json.dumps(figures | {"answers": answers}, indent=1, ensure_ascii=False) + "\n")
 
 

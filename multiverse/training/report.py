@@ -23,8 +23,8 @@ multiverse:
 
 # {name}
 
-{model}, fine-tuned to write blocks of the `{dialect}` dialect (arXiv 2506.09991), with separators `{separators}`: positions
-were laid out so in training, and have to be when it is served.
+{model}, fine-tuned to write blocks of the `{dialect}` dialect (arXiv 2506.09991). Separators are `{separators}`:
+positions were laid out so in training, and have to be when it is served.
 
     multiverse train recipe.yaml    # recipe.yaml: {recipe}
 

@@ -16,15 +16,15 @@ from multiverse.training.schema import Example
 def test_100_held_out_answers_have_the_same_logprobs_decoded_and_in_training() -> None:
     """The answers are encoded from their text like any training data, and packed three to a row."""
     model, tokenizer = load(str(TINY))
-    drawn = list(islice(stream(7), 100))
+    drawn = list(islice(stream(7, level=0.3), 100))
     examples = [
         Example(p.kind, ({"role": "user", "content": p.prompt},), p.parallel, p.sequential, p.answer) for p in drawn
     ]
-    results = decode(model, tokenizer, examples, batch=50)
+    results = decode(model, tokenizer, examples, batch=25)
     found = scores([outcome(e, r, tokenizer) for e, r in zip(examples, results, strict=True)])
     assert found["all"].exact >= 0.97
     assert found["block"].well_formed == 1.0
-    assert found["block"].bound > 2
+    assert found["block"].bound > 1.3
     assert disagreement(model, tokenizer, examples, results) < 1e-4
     shuffled = examples[1:] + examples[:1]
     with pytest.raises(ValueError, match="not encoded to the tokens that were decoded"):

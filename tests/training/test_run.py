@@ -20,9 +20,7 @@ from multiverse.training import run
 from multiverse.training.data import load_corpus, rows
 from multiverse.training.recipe import Lora, Phase, Recipe, Source
 
-ROWS = [
-    {"id": f"r{i}", "question": f"q{i}", "parallel": answer(f"a{i}", "b"), "sequential": f"s{i}"} for i in range(6)
-]
+ROWS = [{"id": f"r{i}", "question": f"q{i}", "parallel": answer(f"a{i}", "b"), "sequential": f"s{i}"} for i in range(6)]
 
 
 @pytest.fixture
