@@ -16,7 +16,7 @@ def injected(tree: Transcript, binding: Binding) -> Iterator[tuple[int, tuple[To
 
     Yields:
         for every parallel block, in order: the index of the first token and the tokens, of the separator after the
-        goal, every path's header and the separator behind it, and the conclusion's header.
+        goal, every path's header and the separator behind it, and of what follows the last path.
     """
     for block in tree.walk():
         if not block.parallel or block.goal_close is None:
@@ -26,5 +26,5 @@ def injected(tree: Transcript, binding: Binding) -> Iterator[tuple[int, tuple[To
             yield path.start, binding.path_header(path.label)
             if path.close is not None:
                 yield path.close + 1, binding.separator
-        if block.conclusion is not None:
-            yield block.conclusion.start, binding.conclusion_header
+        if block.end > block.paths[-1].end:
+            yield block.paths[-1].end, binding.conclusion_header

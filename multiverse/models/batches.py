@@ -13,11 +13,11 @@ from transformers import PreTrainedTokenizerFast
 
 from multiverse.attention.dense import dense_mask
 from multiverse.binding import Binding, bind
+from multiverse.injected import injected
 from multiverse.layout import layout
 from multiverse.models.task import Problem, generate
 from multiverse.models.tokenizer import TURN_END, turn
 from multiverse.parser import parse_ids
-from multiverse.tree import Transcript
 
 Mode = Literal["parallel", "sequential"]
 IGNORE = -100
@@ -108,19 +108,5 @@ class Batches:
         placed = layout(tree)
         positions[: len(ids)] = torch.tensor(placed.positions)
         mask[: len(ids), : len(ids)] = dense_mask(placed)
-        for start, end in injected(tree, self.binding):
-            labels[start - 1 : end - 1] = IGNORE
-
-
-def injected(tree: Transcript, binding: Binding) -> Iterator[tuple[int, int]]:
-    """The intervals of tokens that an engine writes itself; a branch cannot foresee its label, so none is learnt."""
-    for block in tree.walk():
-        if not block.parallel or block.goal_close is None:
-            continue
-        yield block.goal_close + 1, block.paths[0].start
-        for path in block.paths:
-            yield path.start, path.start + len(binding.path_header(path.label))
-            if path.close is not None:
-                yield path.close + 1, path.end
-        if block.conclusion is not None:
-            yield block.conclusion.start, block.conclusion.start + len(binding.conclusion_header)
+        for start, tokens in injected(tree, self.binding):
+            labels[start - 1 : start - 1 + len(tokens)] = IGNORE

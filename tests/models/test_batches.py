@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from multiverse.attention import dense_mask
 from multiverse.binding import bind
+from multiverse.injected import injected
 from multiverse.layout import layout
-from multiverse.models.batches import IGNORE, Batch, Batches, injected
+from multiverse.models.batches import IGNORE, Batch, Batches
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import TAGS, TURN_END, build_tokenizer, turn
 from multiverse.parser import parse_ids
@@ -68,7 +69,7 @@ def test_the_loss_leaves_out_prompt_padding_and_what_the_engine_writes(tokenizer
         ids = [token for token in row if token != tokenizer.pad_token_id]
         begin = next(i for i in range(len(ids)) if ids[i - len(start) : i] == start)
         tree = parse_ids(ids, binding)
-        written = {i for a, b in injected(tree, binding) for i in range(a, b)}
+        written = {i + n for i, tokens in injected(tree, binding) for n in range(len(tokens))}
         learnt = {i + 1 for i, label in enumerate(labels) if label != IGNORE}
         assert learnt == set(range(begin, len(ids))) - written
         assert all(labels[i - 1] == ids[i] for i in learnt)
