@@ -55,7 +55,7 @@ HOOKS = (
     Hook("vllm.v1.request:Request", ("_all_token_ids", "_output_token_ids", "_block_hasher", "block_hashes",
          "num_computed_tokens", "prompt_token_ids", "num_prompt_tokens", "prefill_stats"), False,
          "give a request injected and spliced tokens", "0.32", _FORK),
-    Hook(_RUNNER, ("positions", "query_start_loc", "input_batch", "compilation_config"), False,
+    Hook(_RUNNER, ("positions", "query_start_loc", "input_batch", "compilation_config", "device"), False,
          "the buffer positions are read from", "0.32", _POSITIONS),
     Hook(f"{_RUNNER}.initialize_kv_cache", ("kv_cache_config",), True,
          "refuse what can't work; learn the KV layout", "0.32", _MOVES),

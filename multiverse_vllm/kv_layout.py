@@ -9,7 +9,7 @@ depends on the instruction set; it is not guessed: a block is written by the bac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,37 +17,43 @@ import torch
 from multiverse.errors import UnsupportedHostError
 from multiverse_vllm.blocks import Move
 
-Index = Callable[[torch.Tensor], tuple[Any, ...]]
-"""From slots, int64 `[tokens]` (block times block size plus offset), to what selects them in a cache
-`[blocks, heads, block_size, content]`, as `[tokens, heads, content]`."""
+
+class Layout(NamedTuple):
+    """How the caches of some layers, `[blocks, heads, block_size, content]`, are addressed by token.
+
+    Attributes:
+        view: from such a cache to the view of it that is indexed.
+        select: from slots, int64 `[tokens]` (block times block size plus offset), to the index that selects them there.
+    """
+
+    view: Callable[[torch.Tensor], torch.Tensor]
+    select: Callable[[torch.Tensor], Any]
 
 
-def _dense(layer: Any) -> Index:
+def _dense(layer: Any) -> Layout:
     """Key and value of a token lie together, in every memory layout."""
     size = layer.kv_cache.shape[2]  # of the kernel's blocks; vLLM may divide one of its own into several of these
-    return lambda slots: (slots // size, slice(None), slots % size)
+    return Layout(lambda cache: cache, lambda slots: (slots // size, slice(None), slots % size))
 
 
-def _packed(layer: Any) -> Index:
+def _packed(layer: Any) -> Layout:
     """Blocks of the CPU backend, whose interior only its writer knows."""
     _, heads, size, content = layer.kv_cache.shape
-    head, places = torch.arange(heads)[:, None], _probe(layer)
-
-    def index(slots: torch.Tensor) -> tuple[Any, ...]:
-        entries = places[slots % size][:, None]
-        return (slots // size)[:, None, None], head, entries // content, entries % content
-
-    return index
+    places = torch.arange(heads)[:, None] * (size * content) + _probe(layer)[:, None]  # of a token, within its block
+    block = heads * size * content
+    return Layout(
+        lambda cache: cache.view(-1), lambda slots: (slots // size * block)[:, None, None] + places[slots % size]
+    )
 
 
-LAYOUTS: dict[str, Callable[[Any], Index]] = {
+LAYOUTS: dict[str, Callable[[Any], Layout]] = {
     "CPU_ATTN": _packed,
     "FLASH_ATTN": _dense,
     "FLASHINFER": _dense,
     "FLEX_ATTENTION": _dense,
     "TRITON_ATTN": _dense,
 }
-"""By name of the attention backend, how its cache is addressed by token."""
+"""By name of the attention backend, from a layer to how its cache is addressed."""
 
 
 class KVMover:
@@ -56,16 +62,16 @@ class KVMover:
     def __init__(self, runner: Any) -> None:
         (group,) = runner.kv_cache_config.kv_cache_groups
         self._block_size = group.kv_cache_spec.block_size
-        self._layers: list[tuple[Any, Index]] = []
-        known: dict[tuple[Any, ...], Index] = {}
+        self._device = runner.device
+        self._layers: dict[tuple[Any, ...], tuple[Layout, list[Any]]] = {}
         context = runner.compilation_config.static_forward_context
         layers = {context[name].kv_cache.data_ptr(): context[name] for name in group.layer_names}  # some may share one
         for layer in layers.values():
             backend = layer.get_attn_backend().get_name()
             key = backend, layer.kv_cache.shape, layer.kv_cache.dtype
-            if key not in known:
-                known[key] = LAYOUTS[backend](layer)
-            self._layers.append((layer, known[key]))
+            if key not in self._layers:
+                self._layers[key] = LAYOUTS[backend](layer), []
+            self._layers[key][1].append(layer)
 
     def move(self, moves: Sequence[Move]) -> None:
         """Do all `moves` at once: in a layer, everything is read before anything is written.
@@ -75,10 +81,12 @@ class KVMover:
         from vllm.utils.torch_utils import async_tensor_h2d
 
         table = np.array(moves, np.int64).reshape(-1, 2, 2)  # source and target; block and offset
-        slots = async_tensor_h2d(table @ [self._block_size, 1], device=self._layers[0][0].kv_cache.device)
-        source, target = slots.unbind(1)
-        for layer, index in self._layers:
-            layer.kv_cache[index(target)] = layer.kv_cache[index(source)]
+        slots = async_tensor_h2d(table @ [self._block_size, 1], device=self._device)
+        for layout, layers in self._layers.values():
+            source, target = map(layout.select, slots.unbind(1))
+            for layer in layers:
+                cache = layout.view(layer.kv_cache)
+                cache[target] = cache[source]
 
 
 def _probe(layer: Any) -> torch.Tensor:

@@ -70,6 +70,7 @@ def make_runner(
         for name, cache in caches.items()
     }
     return SimpleNamespace(
+        device=torch.device("cpu"),
         kv_cache_config=config,
         compilation_config=SimpleNamespace(static_forward_context=layers),
         model_config=SimpleNamespace(uses_mrope=False, rswa_window=None),
