@@ -71,7 +71,7 @@ def check(
         raise CheckError("the transcript was parsed from text: parse its token ids instead")
     expected = _structured(transcript, model, separators) if join == "splice" else _joined(transcript, model)
     differences = [None if r is None else abs(r - e) for r, e in zip(reported, expected, strict=True)]
-    causal = _rate(model, transcript.ids, _causal(len(transcript)))
+    causal = rate(model, transcript.ids, causal(len(transcript)))
     plain = [abs(r - e) for r, e in zip(reported, causal, strict=True) if r is not None]
     compared = [d for d in differences if d is not None]
     worst = max(compared, default=0.0)
@@ -81,19 +81,19 @@ def check(
 
 
 def _structured(transcript: Transcript, model: Any, separators: Separators) -> list[float]:
-    return _rate(model, transcript.ids, layout(transcript, separators))
+    return rate(model, transcript.ids, layout(transcript, separators))
 
 
 def _joined(transcript: Transcript, model: Any) -> list[float]:
     """For dialects that prefill the joined text: every path by itself, then all else causally."""
     ids = transcript.ids
-    expected = _rate(model, ids, _causal(len(ids)))
+    expected = rate(model, ids, causal(len(ids)))
 
     def visit(blocks: list[Block], context: list[int]) -> None:
         for block in blocks:
             for path in block.paths if block.parallel else []:
                 seen = [i for i in context if i < block.paths[0].start] + list(range(path.start, path.end))
-                alone = _rate(model, [ids[i] for i in seen], _causal(len(seen)))
+                alone = rate(model, [ids[i] for i in seen], causal(len(seen)))
                 for i, value in zip(seen, alone, strict=True):
                     if i >= path.start:
                         expected[i] = value
@@ -105,13 +105,23 @@ def _joined(transcript: Transcript, model: Any) -> list[float]:
     return expected
 
 
-def _causal(length: int) -> Layout:
+def causal(length: int) -> Layout:
+    """The layout of `length` tokens of plain text."""
     return layout(Transcript("", [0] * length))
 
 
 @torch.inference_mode()
-def _rate(model: Any, ids: Sequence[int], seen: Layout) -> list[float]:
-    """Log-probability of every token given what its predecessor saw; NaN where there is no predecessor."""
+def rate(model: Any, ids: Sequence[int], seen: Layout) -> list[float]:
+    """One forward with the positions and the dense mask of a layout.
+
+    Args:
+        model: a Hugging Face causal LM.
+        ids: `n` token ids.
+        seen: a layout of `n` tokens.
+
+    Returns:
+        `n` log-probabilities, in nats: of every token given what its predecessor saw; NaN where it has none.
+    """
     output = model(
         input_ids=torch.tensor([list(ids)]),
         position_ids=positions(seen)[None],

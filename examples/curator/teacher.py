@@ -1,0 +1,366 @@
+"""A language model that is a program: an OpenAI-compatible server that answers the Curator's prompts about the chains of
+`chains.py` truthfully, and injects the faults that real models and endpoints show.
+
+    python examples/curator/teacher.py --port 8123 --faults 0.3
+
+With it the whole pipeline can be tried without a key. What a prompt asks for is told by its task heading; everything
+else is read from the prompt, as a model would have to. The answer to a prompt is always the same; whether it is faulty
+depends on the prompt too, so a prompt with the reason fed back may do better. 429, 500 and timeouts depend on how often
+it was asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Value = dict[str, Any]
+
+TRANSPORT = ("429", "500", "timeout")
+CONTENT = ("dropped", "tags", "prose", "cross", "truncated")
+
+# -- understanding the chain ------------------------------------------------------------------------------------------
+
+_CUES = (
+    (re.compile(r"Now for order (\w)\."), "Work out order {}", "order"),
+    (re.compile(r"Turning to warehouse (\d)\."), "Work out warehouse {}", "warehouse"),
+    (re.compile(r"Hence warehouse (\d) ships"), "Put warehouse {} together", "closing"),
+    (re.compile(r"Suppose the number were n = (\d+)\."), "Try the candidate n = {}", "candidate"),
+    (re.compile(r"On day (\d+) the stock"), "Follow day {}", "day"),
+    (re.compile(r"Let me (put the .*|pick the .*)\."), "Let me {}", "sum"),
+)
+_LEAN = re.compile(r"^(?:Similarly|As before|As in the previous case), ")
+
+
+@dataclass
+class Part:
+    """A stretch of sentences that begins with a cue."""
+
+    title: str
+    kind: str
+    sentences: list[int]
+
+
+def _sentences(prompt: str) -> dict[int, str]:
+    return {int(number): text for number, text in re.findall(r"^\[(\d+)\] (.*)$", prompt, re.MULTILINE)}
+
+
+def _parts(prompt: str) -> list[Part]:
+    parts = [Part("See what is asked", "opening", [])]
+    for number, text in _sentences(prompt).items():
+        for cue, title, kind in _CUES:
+            if match := cue.match(text):
+                parts.append(Part(title.format(match[1]), kind, []))
+        parts[-1].sentences.append(number)
+    return [part for part in parts if part.sentences]
+
+
+def _titles(prompt: str) -> dict[str, str]:
+    return dict(re.findall(r"^ *(\d+(?:\.\d+)?)\. (.*)$", prompt.split("# Steps")[1].split("\n# ")[0], re.MULTILINE))
+
+
+def _runs(labels: list[str], titles: dict[str, str], word: str) -> list[list[str]]:
+    """Runs of neighbouring labels whose titles begin with `word`."""
+    runs: list[list[str]] = [[]]
+    for label in labels:
+        if titles[label].startswith(word):
+            runs[-1].append(label)
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if len(run) > 1]
+
+
+# -- the stages -------------------------------------------------------------------------------------------------------
+
+
+def _summary(prompt: str) -> Value:
+    steps: list[Value] = []
+    for part in _parts(prompt):
+        inside = steps and steps[-1]["title"].startswith("Work out warehouse")
+        if part.kind == "warehouse":
+            steps.append({"title": part.title, "substeps": [f"Name {part.title.split(' ', 2)[2]}"]})
+        elif part.kind in ("order", "closing") and inside:
+            steps[-1]["substeps"].append(part.title)
+        else:
+            steps.append({"title": part.title, "substeps": []})
+    return {"steps": steps}
+
+
+def _grouping(prompt: str) -> Value:
+    titles = _titles(prompt)
+    levels = {label.rpartition(".")[0] for label in titles}
+    groups = []
+    for parent in sorted(levels):
+        labels = [label for label in titles if label.rpartition(".")[0] == parent]
+        for word, kind in (("Work out", "collective"), ("Try the candidate", "selective")):
+            for run in _runs(labels, titles, word):
+                groups.append({"steps": run, "kind": kind, "reason": "each is given all that it needs by the question"})
+    return {"groups": groups}
+
+
+def _restructuring(prompt: str) -> Value:
+    titles = _titles(prompt)
+    groups = [steps.split(", ") for steps in re.findall(r"^- ([\d., ]+) \(\w+\):", prompt, re.MULTILINE)]
+
+    def level(parent: str) -> list[Any]:
+        plan: list[Any] = []
+        labels = [label for label in titles if label.rpartition(".")[0] == parent]
+        for label in labels:
+            group = next((group for group in groups if label in group), None)
+            if group is None:
+                plan.append(label)
+            elif label == group[0]:
+                plan.append({"parallel": [inside(each) for each in group]})
+        return plan
+
+    def inside(label: str) -> list[Any]:
+        return level(label) if any(group[0].startswith(f"{label}.") for group in groups) else [label]
+
+    return {"plan": level("")}
+
+
+def _refilling(prompt: str) -> Value:
+    titles = _titles(prompt)
+    wanted = re.search(r"at least\s+once: ([\d., ]+)\.\n", prompt)
+    assert wanted
+    labels = wanted[1].split(", ")
+    by_title = {title: label for label, title in titles.items()}
+    found: dict[str, list[int]] = {label: [] for label in labels}
+    last = labels[0]
+    for part in _parts(prompt):
+        title = part.title.replace("Work out warehouse", "Name warehouse")
+        label = by_title.get(title, by_title.get(part.title, ""))
+        while label and label not in found:  # a step that the plan has as a whole
+            label = label.rpartition(".")[0]
+        last = label or last
+        found[last] += part.sentences
+    return {"sentences": {label: _ranges(numbers) for label, numbers in found.items()}}
+
+
+def _ranges(numbers: list[int]) -> str:
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def _mapreduce(prompt: str) -> Value:
+    blocks = re.split(r"^## Path \d+: ", prompt.split("# Task")[0], flags=re.MULTILINE)[1:]
+    outlines, edits, findings = [], {}, []
+    for block in blocks:
+        sentences = _sentences(block)
+        outlines.append(block.split("\n")[0].split(" / ")[0].replace("Name warehouse", "Work out warehouse"))
+        for number, text in sentences.items():
+            if match := _LEAN.match(text):
+                rest = text[match.end() :]
+                edits[str(number)] = rest[0].upper() + rest[1:]
+        findings.append(list(sentences.values())[-1])
+    return {
+        "goal": "These do not need each other, so let me work on them in parallel.",
+        "outlines": outlines,
+        "edits": edits,
+        "conclusion": " ".join(findings),
+    }
+
+
+def _judge(prompt: str) -> Value:
+    texts = re.split(r"^## Path (\d+): .*$", prompt.split("# Task")[0], flags=re.MULTILINE)[1:]
+    leaning = [
+        {"path": int(number), "quote": match[0], "reason": "leans on what was said before"}
+        for number, text in zip(texts[::2], texts[1::2], strict=True)
+        for match in [re.search(r"As order \w was done, ", text)]
+        if match
+    ]
+    return {"dependencies": leaning}
+
+
+STAGES: dict[str, Callable[[str], Value]] = {
+    "summary tree": _summary,
+    "independent groups": _grouping,
+    "parallel plan": _restructuring,
+    "refilling": _refilling,
+    "map and reduce": _mapreduce,
+    "judge independence": _judge,
+}
+
+# -- answering and failing --------------------------------------------------------------------------------------------
+
+
+class Teacher:
+    """Answers requests. Thread-safe.
+
+    Args:
+        faults: share of replies that are faulty.
+        latency: seconds a reply takes.
+        hang: seconds that a request hangs which is to time out.
+
+    Attributes:
+        seen: requests by content, refused ones included.
+        answered: requests that got a reply, in order.
+        injected: faults by kind.
+    """
+
+    def __init__(self, faults: float = 0.0, latency: float = 0.0, hang: float = 2.0) -> None:
+        self.faults, self.latency, self.hang = faults, latency, hang
+        self.seen: Counter[str] = Counter()
+        self.answered: list[str] = []
+        self.injected: Counter[str] = Counter()
+        self.before_answer: Callable[[], None] = lambda: None
+        self.after_answer: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+
+    def answer(self, request: Value) -> tuple[int, Value]:
+        """HTTP status and body."""
+        content = json.dumps(request, sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        with self._lock:
+            attempt = self.seen[digest]
+            self.seen[digest] += 1
+        fault = self._fault(digest, attempt)
+        with self._lock:
+            self.injected[fault] += bool(fault)
+        time.sleep(self.hang if fault == "timeout" else self.latency)
+        if fault in ("429", "500"):
+            return int(fault), {"error": {"message": f"injected {fault}", "type": "injected"}}
+        text, finish = self._reply(request["messages"], fault)
+        words = sum(len(message["content"]) for message in request["messages"])
+        with self._lock:
+            self.answered.append(digest)
+        return 200, {
+            "id": digest[:12],
+            "object": "chat.completion",
+            "created": 0,
+            "model": request["model"],
+            "choices": [
+                {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
+            ],
+            "usage": {
+                "prompt_tokens": words // 4,
+                "completion_tokens": len(text) // 4,
+                "total_tokens": words // 4 + len(text) // 4,
+            },
+        }
+
+    def _fault(self, digest: str, attempt: int) -> str:
+        """Three of eight faults concern the transport, and may happen to every attempt anew."""
+        draw = int(hashlib.sha256(f"{digest} {attempt}".encode()).hexdigest()[:8], 16) / 2**32
+        if draw < self.faults * 3 / 8:
+            return TRANSPORT[int(draw * 1e6) % 3]
+        draw = int(digest[:8], 16) / 2**32
+        if draw < self.faults * 5 / 8 / (1 - self.faults * 3 / 8):
+            return CONTENT[int(digest[8:12], 16) % 5]
+        return ""
+
+    def _reply(self, messages: list[dict[str, str]], fault: str) -> tuple[str, str]:
+        prompt = messages[1]["content"]
+        heading = re.search(r"^# Task: (.*)$", prompt, re.MULTILINE)
+        if heading is None or heading[1] not in STAGES:
+            return "I am a small program and know no answer to this.", "stop"
+        value = STAGES[heading[1]](prompt)
+        text = _spoil(value, fault)
+        if fault == "truncated":
+            return text[: len(text) * 2 // 3], "length"
+        if fault == "prose":
+            text = f"Sure! Here is what I found, with {{x}} as the unknown:\n\n```json\n{text}\n```\n\nAnything else?"
+        return text, "stop"
+
+
+def _spoil(value: Value, fault: str) -> str:
+    """The JSON text of `value`, with a fault of its content if there is to be one."""
+    if fault == "dropped":
+        _drop(value)
+    elif fault == "cross" and "edits" in value:
+        value["outlines"][-1] += ", as in path 1"
+        value["edits"] = {number: f"As in path 1, {text}" for number, text in value["edits"].items()} or value["edits"]
+        if not value["edits"]:
+            value["conclusion"] = "<Path>see above</Path> " + value["conclusion"]
+    elif fault == "tags":
+        if "outlines" in value:
+            value["outlines"][0] = f"<Outline>{value['outlines'][0]}</Path>"
+        else:  # no text of these replies is ever written, so it is their brackets that are unbalanced
+            return json.dumps(value)[:-2] + "}"
+    text = json.dumps(value, ensure_ascii=False)
+    # many models write LaTeX into JSON with a single backslash
+    return text.replace("\\\\", "\\") if len(text) % 3 == 0 else text
+
+
+def _drop(value: Value) -> None:
+    if "sentences" in value:
+        label = list(value["sentences"])[-1]
+        value["sentences"][label] = ""
+    elif "steps" in value and len(value["steps"]) > 1:
+        value["steps"].pop()
+    elif value.get("plan"):
+        value["plan"].pop()
+    elif value.get("edits"):
+        value["edits"] = dict.fromkeys(value["edits"], "")
+    elif "outlines" in value:
+        value["outlines"].pop()
+
+
+def serve(teacher: Teacher, port: int = 0) -> ThreadingHTTPServer:
+    """Start to serve in threads; `server_address` has the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, body = teacher.answer(request)
+            teacher.before_answer()
+            data = json.dumps(body).encode()
+            try:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                if status != 200:
+                    self.send_header("Retry-After-Ms", "20")
+                self.end_headers()
+                self.wfile.write(data)
+                self.wfile.flush()
+            except OSError:  # the client has gone, as after a timeout
+                self.close_connection = True
+            teacher.after_answer()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 256
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            pass  # a client that was killed is no news
+
+    server = Server(("127.0.0.1", port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8123)
+    parser.add_argument("--faults", type=float, default=0.0, help="share of replies that are faulty")
+    parser.add_argument("--latency", type=float, default=0.05, help="seconds a reply takes")
+    options = parser.parse_args()
+    server = serve(Teacher(options.faults, options.latency), options.port)
+    print(f"serving http://127.0.0.1:{server.server_address[1]}/v1", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

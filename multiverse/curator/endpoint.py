@@ -1,0 +1,136 @@
+"""Asking an OpenAI-compatible endpoint, through the official client. Nothing that was answered is asked again.
+
+The client retries and backs off by itself. What is added here: the store, a ceiling on concurrency and on rates, and
+a distinction of whose fault a failure is: the request's, the settings' or the endpoint's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import openai
+
+from multiverse.curator.config import CuratorError, Endpoint
+from multiverse.curator.store import Reply, Store, request_key
+from multiverse.errors import MultiverseError
+
+Message = dict[str, str]
+
+_CHARACTERS_PER_TOKEN = 3.5
+_IN_A_ROW = 10
+"""So many requests that fail for good, with none between that succeeds, mean that the endpoint is gone."""
+
+# One line per retry is too much for a corpus; failures that last are raised.
+logging.getLogger("openai").setLevel(logging.WARNING)
+
+
+class RefusedError(MultiverseError):
+    """The endpoint won't have this request: too long, or against its rules."""
+
+
+class UnavailableError(MultiverseError):
+    """No answer after all retries; the same request may do well later."""
+
+
+class Pace:
+    """Spaces the starts of requests so that neither ceiling is passed."""
+
+    def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        self._request = 60 / requests_per_minute if requests_per_minute else 0.0
+        self._token = 60 / tokens_per_minute if tokens_per_minute else 0.0
+        self._next = 0.0
+
+    async def wait(self, tokens: float) -> None:
+        """Return when a request of so many tokens may start."""
+        now = asyncio.get_running_loop().time()
+        start = max(now, self._next)
+        self._next = start + max(self._request, self._token * tokens)
+        await asyncio.sleep(start - now)
+
+
+class Client:
+    """Asks and keeps the answers. Use it within one event loop, and close it there."""
+
+    def __init__(self, endpoint: Endpoint, store: Store) -> None:
+        self._store = store
+        self._slots = asyncio.Semaphore(endpoint.concurrency)
+        self._pace = Pace(endpoint.requests_per_minute, endpoint.tokens_per_minute)
+        self._pending: dict[str, asyncio.Task[Reply]] = {}
+        self._failures = 0
+        self._client = openai.AsyncOpenAI(
+            api_key=endpoint.api_key,
+            base_url=endpoint.base_url,
+            timeout=endpoint.timeout,
+            max_retries=endpoint.retries,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def ask(
+        self, stage: str, model: str, messages: list[Message], parameters: dict[str, Any], number: int
+    ) -> Reply:
+        """The answer to a request, from the store if it was answered before.
+
+        Args:
+            parameters: go into the body of the request as they are.
+            number: which try of the same request this is.
+
+        Raises:
+            RefusedError: if this request is at fault.
+            UnavailableError: if the endpoint did not answer; the chain can be done later.
+            CuratorError: if no request can succeed: wrong key, unknown model, endpoint gone.
+        """
+        key = request_key(stage, model, messages, parameters, number)
+        if (known := self._store.reply(key)) is not None:
+            return known
+        if key not in self._pending:  # the same chain may be in the input twice
+            task = asyncio.create_task(self._request(model, messages, parameters))
+            self._pending[key] = task
+            try:
+                reply = await task
+                self._store.put_reply(key, stage, model, number, reply)
+            finally:
+                del self._pending[key]
+            return reply
+        return await asyncio.shield(self._pending[key])
+
+    async def _request(self, model: str, messages: list[Message], parameters: dict[str, Any]) -> Reply:
+        length = sum(len(message["content"]) for message in messages)
+        async with self._slots:
+            await self._pace.wait(length / _CHARACTERS_PER_TOKEN)
+            try:
+                answer = await self._client.chat.completions.create(
+                    model=model, messages=messages, extra_body=parameters
+                )
+            except openai.OpenAIError as error:
+                raise self._judge(error) from error
+        self._failures = 0
+        choice = answer.choices[0] if answer.choices else None
+        text = (choice.message.content if choice else None) or ""
+        usage = answer.usage
+        return Reply(
+            text,
+            choice.finish_reason if choice else None,
+            usage.prompt_tokens if usage else 0,
+            usage.completion_tokens if usage else 0,
+        )
+
+    def _judge(self, error: openai.OpenAIError) -> MultiverseError:
+        """Whose fault a failure is."""
+        if isinstance(error, (openai.BadRequestError, openai.UnprocessableEntityError)):
+            return RefusedError(f"the endpoint refuses the request: {error}")
+        if isinstance(error, openai.APIStatusError) and error.status_code == 413:
+            return RefusedError(f"the request is too long for the endpoint: {error}")
+        lasting = isinstance(error, openai.APIStatusError) and error.status_code not in (408, 409, 429)
+        if lasting and error.status_code < 500:
+            return CuratorError(f"the endpoint refuses all requests: {error}; see `endpoint` and `model`")
+        self._failures += 1
+        if self._failures >= _IN_A_ROW:
+            return CuratorError(
+                f"the endpoint failed {self._failures} times in a row, last: {error}; run again to go on from here"
+            )
+        return UnavailableError(f"no answer from the endpoint: {error}")

@@ -1,0 +1,142 @@
+"""A whole run on this machine: many chains at a time, the store, progress, and the results at the end.
+
+Chains are read as they are needed and forgotten when they are done, so memory does not grow with the corpus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiverse.curator import prompting
+from multiverse.curator.chains import Chain, Problem, read_chains
+from multiverse.curator.config import Config, CuratorError
+from multiverse.curator.endpoint import Client, UnavailableError
+from multiverse.curator.likelihood import LikelihoodTest
+from multiverse.curator.outcome import unreadable
+from multiverse.curator.pipeline import Curator
+from multiverse.curator.results import write_results
+from multiverse.curator.statistics import CorpusStatistics
+from multiverse.curator.store import Shards, Store
+from multiverse.dialects import registry
+
+Progress = Callable[[str], None]
+"""Called with `accepted`, `rejected`, `unfinished` or `known` whenever a chain is done."""
+
+
+@dataclass
+class Summary:
+    """How a shard went.
+
+    Attributes:
+        chains: records of the whole input.
+        unfinished: chains for which the endpoint gave no answer; a further run goes on with them.
+    """
+
+    chains: int = 0
+    unfinished: int = 0
+
+
+@dataclass
+class Run:
+    """What a run came to."""
+
+    summary: Summary
+    statistics: CorpusStatistics
+
+
+def curate(config: Config, limit: int | None = None, progress: Progress = lambda status: None) -> Run:
+    """Curate the whole input, or go on where an earlier run was interrupted, and write all results.
+
+    Args:
+        limit: take only so many records of the input.
+
+    Raises:
+        CuratorError: if the run can't begin or go on. What was done until then is kept.
+    """
+    Shards(config.output).begin(1)
+    summary = run_shard(config, 0, 1, limit, progress)
+    return Run(summary, write_results(config.output, summary.chains))
+
+
+def run_shard(
+    config: Config, shard: int, count: int, limit: int | None = None, progress: Progress = lambda status: None
+) -> Summary:
+    """Curate every `count`-th record of the input, from `shard` on, into a store of its own."""
+    path = Shards(config.output).path(shard, count)
+    with _alone(path), Store(path) as store:
+        return asyncio.run(_Worker(config, store, progress).run(shard, count, limit))
+
+
+class _Worker:
+    """Keeps as many chains under way as the endpoint takes requests."""
+
+    def __init__(self, config: Config, store: Store, progress: Progress) -> None:
+        self.config, self.store, self.progress = config, store, progress
+        self.summary = Summary()
+        self._settings = config.fingerprint() + prompting.fingerprint()
+
+    async def run(self, shard: int, count: int, limit: int | None) -> Summary:
+        """Take every chain of the shard through the stages."""
+        client = Client(self.config.endpoint, self.store)
+        try:
+            curator = Curator(self.config, client, self._likelihood())
+            work = self._todo(shard, count, limit)
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(self.config.endpoint.concurrency):
+                    workers.create_task(self._work(curator, work))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            await client.close()
+        return self.summary
+
+    def _likelihood(self) -> LikelihoodTest | None:
+        settings = self.config.checks.likelihood
+        return LikelihoodTest(settings, registry.get(self.config.dialect)) if settings else None
+
+    def _todo(self, shard: int, count: int, limit: int | None) -> Iterator[tuple[Chain, str]]:
+        """The chains of this shard that have no outcome yet, each with its fingerprint."""
+        for record in itertools.islice(read_chains(self.config.input), limit):
+            self.summary.chains += 1
+            if record.position % count != shard:
+                continue
+            if isinstance(record, Problem):
+                self.store.put_outcome(record.position, record.message, unreadable(record).to_dict())
+                self.progress("rejected")
+                continue
+            fingerprint = hashlib.sha256((record.fingerprint + self._settings).encode()).hexdigest()
+            if self.store.has_outcome(record.position, fingerprint):
+                self.progress("known")
+            else:
+                self.store.drop_outcome(record.position)  # of other settings or another chain
+                yield record, fingerprint
+
+    async def _work(self, curator: Curator, work: Iterator[tuple[Chain, str]]) -> None:
+        for chain, fingerprint in work:
+            try:
+                outcome = await curator.curate(chain)
+            except UnavailableError:
+                self.summary.unfinished += 1
+                self.progress("unfinished")
+                continue
+            self.store.put_outcome(chain.position, fingerprint, outcome.to_dict())
+            self.progress(outcome.status)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep a second run away from the store at `path`: both would ask the same. The lock ends with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CuratorError(f"{path}: another run is at work on this output") from error
+        yield
