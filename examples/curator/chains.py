@@ -44,10 +44,13 @@ def _order(rng: Random, name: str, first: bool) -> tuple[str, list[str], int]:
     packed = crates * per_crate
     total = packed + loose
     told = f"order {name} has {crates} crates of {per_crate} and {loose} loose pieces"
-    lean = "" if first or rng.random() < 0.4 else rng.choice(("Similarly, ", "As before, ", "As in the previous case, "))
+    lean = (
+        "" if first or rng.random() < 0.4 else rng.choice(("Similarly, ", "As before, ", "As in the previous case, "))
+    )
+    product = f"$\\text{{packed}} = {crates} \\times {per_crate} = {packed}$"
     sentences = [
         f"Now for order {name}.",
-        f"{lean}{'the' if lean else 'The'} crates hold $\\text{{packed}} = {crates} \\times {per_crate} = {packed}$ pieces.",
+        f"{lean}{'the' if lean else 'The'} crates hold {product} pieces.",
         f"With the loose ones that makes ${packed} + {loose} = {total}$.",
     ]
     if rng.random() < 0.6:

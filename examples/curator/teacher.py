@@ -1,5 +1,5 @@
-"""A language model that is a program: an OpenAI-compatible server that answers the Curator's prompts about the chains of
-`chains.py` truthfully, and injects the faults that real models and endpoints show.
+"""A language model that is a program: an OpenAI-compatible server that answers the Curator's prompts about the chains
+of `chains.py` truthfully, and injects the faults that real models and endpoints show.
 
     python examples/curator/teacher.py --port 8123 --faults 0.3
 
@@ -65,7 +65,8 @@ def _parts(prompt: str) -> list[Part]:
 
 
 def _titles(prompt: str) -> dict[str, str]:
-    return dict(re.findall(r"^ *(\d+(?:\.\d+)?)\. (.*)$", prompt.split("# Steps")[1].split("\n# ")[0], re.MULTILINE))
+    steps = prompt.split("# Steps")[1].split("\n# ", maxsplit=1)[0]
+    return dict(re.findall(r"^ *(\d+(?:\.\d+)?)\. (.*)$", steps, re.MULTILINE))
 
 
 def _runs(labels: list[str], titles: dict[str, str], word: str) -> list[list[str]]:
@@ -157,7 +158,7 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def _mapreduce(prompt: str) -> Value:
-    blocks = re.split(r"^## Path \d+: ", prompt.split("# Task")[0], flags=re.MULTILINE)[1:]
+    blocks = re.split(r"^## Path \d+: ", prompt.split("# Task", maxsplit=1)[0], flags=re.MULTILINE)[1:]
     outlines, edits, findings = [], {}, []
     for block in blocks:
         sentences = _sentences(block)
@@ -176,7 +177,7 @@ def _mapreduce(prompt: str) -> Value:
 
 
 def _judge(prompt: str) -> Value:
-    texts = re.split(r"^## Path (\d+): .*$", prompt.split("# Task")[0], flags=re.MULTILINE)[1:]
+    texts = re.split(r"^## Path (\d+): .*$", prompt.split("# Task", maxsplit=1)[0], flags=re.MULTILINE)[1:]
     leaning = [
         {"path": int(number), "quote": match[0], "reason": "leans on what was said before"}
         for number, text in zip(texts[::2], texts[1::2], strict=True)
@@ -243,9 +244,7 @@ class Teacher:
             "object": "chat.completion",
             "created": 0,
             "model": request["model"],
-            "choices": [
-                {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
-            ],
+            "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}],
             "usage": {
                 "prompt_tokens": words // 4,
                 "completion_tokens": len(text) // 4,

@@ -1,4 +1,4 @@
-"""`multiverse curate`: from sequential reasoning to Multiverse training data; `multiverse curate stats`: what came out."""
+"""`multiverse curate`: from sequential reasoning to Multiverse training data, and `curate stats`: what came out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
         "curate",
         help="make Multiverse training data from reasoning chains",
         description="Restructures the chains named in CONFIG.yaml with a language model, checks the result and goes on"
-        " where an earlier run was interrupted. `curate stats CONFIG.yaml` shows figures and writes a report with samples.",
+        " where an earlier run was interrupted. `curate stats CONFIG.yaml` shows figures and writes a report.",
         epilog="docs/curating.md explains the configuration. Exit status 1: some chains are unfinished, run it again.",
     )
     parser.add_argument("what", nargs="?", choices=("run", "stats"), default="run", help="default: run")
@@ -32,8 +32,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="ask nothing, estimate requests, tokens and cost")
     parser.add_argument("--limit", type=int, metavar="N", help="take only the first N records of the input")
     parser.add_argument("--ray", metavar="ADDRESS", help="run as a Ray job: a cluster's address, or `local`")
-    parser.add_argument("--shards", type=int, default=16, metavar="N", help="tasks of the Ray job (default: %(default)s)")
-    parser.add_argument("--html", metavar="FILE", help="where stats puts its report (default: report.html in the output)")
+    parser.add_argument(
+        "--shards", type=int, default=16, metavar="N", help="tasks of the Ray job (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--html", metavar="FILE", help="where stats puts its report (default: report.html in the output)"
+    )
     parser.add_argument("--samples", type=int, default=SAMPLES, help="chains in the report (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.set_defaults(run=run)
@@ -47,7 +51,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         from multiverse.curator import load_config
     except ImportError as error:
-        raise TranscriptError(f"curate needs more packages ({error.name}): pip install multiverse-engine[curate]") from error
+        raise TranscriptError(
+            f"curate needs more packages ({error.name}): pip install multiverse-engine[curate]"
+        ) from error
     config = load_config(options.config)
     if options.what == "stats":
         return _stats(config, options)

@@ -1,5 +1,5 @@
-"""The Curator: from sequential reasoning to Multiverse training data, with any language model behind an OpenAI-compatible
-endpoint. Needs `pip install multiverse-engine[curate]`; docs/curating.md is the guide.
+"""The Curator: from sequential reasoning to Multiverse training data, with any language model behind an
+OpenAI-compatible endpoint. Needs `pip install multiverse-engine[curate]`; docs/curating.md is the guide.
 
     from multiverse.curator import curate, load_config
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Kind = Literal["collective", "selective"]
 """Whether the conclusion needs all branches, or picks from alternatives that were tried."""
 
-_RANGE = re.compile(r"(\d{1,7})(?:\s*(?:-|–|\.\.|to)\s*(\d{1,7}))?")
+_RANGE = re.compile(r"(\d{1,7})(?:\s*(?:-|\u2013|\.\.|to)\s*(\d{1,7}))?")
 _LONGEST_RANGE = 100_000
 
 
@@ -46,7 +46,7 @@ class SummaryTree(Artefact):
 
     def leaves(self, label: str) -> list[str]:
         """The labels that `label` stands for: its substeps, or itself if it has none."""
-        step = self.steps[int(label.split(".")[0]) - 1]
+        step = self.steps[int(label.split(".", maxsplit=1)[0]) - 1]
         if "." in label or not step.substeps:
             return [label]
         return [f"{label}.{i}" for i in range(1, len(step.substeps) + 1)]

@@ -41,7 +41,7 @@ class Estimate:
 
 
 def estimate(config: Config, chains: Iterable[Chain | Problem]) -> tuple[list[Estimate], int]:
-    """What the whole corpus would take, stage by stage, and the number of its chains. Nothing is asked and nothing is written."""
+    """What the whole corpus would take, stage by stage, and the number of its chains. Nothing is asked or written."""
     names = [name for name in _SHARES if name != "judge" or config.checks.judge]
     found = {name: Estimate(name, config.for_stage(name)[0]) for name in names}
     count = 0

@@ -24,7 +24,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 
-def write_report(output: Path, target: Path, statistics: CorpusStatistics, prices: Mapping[str, Price], samples: int) -> int:
+def write_report(
+    output: Path, target: Path, statistics: CorpusStatistics, prices: Mapping[str, Price], samples: int
+) -> int:
     """Write the page. Returns how many samples are on it: evenly spread over the corpus, refusals included.
 
     Raises:

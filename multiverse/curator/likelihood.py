@@ -65,10 +65,15 @@ class LikelihoodTest:
             alone = Transcript(tree.dialect, tree.tokens, [_without_inner(block)])
             hidden = rate(self._model, tree.ids, layout(alone))
             for path in block.paths[1:]:
-                inside = range(path.start + 1, path.end if path.close is None else path.close)
+                inside = range(path.start + self._header(path.label), path.end if path.close is None else path.close)
                 lost = sum(visible[i] - hidden[i] for i in inside)
                 found[f"{number}/{path.label}"] = round(lost / max(1, len(inside)), 4)
         return found
+
+    def _header(self, label: str) -> int:
+        """Tokens of the path's tag and label, which an engine writes: nothing has to predict them."""
+        header = self.dialect.path[0] + self.dialect.path_header.format(label=label)
+        return len(self._tokenizer.encode(header, add_special_tokens=False))
 
     def _prompt(self, question: str) -> str:
         if getattr(self._tokenizer, "chat_template", None):

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from multiverse.curator import prompting
-from multiverse.curator.artefacts import Artefact, Grouping, MapReduce, Plan, Refill, SummaryTree
+from multiverse.curator.artefacts import Artefact, Grouping, Kind, MapReduce, Plan, Refill, SummaryTree
 from multiverse.curator.chains import Chain
 from multiverse.curator.checks.answer import Agreement, check_answer, compare_answers, compare_with
 from multiverse.curator.checks.content import edit_ratio
@@ -99,9 +99,9 @@ class Curator:
         """Chains that can't come out right are not worth a request."""
         if tags := foreign_tags(chain.reasoning + chain.response, self.dialect):
             return [f"the text holds {', '.join(tags)}, which is a tag of the dialect {self.dialect.name}"]
-        if chain.answer and not self.config.checks.keep_wrong:
-            if compare_with(chain.answer, chain.reasoning) is Agreement.DIFFERS:
-                return [f"the reasoning does not come to the answer {chain.answer!r} (checks.keep_wrong accepts it)"]
+        checked = chain.answer and not self.config.checks.keep_wrong
+        if checked and compare_with(chain.answer, chain.reasoning) is Agreement.DIFFERS:
+            return [f"the reasoning does not come to the answer {chain.answer!r} (checks.keep_wrong accepts it)"]
         return []
 
     async def _round(self, run: Round) -> Outcome:
@@ -145,7 +145,7 @@ class Curator:
         self, run: Round, tree: SummaryTree, grouping: Grouping, sentences: Sequence[str], site: Site
     ) -> MapReduce:
         steps = {level for label in site.steps for level in (label, label.split(".")[0])}
-        kind = next((group.kind for group in grouping.groups if steps.issuperset(group.steps)), "collective")
+        kind: Kind = next((group.kind for group in grouping.groups if steps.issuperset(group.steps)), "collective")
         stage = Reduce(run.chain, sentences, site, kind, tree.titles(), self.dialect, self.config.checks)
         judged = self.config.checks.judge
         return await self._ask(run, stage, site.index, partial(self._judge, run, stage) if judged else None)
@@ -153,10 +153,14 @@ class Curator:
     async def _judge(self, run: Round, stage: Reduce, written: MapReduce) -> list[str]:
         """What a language model has against the independence of a block that passed the rules."""
         verdict = await self._ask(run, Judge(run.chain, stage.sentences, stage.site, written), stage.site.index)
-        return [f'path {d.path}: {d.reason}{d.quote and f" ({d.quote!r})"}' for d in verdict.dependencies]
+        return [f"path {d.path}: {d.reason}{d.quote and f' ({d.quote!r})'}" for d in verdict.dependencies]
 
     async def _ask(
-        self, run: Round, stage: Stage[Output], block: int = 0, also: Callable[[Output], Awaitable[list[str]]] | None = None
+        self,
+        run: Round,
+        stage: Stage[Output],
+        block: int = 0,
+        also: Callable[[Output], Awaitable[list[str]]] | None = None,
     ) -> Output:
         """Ask until the output passes its checks, each time with the reasons against the last reply.
 

@@ -30,6 +30,10 @@ Progress = Callable[[str], None]
 """Called with `accepted`, `rejected`, `unfinished` or `known` whenever a chain is done."""
 
 
+def silent(status: str) -> None:
+    """The progress that nobody looks at."""
+
+
 @dataclass
 class Summary:
     """How a shard went.
@@ -51,7 +55,7 @@ class Run:
     statistics: CorpusStatistics
 
 
-def curate(config: Config, limit: int | None = None, progress: Progress = lambda status: None) -> Run:
+def curate(config: Config, limit: int | None = None, progress: Progress = silent) -> Run:
     """Curate the whole input, or go on where an earlier run was interrupted, and write all results.
 
     Args:
@@ -65,9 +69,7 @@ def curate(config: Config, limit: int | None = None, progress: Progress = lambda
     return Run(summary, write_results(config.output, summary.chains))
 
 
-def run_shard(
-    config: Config, shard: int, count: int, limit: int | None = None, progress: Progress = lambda status: None
-) -> Summary:
+def run_shard(config: Config, shard: int, count: int, limit: int | None = None, progress: Progress = silent) -> Summary:
     """Curate every `count`-th record of the input, from `shard` on, into a store of its own."""
     path = Shards(config.output).path(shard, count)
     with _alone(path), Store(path) as store:

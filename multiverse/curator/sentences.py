@@ -18,7 +18,7 @@ _WHOLE = re.compile(
     re.DOTALL,
 )
 # A line break, or a full stop and what may close with it, before a space and something that can begin a sentence.
-_END = re.compile(r"\n\s*|[.!?…]+[\"'”’)\]*_]*[ \t]+(?=[^\sa-z])")
+_END = re.compile(r"\n\s*|[.!?…]+[\"'\u201d\u2019)\]*_]*[ \t]+(?=[^\sa-z])")
 _LIST_NUMBER = re.compile(r"\s*[(*_]*(?:\d+|[A-Za-z])\.[ \t]+")
 _ABBREVIATION = re.compile(r"(?:^|[\s(])(?:e\.g|i\.e|cf|vs|Fig|Eq|Eqs|Thm|Dr|Mr|Mrs|Ms|St)\.[ \t]+$")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -91,7 +92,7 @@ class CorpusStatistics:
         stage.asked += 1
         stage.passed += not attempt["reasons"]
         stage.passed_at_once += not attempt["reasons"] and attempt["number"] == attempt["round"] == 0
-        stage.reasons.update({reason.split(":")[0] for reason in attempt["reasons"]})
+        stage.reasons.update({_kind(reason) for reason in attempt["reasons"]})
 
     @property
     def means(self) -> dict[str, float]:
@@ -123,3 +124,8 @@ class CorpusStatistics:
             "stages": stages,
             "usage": [asdict(used) for used in self.usage],
         }
+
+
+def _kind(reason: str) -> str:
+    """A reason without its details, so that equal ones can be counted."""
+    return re.sub(r"\d+(?:[.,]\d+)*", "N", re.split(r"[:(]", reason)[0]).replace("N, N", "N").strip()

@@ -49,7 +49,9 @@ def _shape(statistics: CorpusStatistics) -> Table:
     table.add_row("sentences", f"{means['sentences']:.0f} on average")
     lengths = f"{means['sequential_characters']:.0f} → {means['parallel_characters']:.0f} characters on average"
     table.add_row("sequential → parallel", lengths)
-    table.add_row("tokens, critical path", f"{means['tokens']:.0f}, {means['critical_path']:.0f} on average, approximate")
+    table.add_row(
+        "tokens, critical path", f"{means['tokens']:.0f}, {means['critical_path']:.0f} on average, approximate"
+    )
     table.add_row("parallel degree", f"{means['parallel_degree']:.2f} on average")
     return table
 
@@ -82,7 +84,9 @@ def _usage(statistics: CorpusStatistics, prices: Mapping[str, Price]) -> Table:
 
 def estimate_table(rows: Sequence[Estimate], chains: int) -> Table:
     """What a dry run found."""
-    table = _table(f"estimate for {chains} chains", "stage", "model", "requests", "prompt tokens", "reply tokens", "cost")
+    table = _table(
+        f"estimate for {chains} chains", "stage", "model", "requests", "prompt tokens", "reply tokens", "cost"
+    )
     for row in rows:
         counts = (row.requests, row.prompt_tokens, row.completion_tokens)
         cost = "no price" if row.cost is None else f"{row.cost:.2f}"
@@ -97,7 +101,9 @@ def estimate_table(rows: Sequence[Estimate], chains: int) -> Table:
 def _table(title: str, *columns: str) -> Table:
     table = Table(box=None, title=title, title_justify="left", header_style="bold", show_header=any(columns))
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 or column in ("", "model") or i == 4 > len(columns) - 1 else "right")
+        table.add_column(
+            column, justify="left" if i == 0 or column in ("", "model") or i == 4 > len(columns) - 1 else "right"
+        )
     return table
 
 

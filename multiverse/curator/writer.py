@@ -1,4 +1,4 @@
-"""From plan, refill and the blocks' texts to a document in a dialect. The only place of the Curator that writes tags."""
+"""From plan, refill and the blocks' texts to a document in a dialect: the only place that writes tags."""
 
 from __future__ import annotations
 

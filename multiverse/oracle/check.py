@@ -71,8 +71,8 @@ def check(
         raise CheckError("the transcript was parsed from text: parse its token ids instead")
     expected = _structured(transcript, model, separators) if join == "splice" else _joined(transcript, model)
     differences = [None if r is None else abs(r - e) for r, e in zip(reported, expected, strict=True)]
-    causal = rate(model, transcript.ids, causal(len(transcript)))
-    plain = [abs(r - e) for r, e in zip(reported, causal, strict=True) if r is not None]
+    plain_text = rate(model, transcript.ids, causal(len(transcript)))
+    plain = [abs(r - e) for r, e in zip(reported, plain_text, strict=True) if r is not None]
     compared = [d for d in differences if d is not None]
     worst = max(compared, default=0.0)
     return CheckResult(

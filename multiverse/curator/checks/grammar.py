@@ -31,5 +31,3 @@ def plain(document: str, dialect: Dialect) -> str:
     """`document` without its tags."""
     tags = set(dialect.tags.values())
     return "".join(str(token) for token in parse_text(document, dialect).tokens if token not in tags)
-
-

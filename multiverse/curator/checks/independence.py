@@ -16,7 +16,8 @@ _PHRASES = re.compile(
     r"\b(?:similarly|likewise|analogously|by the same (?:token|argument|reasoning|method)|in the same way"
     r"|(?:as|like) (?:before|above|previously|earlier)"
     r"|(?:found|computed|calculated|obtained|derived|shown) (?:before|above|earlier|previously)"
-    rf"|(?:as|like|unlike|than) (?:in |for |with |from )?(?:the|our|that) (?:{_ELSEWHERE}|{_ORDINAL}) (?:\w+ )?{_THINGS}"
+    r"|(?:as|like|unlike|than) (?:in |for |with |from )?(?:the|our|that)"
+    rf" (?:{_ELSEWHERE}|{_ORDINAL}) (?:\w+ )?{_THINGS}"
     rf"|(?:in|from|with|to) the {_ELSEWHERE} (?:\w+ )?{_THINGS}"
     rf"|the {_THINGS} (?:above|before)"
     r"|the other (?:path|branch|one|ones))\b",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from multiverse.curator.artefacts import Grouping, Item, Plan, SummaryTree
@@ -65,7 +65,7 @@ def _check_independence(grouping: Grouping, plan: Plan) -> list[str]:
     return found
 
 
-def _dependent(left: Sequence[Item], right: Sequence[Item], group_of: dict[str, int]) -> Iterable[tuple[str, str]]:
+def _dependent(left: Sequence[Item], right: Sequence[Item], group_of: dict[str, int]) -> Iterator[tuple[str, str]]:
     """Pairs of steps, one of each path, that no group allows to be apart. Substeps are in the group of their step."""
     for a in labels(left):
         for b in labels(right):
