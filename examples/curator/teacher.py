@@ -18,7 +18,8 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -210,6 +211,7 @@ class Teacher:
     Attributes:
         seen: requests by content, refused ones included.
         answered: requests that got a reply, in order.
+        active: requests under way.
         injected: faults by kind.
     """
 
@@ -218,6 +220,7 @@ class Teacher:
         self.seen: Counter[str] = Counter()
         self.answered: list[str] = []
         self.injected: Counter[str] = Counter()
+        self.active = 0
         self.before_answer: Callable[[], None] = lambda: None
         self.after_answer: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
@@ -233,8 +236,9 @@ class Teacher:
         with self._lock:
             self.injected[fault] += bool(fault)
         time.sleep(self.hang if fault == "timeout" else self.latency)
-        if fault in ("429", "500"):
-            return int(fault), {"error": {"message": f"injected {fault}", "type": "injected"}}
+        if fault in TRANSPORT:
+            status = 504 if fault == "timeout" else int(fault)  # by then the client should have given up
+            return status, {"error": {"message": f"injected {fault}", "type": "injected"}}
         text, finish = self._reply(request["messages"], fault)
         words = sum(len(message["content"]) for message in request["messages"])
         with self._lock:
@@ -251,6 +255,17 @@ class Teacher:
                 "total_tokens": words // 4 + len(text) // 4,
             },
         }
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Count a request as under way."""
+        with self._lock:
+            self.active += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.active -= 1
 
     def _fault(self, digest: str, attempt: int) -> str:
         """Three of eight faults concern the transport, and may happen to every attempt anew."""
@@ -317,6 +332,10 @@ def serve(teacher: Teacher, port: int = 0) -> ThreadingHTTPServer:
         disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
+            with teacher.busy():
+                self.respond()
+
+        def respond(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status, body = teacher.answer(request)
             teacher.before_answer()

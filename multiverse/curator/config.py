@@ -84,7 +84,7 @@ class Likelihood(Settings):
     """The numeric test of independence: a local model, and how many nats per token a path may lose without siblings."""
 
     model: str
-    max_drop: float = Field(0.5, ge=0)
+    max_drop: float = Field(0.3, ge=0)
 
 
 class Checks(Settings):

@@ -30,9 +30,10 @@ def curate_on_ray(config: Config, shards: int, address: str | None = None, limit
         import ray.data
     except ImportError as error:
         raise CuratorError("--ray needs Ray: pip install multiverse-engine[curate-ray]") from error
-    if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False)
     Shards(config.output).begin(shards)
+    if not ray.is_initialized():
+        own = {} if address else {"include_dashboard": False}
+        ray.init(address=address, log_to_driver=False, **own)
     output = config.output.absolute()
     at_once = max(1, min(shards, int(ray.cluster_resources().get("CPU", 1))))
     share = _share(config.model_copy(update={"output": output}), at_once)

@@ -22,13 +22,14 @@ class StageFigures:
     Attributes:
         asked: replies that were judged.
         passed: those that were accepted.
-        passed_at_once: those of them that were the first try of a first round.
+        first, first_passed: the same, of first tries only.
         reasons: the most frequent reasons against the others, without their details.
     """
 
     asked: int = 0
     passed: int = 0
-    passed_at_once: int = 0
+    first: int = 0
+    first_passed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
     def frequent(self, count: int = 10) -> dict[str, int]:
@@ -37,7 +38,7 @@ class StageFigures:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON-ready data."""
-        counts = {"asked": self.asked, "passed": self.passed, "passed_at_once": self.passed_at_once}
+        counts = {"asked": self.asked, "passed": self.passed, "first": self.first, "first_passed": self.first_passed}
         return counts | {"reasons": self.frequent()}
 
 
@@ -91,7 +92,9 @@ class CorpusStatistics:
         stage = self.stages.setdefault(attempt["stage"], StageFigures())
         stage.asked += 1
         stage.passed += not attempt["reasons"]
-        stage.passed_at_once += not attempt["reasons"] and attempt["number"] == attempt["round"] == 0
+        if attempt["number"] == attempt["round"] == 0:
+            stage.first += 1
+            stage.first_passed += not attempt["reasons"]
         stage.reasons.update({_kind(reason) for reason in attempt["reasons"]})
 
     @property

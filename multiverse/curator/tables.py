@@ -16,6 +16,9 @@ from multiverse.curator.outcome import STAGES
 from multiverse.curator.run import Progress as Report
 from multiverse.curator.statistics import CorpusStatistics
 
+_TEXTS = ("", "stage", "model", "most frequent reason against")
+"""Columns of words; all others hold numbers."""
+
 
 def statistics_tables(statistics: CorpusStatistics, prices: Mapping[str, Price]) -> RenderableType:
     """Everything that is known of a corpus."""
@@ -57,7 +60,7 @@ def _shape(statistics: CorpusStatistics) -> Table:
 
 
 def _stages(statistics: CorpusStatistics) -> Table:
-    table = _table("stages", "stage", "judged", "passed", "at once", "most frequent reason against")
+    table = _table("stages", "stage", "judged", "passed", "first tries passed", "most frequent reason against")
     for name in (stage for stage in STAGES if stage in statistics.stages):
         figures = statistics.stages[name]
         reason = list(figures.frequent(1).items())
@@ -65,7 +68,7 @@ def _stages(statistics: CorpusStatistics) -> Table:
             name,
             str(figures.asked),
             f"{figures.passed / figures.asked:.1%}",
-            f"{figures.passed_at_once / figures.asked:.1%}",
+            f"{figures.first_passed / figures.first:.1%}" if figures.first else "",
             f"{reason[0][0]} ({reason[0][1]})" if reason else "",
         )
     return table
@@ -100,10 +103,8 @@ def estimate_table(rows: Sequence[Estimate], chains: int) -> Table:
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(box=None, title=title, title_justify="left", header_style="bold", show_header=any(columns))
-    for i, column in enumerate(columns):
-        table.add_column(
-            column, justify="left" if i == 0 or column in ("", "model") or i == 4 > len(columns) - 1 else "right"
-        )
+    for column in columns:
+        table.add_column(column, justify="left" if column in _TEXTS else "right")
     return table
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("module", ["multiverse", "multiverse.cli", "multiverse.tags"])
 def test_nothing_heavy_is_imported(module: str) -> None:
-    heavy = ["torch", "transformers", "sglang", "vllm", "numpy", "tokenizers"]
+    heavy = ["torch", "transformers", "sglang", "vllm", "numpy", "tokenizers", "openai", "pydantic"]
     code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.stdout.strip() == "[]", run.stderr

@@ -16,6 +16,8 @@ from multiverse.curator.sentences import one_line
 _TAIL = 2000
 """Characters at the end of a text in which its answer is looked for."""
 _SECONDS = 5
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
+"""A word: an answer that holds one is no formula, though it may be read as a product of letters."""
 
 
 class Agreement(StrEnum):
@@ -44,6 +46,8 @@ def compare_with(answer: str, text: str) -> Agreement:
     found = _boxed(text)
     if found and one_line(found) == one_line(answer):
         return Agreement.AGREES
+    if _PROSE.search(answer):
+        return Agreement.NOT_STATED
     gold, stated = _parse(f"\\boxed{{{answer}}}"), _parse(text)
     if not gold or not stated:
         return Agreement.NOT_STATED

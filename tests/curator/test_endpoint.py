@@ -1,0 +1,138 @@
+"""Whose fault a failure is decides what is lost: a chain's, the settings' or the endpoint's. Ceilings hold."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chains import chain
+from conftest import Configure, Serve, lines
+
+from multiverse.curator import CuratorError, curate, load_config
+from multiverse.curator.config import Endpoint
+from multiverse.curator.endpoint import Client, Pace
+from multiverse.curator.store import Store
+
+MESSAGES = [{"role": "user", "content": "# Task: nothing"}]
+
+
+def answering(teacher: Any, status: int, when: str = "") -> None:
+    """Let the teacher answer requests that hold `when` with an error."""
+    honest = teacher.answer
+
+    def answer(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        status_and_body = honest(request)
+        if when in request["messages"][1]["content"]:
+            return status, {"error": {"message": f"told to answer {status}"}}
+        return status_and_body
+
+    teacher.answer = answer
+
+
+def test_a_request_that_the_endpoint_refuses_costs_one_chain(teach: Serve, configure: Configure) -> None:
+    teacher, url = teach()
+    answering(teacher, 400, when=chain(1)["question"][:60])
+    config = load_config(configure(url, 3))
+    run = curate(config)
+    assert (run.statistics.accepted, run.statistics.rejected_at) == (2, {"endpoint": 1})
+    assert "told to answer 400" in lines(config.output / "rejected.jsonl")[0]["reasons"][0]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_wrong_key_or_model_stops_the_run_at_once(status: int, teach: Serve, configure: Configure) -> None:
+    teacher, url = teach()
+    answering(teacher, status)
+    with pytest.raises(CuratorError, match=f"refuses all requests.*told to answer {status}"):
+        curate(load_config(configure(url, 50)))
+    assert sum(teacher.seen.values()) <= 8
+
+
+def test_a_chain_without_an_answer_is_unfinished_and_done_by_the_next_run(teach: Serve, configure: Configure) -> None:
+    teacher, url = teach()
+    honest = teacher.answer
+    answering(teacher, 503, when="# Task: refilling")
+    config = load_config(configure(url, [chain(0), chain(5)], endpoint={"retries": 1}))
+    run = curate(config)
+    assert (run.statistics.chains, run.summary.unfinished) == (0, 2)
+    answered = len(teacher.answered)
+    teacher.answer = honest  # type: ignore[method-assign]
+    run = curate(config)
+    assert (run.statistics.accepted, run.summary.unfinished) == (2, 0)
+    later = teacher.answered[answered:]
+    assert not set(later) & {digest for digest in teacher.answered[:answered] if teacher.seen[digest] == 1}
+
+
+def test_an_endpoint_that_is_gone_stops_the_run_and_says_how_to_go_on(configure: Configure) -> None:
+    config = load_config(configure("http://127.0.0.1:9/v1", 40, endpoint={"retries": 0}))
+    with pytest.raises(CuratorError, match=r"in a row.*run again"):
+        curate(config)
+
+
+def test_no_more_requests_are_under_way_than_allowed(teach: Serve, configure: Configure) -> None:
+    teacher, url = teach(latency=0.01)
+    most, lock, answer = [0], threading.Lock(), teacher.answer
+
+    def counting(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        with lock:
+            most[0] = max(most[0], teacher.active)
+        return answer(request)
+
+    teacher.answer = counting  # type: ignore[method-assign]
+    curate(load_config(configure(url, 12, endpoint={"concurrency": 3})))
+    assert most[0] == 3
+
+
+def test_starts_are_spaced_as_the_ceilings_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the time of a clock that only sleeping advances."""
+    starts: list[float] = []
+
+    async def pace() -> None:
+        loop = asyncio.get_running_loop()
+        now = [loop.time()]
+        begin = now[0]
+
+        async def sleep(seconds: float) -> None:
+            now[0] += seconds
+
+        monkeypatch.setattr(loop, "time", lambda: now[0])
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        limited = Pace(requests_per_minute=60, tokens_per_minute=6000)
+        for tokens in (10, 10, 500, 10):
+            await limited.wait(tokens)
+            starts.append(now[0] - begin)
+
+    asyncio.run(pace())
+    assert starts == pytest.approx([0, 1, 2, 7])
+
+
+def test_the_same_request_is_answered_from_the_store_and_another_try_is_not(teach: Serve, tmp_path: Path) -> None:
+    teacher, url = teach()
+
+    async def ask(*numbers: int) -> list[str]:
+        with Store(tmp_path / "store.sqlite") as store:
+            client = Client(Endpoint(base_url=url), store)
+            try:
+                messages = [*MESSAGES, *MESSAGES]
+                return [(await client.ask("summary", "m", messages, {}, number)).text for number in numbers]
+            finally:
+                await client.close()
+
+    assert len(set(asyncio.run(ask(0, 0, 1)) + asyncio.run(ask(0)))) == 1
+    assert sum(teacher.seen.values()) == 2
+
+
+def test_two_runs_on_the_same_output_do_not_ask_the_same_twice(teach: Serve, configure: Configure) -> None:
+    teacher, url = teach(latency=0.1)
+    config = load_config(configure(url, 4))
+    first = threading.Thread(target=curate, args=(config,))
+    first.start()
+    while not teacher.active:
+        time.sleep(0.01)
+    with pytest.raises(CuratorError, match="another run is at work"):
+        curate(config)
+    first.join()
+    assert set(teacher.seen.values()) == {1}
