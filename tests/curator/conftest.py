@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import strategies  # noqa: F401  # the settings of hypothesis that all tests have
 import yaml
-from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before `datasets` is imported
-settings.register_profile("curator", deadline=None)  # a busy machine is no mistake
-settings.load_profile("curator")
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "curator"))
 
