@@ -35,3 +35,7 @@ class UnsupportedHostError(MultiverseError, RuntimeError):
 
 class TrainingError(MultiverseError):
     """A recipe, a data file or a model that can't be trained with."""
+
+
+class OptionError(MultiverseError, ValueError):
+    """An option of a server or a field of a request has a value that is not allowed."""

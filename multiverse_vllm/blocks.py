@@ -2,13 +2,14 @@
 
 Attention over past KV is a sum over a set and keys carry their positions, so a joined sequence may hold its tokens in
 any order. Full blocks of a branch are adopted as they are; only the loose tokens of partly filled blocks are moved.
+What a sequence held before a join stays where it was, so that a branch always begins with its parent's tokens.
 Every block has a reference count; whoever is handed a block here owns one reference to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 UNCACHED = 1 << 40
@@ -19,12 +20,43 @@ Move = tuple[int, int, int, int]
 """Source block and offset, destination block and offset, of one token in every layer."""
 
 
-@dataclass
-class Moves:
-    """Token moves of the next step. The source blocks stay referenced until that step has run."""
+@dataclass(frozen=True)
+class Splice:
+    """Where the tokens of branches go.
 
-    moves: list[Move] = field(default_factory=list)
-    sources: list[Any] = field(default_factory=list)
+    Attributes:
+        adopted: `(branch, block)` ordinals of the full blocks that are taken over.
+        loose: `(branch, KV index)` of the tokens that are moved, in the order of their new places.
+        fill: how many of them complete the parent's partly filled block; the others follow the adopted blocks.
+    """
+
+    adopted: list[tuple[int, int]]
+    loose: list[tuple[int, int]]
+    fill: int
+
+
+def plan_splice(length: int, ends: Sequence[int], size: int) -> Splice:
+    """Plan to put what branches hold beyond `length` behind the first `length` tokens of their parent.
+
+    Args:
+        length: tokens that the parent holds and every branch begins with.
+        ends: tokens that each branch holds in all.
+        size: tokens of a block.
+    """
+    adopted: list[tuple[int, int]] = []
+    loose: list[tuple[int, int]] = []
+    for branch, end in enumerate(ends):
+        for block in range(length // size, -(-end // size)):
+            first, last = max(length, block * size), min(end, (block + 1) * size)
+            if last - first == size:
+                adopted.append((branch, block))
+            else:
+                loose += [(branch, at) for at in range(first, last)]
+    room = -length % size
+    if adopted and len(loose) < room:  # a block that others follow has to be full
+        branch, block = adopted.pop()
+        loose += [(branch, at) for at in range(block * size, (block + 1) * size)]
+    return Splice(adopted, loose, min(room, len(loose)))
 
 
 class BlockTable:
@@ -42,6 +74,10 @@ class BlockTable:
     def total(self) -> int:
         """Number of blocks that requests can hold together."""
         return int(self.pool.num_gpu_blocks) - 1  # vLLM keeps one as a placeholder
+
+    def held(self, request: str) -> int:
+        """Number of blocks that `request` holds."""
+        return len(self.manager.req_to_blocks.get(request, ()))
 
     def share(self, parent: str, child: str, length: int) -> None:
         """Give `child` the first `length` tokens of `parent`: full blocks by reference, the rest as a copy.
@@ -61,7 +97,13 @@ class BlockTable:
         self.manager.req_to_blocks[child] = shared
         self.manager.num_cached_block[child] = UNCACHED
 
-    def splice(self, parent: str, length: int, branches: Sequence[tuple[str, int]]) -> Moves:
+    def acquire(self, request: str, blocks: list[Any]) -> None:
+        """Let `request`, which holds nothing, begin with `blocks` of the prefix cache."""
+        self.pool.touch(blocks)
+        self.manager.req_to_blocks[request] = list(blocks)
+        self.manager.num_cached_block[request] = len(blocks)
+
+    def splice(self, parent: str, length: int, branches: Sequence[tuple[str, int]]) -> list[Move]:
         """Put what the branches hold beyond `length` behind the first `length` tokens of `parent`.
 
         Args:
@@ -70,47 +112,37 @@ class BlockTable:
             branches: requests that share them, and how many tokens each holds in all.
 
         Returns:
-            the moves to do before the next step. The branches keep their references and can be freed at once.
+            the moves that workers have to do before anything else of the next step. The branches keep their references
+            and can be freed at once: nothing is written to their blocks before those moves.
         """
+        plan = plan_splice(length, [end for _, end in branches], self.size)
+        tables = [self.manager.req_to_blocks[branch] for branch, _ in branches]
         full, rest = divmod(length, self.size)
         own = list(self.manager.req_to_blocks[parent])
-        tail, spare = own[full : full + (rest > 0)], own[full + (rest > 0) :]
-        adopted: list[Any] = []
-        loose: list[tuple[Any, int]] = []
-        for branch, end in branches:
-            self._sort(self.manager.req_to_blocks[branch], length, end, adopted, loose)
+        kept, spare = own[: full + (rest > 0)], own[full + (rest > 0) :]
+        adopted = [tables[branch][block] for branch, block in plan.adopted]
         self.pool.touch(adopted)
-        wanted = -(-(rest + len(loose)) // self.size) - len(tail)
+        sources = [(tables[branch][at // self.size], at % self.size) for branch, at in plan.loose]
+        wanted = -(-(len(sources) - plan.fill) // self.size)
         fresh, unused = spare[:wanted], spare[wanted:]
-        fresh += self._find(wanted - len(fresh), loose)
+        fresh += self._find(wanted - len(fresh), [block for block, _ in sources])
         self.pool.free_blocks(unused)
-        tail += fresh
-        moves = Moves()
-        for slot, (block, offset) in enumerate(loose, rest):
-            moves.moves.append((block.block_id, offset, tail[slot // self.size].block_id, slot % self.size))
-        moves.sources = list({block.block_id: block for block, _ in loose}.values())
-        self.pool.touch(moves.sources)
-        self.manager.req_to_blocks[parent] = own[:full] + adopted + tail
-        self.manager.num_cached_block[parent] = UNCACHED
-        return moves
+        places = [(kept[full], rest + slot) for slot in range(plan.fill)]
+        places += [(block, slot) for block in fresh for slot in range(self.size)]
+        self.manager.req_to_blocks[parent] = kept + adopted + fresh
+        return [
+            (source.block_id, offset, target.block_id, slot)
+            for (source, offset), (target, slot) in zip(sources, places, strict=False)
+        ]
 
-    def _sort(self, blocks: list[Any], start: int, end: int, adopted: list[Any], loose: list[tuple[Any, int]]) -> None:
-        """Sort the tokens `[start, end)` of one branch into whole blocks and loose tokens."""
-        for index in range(start // self.size, -(-end // self.size)):
-            first, last = max(start, index * self.size), min(end, (index + 1) * self.size)
-            if last - first == self.size:
-                adopted.append(blocks[index])
-            else:
-                loose += [(blocks[index], offset % self.size) for offset in range(first, last)]
-
-    def _find(self, count: int, loose: list[tuple[Any, int]]) -> list[Any]:
-        """`count` blocks to move loose tokens into; from the branches' own leftovers if the pool is empty.
+    def _find(self, count: int, sources: list[Any]) -> list[Any]:
+        """`count` blocks to move loose tokens into; from those that they come from if the pool is empty.
 
         The worker gathers before it scatters, so a block may be source and destination at once.
         """
         if count <= self.free():
             return list(self.pool.get_new_blocks(count)) if count > 0 else []
-        own = list({block.block_id: block for block, _ in loose}.values())[:count]
+        own = list({block.block_id: block for block in sources}.values())[:count]
         self.pool.touch(own)
         return own
 
@@ -118,7 +150,3 @@ class BlockTable:
         """Forget the copies that are still to be made: nobody is left who needs them."""
         for source, copy in self.manager.take_pending_cow_copies():
             self.pool.free_blocks([source, copy])
-
-    def release(self, blocks: list[Any]) -> None:
-        """Drop one reference to each of `blocks`."""
-        self.pool.free_blocks(blocks)

@@ -141,8 +141,6 @@ def install() -> None:
         return
 
     def get_scheduler_cls(self: SchedulerConfig) -> type:
-        if self.async_scheduling:
-            raise UnsupportedHostError("multiverse does not support async scheduling yet: --no-async-scheduling")
         return with_multiverse(configured(self))
 
     setattr(get_scheduler_cls, _MARK, True)

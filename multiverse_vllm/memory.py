@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.request import Request, RequestStatus
 
 from multiverse.strand import Status
@@ -23,6 +22,10 @@ class MemoryPressure:
         member = self._members.get(request.request_id)
         return (member is None or not member.tree.structured, request.arrival_time)
 
+    def _plenty(self) -> bool:
+        """Whether memory is so ample that nobody can come short in this step, whoever the oldest tree is."""
+        return self._table.free() > self.max_model_len // self._table.size + 3 * len(self.requests)
+
     def _make_room(self) -> None:
         """If this step could not get its blocks, take them from the youngest trees that hold any.
 
@@ -30,14 +33,26 @@ class MemoryPressure:
         never touched, so it ends some day, and then the next one is the oldest.
         """
         trees = self._trees()
-        holding = [tree for tree in trees[1:] if any(self._held(member) for member in tree.members.values())]
+        holding = [tree for tree in trees[1:] if any(map(self._held, tree.members.values()))]
         while holding and self._table.free() < self._blocks_needed(trees[0]):
             self._replay(holding.pop())
         if trees and not holding and not self.running and self._table.free() < self._blocks_needed(trees[0]):
             self._failed.append(trees[0])  # alone, and it does not fit
 
+    def _readmit(self) -> None:
+        """Let trees that gave up their blocks begin again: the oldest at once, others when as many are free again."""
+        exiles = sorted(filter(self._lives, self._exiles), key=lambda tree: tree.root.request.arrival_time)
+        trees, self._exiles = self._trees(), []
+        promised = self._blocks_needed(trees[0]) + len(self._members) if trees else 0
+        for tree in exiles:
+            if tree is trees[0] or self._table.free() >= promised + tree.given_up:
+                promised += tree.given_up
+                self._begin(tree.root)
+            else:
+                self._exiles.append(tree)
+
     def _held(self, member: Member) -> int:
-        return len(self._table.manager.req_to_blocks.get(member.request.request_id, ()))
+        return self._table.held(member.request.request_id)
 
     def _blocks_needed(self, oldest: RequestTree) -> int:
         """Blocks that running requests grow into in this step, and those the oldest tree's waiting members need."""
@@ -63,29 +78,37 @@ class MemoryPressure:
             for request in requests:
                 queue.add_request(request)
 
-    def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
+    def _preempt_request(self, request: Request, timestamp: float, drop_stale_output: bool = False) -> None:
         member = self._members.get(request.request_id)
-        super()._preempt_request(request, *args, **kwargs)
-        if member is not None and member.tree.structured:
+        structured = member is not None and member.tree.structured
+        super()._preempt_request(request, timestamp, drop_stale_output or structured)
+        if member is not None and structured:
             self._preempted.append(member.tree)
 
     def _replay(self, tree: RequestTree) -> None:
         """Give up all KV of a tree and compute it again, exactly, when there is room."""
         root = tree.root
+        tree.replays += 1
+        self.multiverse_counts["replays"] += 1
+        blocks = 0
+        for member in tree.members.values():
+            shared = 0 if member.strand.parent is None else tree.members[member.strand.parent.key].request.num_tokens
+            tree.recomputed += max(0, member.request.num_computed_tokens - shared)
+            blocks += self._held(member) - shared // self._table.size
         others = [member.request.request_id for member in tree.members.values() if member is not root]
         for request_id in others:
             self._members.pop(request_id)
         super().finish_requests([i for i in others if i in self.requests], RequestStatus.FINISHED_ABORTED)
         tree.members = {(): root}
         self._leave_queues(root.request)
+        self._recall(root.request)
         self.kv_cache_manager.free(root.request)
-        tree.replays += 1
-        self.multiverse_counts["replays"] += 1
-        self._begin(root)
+        root.request.num_computed_tokens, root.request.status = 0, RequestStatus.WAITING
+        root.parked = root.draining = False
+        tree.given_up = blocks
+        self._exiles.append(tree)
 
-    def _leave_queues(self, request: Request) -> None:
-        if request in self.running:
-            self.running.remove(request)
-        self.waiting.remove_requests([request])
-        self.kv_holding_waiting.remove_requests([request])
-        self.deferred_waiting.discard(request)
+    def get_num_unfinished_requests(self) -> int:
+        """vLLM counts its queues; a tree may be in none of them between two steps."""
+        count = super().get_num_unfinished_requests()
+        return max(count, len(self._members)) if self._pause_state == PauseState.UNPAUSED else count

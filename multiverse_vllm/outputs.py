@@ -48,3 +48,12 @@ def _shown(tree: RequestTree) -> list[Any]:
         known = tree.rows.get(strand.key, {})
         rows += [known.get(offset) for offset in range(start, end)]
     return rows[:limit]
+
+
+def strand_logprobs(tree: RequestTree) -> dict[tuple[int, ...], list[float | None]]:
+    """By strand key, the logprob of every token of it; `None` for those that the engine wrote."""
+    found: dict[tuple[int, ...], list[float | None]] = {}
+    for strand in tree.controller.root.walk():
+        rows = tree.rows.get(strand.key, {})
+        found[strand.key] = [float(rows[at][1][0][0]) if at in rows else None for at in range(len(strand.tokens))]
+    return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from multiverse.controller import Controller
+from multiverse.options import Options
 from multiverse.replay import Part, parts
 from multiverse.strand import Status, Strand
 from multiverse.stream import DocumentStream
@@ -60,18 +62,28 @@ class RequestTree:
 
     Attributes:
         members: by strand key, those that vLLM holds a request for.
-        rows: by strand key and offset, the logprobs of sampled tokens, if the client asked for any.
-        seed: the client's, if it gave one.
+        options: the client's, on top of the server's.
+        sampling: the client's sampling parameters.
         block_hasher: what vLLM hashes the causal beginning of the root with, for its prefix cache.
+        rows: by strand key and offset, the logprobs of sampled tokens, if the client asked for any.
         replays: how often the whole tree had to be computed again.
+        recomputed: tokens that were computed and given up again.
+        given_up: how many blocks it gave up the last time.
+        created: when the request came; with `started_at` and `closed_at`, by strand key, in monotonic seconds.
     """
 
     controller: Controller
-    seed: int | None
+    options: Options
+    sampling: Any
     block_hasher: Any
     members: dict[tuple[int, ...], Member] = field(default_factory=dict)
     rows: dict[tuple[int, ...], dict[int, Row]] = field(default_factory=dict)
     replays: int = 0
+    recomputed: int = 0
+    given_up: int = 0
+    created: float = field(default_factory=time.monotonic)
+    started_at: dict[tuple[int, ...], float] = field(default_factory=dict)
+    closed_at: dict[tuple[int, ...], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.stream = DocumentStream(self.controller.root)

@@ -16,6 +16,7 @@ os.environ |= {
 }
 
 from answer import Answer
+from late_executor import LateExecutor
 from vllm import LLM, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
@@ -25,9 +26,9 @@ multiverse_vllm.enable()
 
 
 class VLLMHost:
-    """One `LLM`. `blocks` makes memory scarce."""
+    """One `LLM`. `blocks` makes memory scarce, `late` schedules a step ahead of the tokens."""
 
-    def __init__(self, model: str, blocks: int | None = None) -> None:
+    def __init__(self, model: str, blocks: int | None = None, late: bool = False) -> None:
         self.llm = LLM(
             model,
             dtype="float32",
@@ -36,6 +37,7 @@ class VLLMHost:
             max_num_seqs=64,
             enforce_eager=True,
             num_gpu_blocks_override=blocks,
+            **({"distributed_executor_backend": LateExecutor} if late else {}),
         )
         self.scheduler: Any = self.llm.llm_engine.engine_core.engine_core.scheduler
         self._ids = itertools.count()
@@ -89,7 +91,7 @@ class VLLMHost:
             "blocks": pool.num_gpu_blocks - 1 - pool.get_num_free_blocks(),
             "requests": len(self.scheduler.requests),
             "members": len(self.scheduler._members),
-            "moves": len(self.scheduler._moves) + len(self.scheduler._sources_in_flight),
+            "moves": len(self.scheduler._moves),
         }
 
     def counters(self) -> dict[str, int]:

@@ -1,0 +1,117 @@
+"""What a client sees of a tree: one answer in document order, one end, and a record of how it was decoded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+from vllm.v1.request import Request, RequestStatus
+
+from multiverse.budgets import FinishReason
+from multiverse.report import Observed, report
+from multiverse_vllm.outputs import document_logprobs, record_rows, strand_logprobs
+from multiverse_vllm.tree import RequestTree
+
+logger = logging.getLogger("vllm.multiverse")
+
+STATUS = {
+    FinishReason.LENGTH: RequestStatus.FINISHED_LENGTH_CAPPED,
+    FinishReason.STOP: RequestStatus.FINISHED_STOPPED,
+    FinishReason.ABORT: RequestStatus.FINISHED_ABORTED,
+}
+RECORD = "multiverse"
+"""Key of the record in `kv_transfer_params`, the one field of an answer that vLLM hands to clients as it is."""
+
+
+class Client:
+    """The part of the scheduler that answers."""
+
+    def _answer(self, results: dict[int, EngineCoreOutputs], touched: Iterable[RequestTree]) -> None:
+        """Replace what vLLM reported per request by one output per tree, in document order."""
+        own: dict[str, EngineCoreOutput] = {}
+        for batch in results.values():
+            kept = []
+            for output in batch.outputs:
+                member = self._members.get(output.request_id)
+                if member is not None:
+                    record_rows(member, output)
+                if member is None or not member.tree.controller.root.forks:
+                    kept.append(output)
+                elif member.strand.parent is None:
+                    own[output.request_id] = output
+            batch.outputs = kept
+        for tree in touched:
+            self._answer_tree(tree, own, results)
+
+    def _answer_tree(
+        self, tree: RequestTree, own: dict[str, EngineCoreOutput], results: dict[int, EngineCoreOutputs]
+    ) -> None:
+        root, finish = tree.root.request, tree.controller.finish_reason
+        tokens = tree.stream.drain()  # before the first fork they are what vLLM has reported by itself
+        if tree.controller.root.forks and (tokens or finish):
+            output = own.get(root.request_id) or EngineCoreOutput(root.request_id, [])
+            output.new_token_ids = tokens
+            output.new_logprobs = document_logprobs(tree, tokens)
+            if output.finish_reason is None and finish is not None:
+                output.finish_reason = RequestStatus.get_finished_reason(STATUS[finish])
+            self._send(output, root, results)
+        if finish is not None:
+            self._add_record(tree, results)
+            self._dissolve(tree, STATUS[finish])
+
+    @staticmethod
+    def _send(output: EngineCoreOutput, root: Request, results: dict[int, EngineCoreOutputs]) -> None:
+        batch = results.setdefault(root.client_index, EngineCoreOutputs())
+        batch.outputs = [*batch.outputs, output]
+
+    def _add_record(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:
+        """Put the record of a finished request into its last output, if there is anything to tell."""
+        if not tree.controller.root.forks and not tree.controller.root.fallbacks and not tree.options.return_tree:
+            return
+        root = tree.root.request
+        observed = Observed(
+            recomputed_tokens=tree.recomputed,
+            started={key: at - tree.created for key, at in tree.started_at.items()},
+            closed={key: at - tree.created for key, at in tree.closed_at.items()},
+            logprobs=None if tree.sampling.num_logprobs is None else strand_logprobs(tree),
+        )
+        for output in results[root.client_index].outputs:
+            if output.request_id == root.request_id:
+                output.kv_transfer_params = {RECORD: report(tree.controller, observed, tree.options.return_tree)}
+
+    def _fail(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:
+        """End a request that needs more memory than there is; the others go on."""
+        root = tree.root.request
+        tree.controller.abort()
+        logger.error("request %s needs more KV blocks than the %d there are", root.request_id, self._table.total())
+        reason = RequestStatus.get_finished_reason(RequestStatus.FINISHED_ERROR)
+        self._send(EngineCoreOutput(root.request_id, tree.stream.drain(), finish_reason=reason), root, results)
+        self._dissolve(tree, RequestStatus.FINISHED_ERROR)
+
+    def _dissolve(self, tree: RequestTree, status: RequestStatus) -> None:
+        """Free all that vLLM still holds for a finished tree."""
+        ids = tree.ids()
+        for request_id in ids:
+            self._members.pop(request_id, None)
+        super().finish_requests([i for i in ids if i in self.requests], status)
+
+    def finish_requests(self, request_ids: Any, finished_status: RequestStatus) -> list[Request]:
+        """An aborted request takes its branches with it."""
+        if request_ids is None:
+            wanted = set(self.requests)
+        else:
+            wanted = {request_ids} if isinstance(request_ids, str) else set(request_ids)
+        for request_id in list(wanted):
+            member = self._members.pop(request_id, None)
+            if member is not None:
+                member.tree.controller.abort()
+                for other in member.tree.ids():
+                    self._members.pop(other, None)
+                    wanted.add(other)
+        finished = super().finish_requests(wanted, finished_status)
+        if not self.requests:  # no step follows in which copies and moves could be done
+            self._moves = []
+            self._table.drop_copies()
+        return finished

@@ -1,0 +1,148 @@
+"""Spliced KV in vLLM's prefix cache, under keys that say how it was laid out (invariant I4).
+
+A block of a sequence that holds joined branches is keyed by its tokens, their positions and the branch that each of
+them lies in, on top of the key of the block before it. A plain request never asks for such a key; a prompt that repeats
+the tree, such as the next turn of a conversation, asks for the same ones, because the order of KV in blocks follows
+from the tree and the block size alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.v1.core.kv_cache_utils import hash_block_tokens
+
+from multiverse.controller import Controller
+from multiverse.replay import parts
+from multiverse.strand import Strand
+from multiverse_vllm.blocks import BlockTable, plan_splice
+from multiverse_vllm.tree import Member
+
+Path = tuple[int, ...]
+Entry = tuple[int, int, Path]
+"""Token id, position, and the branch it lies in: ordinals of join and branch, per level."""
+
+
+@dataclass(frozen=True)
+class KVOrder:
+    """A strand's tokens in the order of their KV.
+
+    Attributes:
+        entries: from the strand's own first token on.
+        spans: `[start, end)`, as KV indices, of the strand's own parts; what lies between them was joined.
+    """
+
+    entries: list[Entry]
+    spans: list[tuple[int, int]]
+
+
+def kv_order(controller: Controller, strand: Strand, size: int, base: int = 0, path: Path = ()) -> KVOrder:
+    """The order of KV of `strand`, which begins behind `base` tokens, in blocks of `size` tokens."""
+    order = KVOrder([], [])
+    known = parts(controller, strand)
+    for ordinal, part in enumerate(known):
+        start = base + len(order.entries)
+        order.entries.extend((token, start + i + part.delta, path) for i, token in enumerate(part.tokens))
+        length = base + len(order.entries)
+        order.spans.append((start, length))
+        if ordinal + 1 < len(known):
+            branches = [
+                kv_order(controller, child, size, length, (*path, ordinal, i)).entries
+                for i, child in enumerate(part.children)
+            ]
+            plan = plan_splice(length, [length + len(entries) for entries in branches], size)
+            loose = [branches[branch][at - length] for branch, at in plan.loose]
+            order.entries.extend(loose[: plan.fill])
+            for branch, block in plan.adopted:
+                order.entries.extend(branches[branch][block * size - length : (block + 1) * size - length])
+            order.entries.extend(loose[plan.fill :])
+    return order
+
+
+@dataclass(frozen=True)
+class LayoutKeys:
+    """What hashes the blocks of one root, in place of vLLM's own hasher, from its first join on.
+
+    Attributes:
+        order: up to the last join, and the part after it as far as it is known.
+        delta: position delta of the tokens that follow.
+    """
+
+    hash_function: Callable[[Any], bytes]
+    size: int
+    order: KVOrder
+    delta: int
+
+    def __call__(self, request: Any) -> list[Any]:
+        """The hashes of the full blocks that have none yet."""
+        previous = request.block_hashes[-1] if request.block_hashes else None
+        lora = request.lora_request.lora_name if request.lora_request else None
+        found = []
+        for start in range(len(request.block_hashes) * self.size, request.num_tokens - self.size + 1, self.size):
+            block = [self._entry(request, at) for at in range(start, start + self.size)]
+            tokens, positions, paths = zip(*block, strict=True)
+            extra = ("multiverse", positions, paths, lora, request.cache_salt)
+            previous = hash_block_tokens(self.hash_function, previous, tokens, extra)
+            found.append(previous)
+        return found
+
+    def _entry(self, request: Any, at: int) -> Entry:
+        known = self.order.entries
+        return known[at] if at < len(known) else (request.all_token_ids[at], at + self.delta, ())
+
+
+class PrefixCache:
+    """Publishes joined roots, and finds them again.
+
+    Args:
+        hash_function: vLLM's; `None` if prefix caching is off.
+    """
+
+    def __init__(self, table: BlockTable, hash_function: Callable[[Any], bytes] | None) -> None:
+        self._table = table
+        self._hash_function = hash_function
+
+    def keys(self, root: Member) -> LayoutKeys | None:
+        """What hashes `root` from now on, or `None` if it is not to be published."""
+        if self._hash_function is None or root.tree.block_hasher is None or root.request.mm_features:
+            return None
+        order = kv_order(root.tree.controller, root.strand, self._table.size)
+        return LayoutKeys(self._hash_function, self._table.size, order, root.parts()[-1].delta)
+
+    def resume(self, root: Member) -> int | None:
+        """Let `root`, which holds nothing, begin behind its last join that is still cached.
+
+        Returns:
+            the part that is to be computed next; `None` if no join is cached, and nothing was changed but the request's
+            hashes.
+        """
+        request, known = root.request, root.parts()
+        keys = self.keys(root) if len(known) > 1 and not request.skip_reading_prefix_cache else None
+        if keys is None:
+            return None
+        request._all_token_ids[:] = known[0].tokens
+        request.update_block_hashes()
+        request._block_hasher = keys
+        request._all_token_ids[:] = [token for token, _, _ in keys.order.entries]
+        request.update_block_hashes()
+        blocks = self._cached(request.block_hashes)
+        for part in reversed(range(1, len(known))):
+            start, end = keys.order.spans[part]
+            blocks = blocks[: (end - (part == len(known) - 1)) // self._table.size]  # one token is left to sample from
+            if len(blocks) * self._table.size >= start:
+                del request._all_token_ids[end:], request.block_hashes[end // self._table.size :]
+                self._table.acquire(request.request_id, blocks)
+                request.num_computed_tokens = len(blocks) * self._table.size
+                return part
+        return None
+
+    def _cached(self, hashes: list[Any]) -> list[Any]:
+        blocks = []
+        for key in hashes:
+            found = self._table.pool.get_cached_block(key, [0])
+            if found is None:
+                break
+            blocks += found
+        return blocks
