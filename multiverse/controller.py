@@ -20,6 +20,7 @@ from multiverse.layout import Separators
 from multiverse.lexer import LABEL_SCAN
 from multiverse.prompt import Prompt
 from multiverse.strand import Status, Strand
+from multiverse.strict import allowed_tags
 
 Admit = Callable[[Strand, Sequence[str]], Reason | None]
 """Asked before a fork: may `strand` fork into branches with these labels? The reason if not."""
@@ -116,11 +117,7 @@ class Controller:
 
     def allowed(self, strand: Strand) -> frozenset[int]:
         """Ids of the tags that strict mode lets `strand` sample next."""
-        tags = self.grammar.allowed(strand.frame)
-        if len(strand.outlines) >= self.limits.max_branches:
-            tags -= {Tag.OUTLINE_OPEN}
-        if strand.frame.depth >= self.limits.max_depth:
-            tags -= {Tag.BLOCK_OPEN} if self.binding.dialect.block else {Tag.GOAL_OPEN}
+        tags = allowed_tags(self.grammar, strand.frame, self.limits)
         return frozenset(self.binding.ids[tag] for tag in tags)
 
     # --- the strand itself -------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Statistics:
 
 def statistics(transcript: Transcript, start: int = 0, separators: Separators = "overlap") -> Statistics:
     """Count `transcript` from the token at `start` (the length of the prompt) on."""
-    blocks = [block for block in transcript.walk() if block.start >= start]
+    blocks = [block for block in transcript.walk() if block.end > start]  # also one that the prompt left open
     tokens = len(transcript) - start
     critical_path = layout(transcript, separators).critical_path(start)
     reasons = Counter(str(block.reason) for block in blocks if block.reason is not None)

@@ -70,7 +70,7 @@ class Options:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Options:
         """The options of a server: `MULTIVERSE_MAX_BRANCHES=8` and so on."""
-        found = {}
+        found: dict[str, Any] = {}
         for field in fields(cls):
             text = environment.get(PREFIX + field.name.upper())
             if text is not None and field.name not in ("enabled", "return_tree"):
@@ -95,6 +95,8 @@ class Options:
         if unknown := [name for name in given if name not in _REQUEST_FIELDS]:
             raise OptionError(f"multiverse has no {', '.join(map(repr, unknown))}; it has {', '.join(_REQUEST_FIELDS)}")
         wanted = replace(self, **given)
+        if wanted.structure == "strict" and self.structure != "strict":
+            raise OptionError("structure 'strict' needs a server that was started with --multiverse-structure strict")
         for cap in CAPS:
             most, value = getattr(self, cap), getattr(wanted, cap)
             if most is not None and (value is None or value > most):

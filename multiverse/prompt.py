@@ -34,10 +34,14 @@ class Prompt:
         self.ids = list(ids)
         self.separators: Separators = separators
         self._binding = binding
-        builder = self.builder()
-        self.frame: Frame = builder.frame
         self.outlines: list[str | int] = []
         self.open_goal: int | None = None
+        if binding.tags.keys().isdisjoint(self.ids):  # most prompts, and some are long
+            self.frame: Frame = Frame(Phase.ROOT)
+            self.transcript = Transcript(binding.dialect.name, list(self.ids))
+            return
+        builder = self.builder()
+        self.frame = builder.frame
         if self.frame.phase in (Phase.GOAL, Phase.OUTLINE, Phase.MAPPED):
             block = builder.open_blocks[-1]
             self.outlines = [outline.label for outline in block.outlines]
@@ -45,7 +49,7 @@ class Prompt:
                 self.outlines[-1] = block.outlines[-1].start + 1 - len(self.ids)
             if block.goal_close is not None:
                 self.open_goal = len(self.ids) - block.goal_close - 1
-        self.transcript: Transcript = builder.finish()
+        self.transcript = builder.finish()
 
     def builder(self) -> Builder:
         """A builder that has read the prompt, ready for what follows."""

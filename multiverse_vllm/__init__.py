@@ -6,7 +6,10 @@ changes nothing.
 
 from __future__ import annotations
 
+import sys
+
 from multiverse.activation import is_on, switch_on
+from multiverse.options import take_flags
 
 
 def enable() -> None:
@@ -18,6 +21,7 @@ def enable() -> None:
 def register() -> None:
     """Entry point. Installs the hooks if the plugin is switched on and vLLM is one it knows."""
     if is_on():
+        take_flags(sys.argv)
         from multiverse_vllm.hooks import install
 
         install()

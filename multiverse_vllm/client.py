@@ -11,6 +11,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from multiverse.budgets import FinishReason
 from multiverse.report import Observed, report
+from multiverse_vllm.blocks import Move
 from multiverse_vllm.outputs import document_logprobs, record_rows, strand_logprobs
 from multiverse_vllm.tree import RequestTree
 
@@ -27,6 +28,8 @@ RECORD = "multiverse"
 
 class Client:
     """The part of the scheduler that answers."""
+
+    _moves: list[Move]
 
     def _answer(self, results: dict[int, EngineCoreOutputs], touched: Iterable[RequestTree]) -> None:
         """Replace what vLLM reported per request by one output per tree, in document order."""

@@ -9,7 +9,9 @@ from vllm.v1.request import Request, RequestStatus
 
 from multiverse.replay import Part
 from multiverse.strand import Status, Strand, derive_seed
+from multiverse.strict import StrictStart
 from multiverse_vllm.blocks import UNCACHED
+from multiverse_vllm.strict import START
 from multiverse_vllm.tree import Member, RequestTree
 
 
@@ -53,17 +55,22 @@ class Forks:
         self._enqueue_waiting_request(request)
 
     def _adapt_sampling(self, member: Member) -> None:
-        """Sampling parameters for a request whose earlier output has become its prompt."""
-        tree, request = member.tree, member.request
-        given = tree.sampling
-        if given.seed is None and given.prompt_logprobs is None and not given.min_tokens:
+        """Sampling parameters for a request that is new to the workers, its earlier output having become its prompt."""
+        tree, strand, given = member.tree, member.strand, member.tree.sampling
+        strict = tree.options.structure == "strict"
+        if not strict and given.seed is None and given.prompt_logprobs is None and not given.min_tokens:
             return
-        request.sampling_params = request.sampling_params.clone()
-        request.sampling_params.prompt_logprobs = None
-        request.sampling_params.min_tokens = max(0, given.min_tokens - tree.controller.ledger.used)
+        parameters = member.request.sampling_params = member.request.sampling_params.clone()
+        if strict:
+            start = StrictStart(strand.frame, tree.options.max_branches, tree.options.max_depth)
+            parameters.extra_args = {**(parameters.extra_args or {}), START: start}
+        if strand.tokens or member.tree.structured:
+            parameters.prompt_logprobs = None
+            parameters.min_tokens = max(0, given.min_tokens - tree.controller.ledger.used)
         if given.seed is not None:  # the worker's new generator must not draw the same numbers again
-            key = (*member.strand.key, len(member.strand.tokens))
-            request.sampling_params.seed = derive_seed(given.seed, key)
+            parameters.seed = (
+                derive_seed(given.seed, (*strand.key, len(strand.tokens))) if strand.tokens else given.seed
+            )
 
     def _park(self, member: Member) -> None:
         """Let a request keep its KV and wait, unknown to the workers."""

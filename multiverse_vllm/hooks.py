@@ -37,25 +37,46 @@ HOOKS = (
          "an aborted request takes its branches with it", "0.18", _FORK),
     Hook(f"{_SCHEDULER}._preempt_request", ("request", "timestamp", "drop_stale_output"), True,
          "never recompute causally what was not computed causally", "0.32", _FORK),
+    Hook(f"{_SCHEDULER}.get_num_unfinished_requests", (), True, "count trees that are in no queue", "0.18", _FORK),
+    Hook("vllm.v1.engine.input_processor:InputProcessor.process_inputs", ("request_id", "prompt", "params"), True,
+         "refuse wrong request fields while they are an HTTP 400", "0.32", "request validation by plugins"),
+    Hook("vllm.engine.arg_utils:EngineArgs.create_engine_config", (), True,
+         "add the logits processor of strict mode", "0.18", "plugins that add logits processors when they are active"),
+    Hook("vllm.v1.sample.logits_processor.builtin:process_dict_updates", ("req_entries", "batch_update", "new_state"),
+         False, "follow the rows of a batch", "0.32", "a public helper for logits processors"),
+    Hook("vllm.v1.engine:EngineCoreOutput", ("kv_transfer_params",), False,
+         "hand the record of a request to the client", "0.18", "a field for plugins in request outputs"),
     Hook(f"{_SCHEDULER}._enqueue_waiting_request", ("request",), False, "queue branches and parents", "0.31", _FORK),
     Hook(f"{_MANAGER}.take_pending_cow_copies", (), False, "copy the partly filled block per branch", "0.26", _FORK),
     Hook(f"{_POOL}.touch", ("blocks",), False, "share full blocks by reference count", "0.18", _FORK),
     Hook(f"{_POOL}.get_new_blocks", ("num_blocks",), False, "blocks for copies and joins", "0.18", _FORK),
     Hook(f"{_POOL}.free_blocks", ("ordered_blocks",), False, "release them", "0.18", _FORK),
     Hook(f"{_POOL}.get_num_free_blocks", (), False, "know when memory gets short", "0.32", _FORK),
+    Hook(f"{_POOL}.get_cached_block", ("block_hash", "kv_cache_group_ids"), False,
+         "find spliced KV of an earlier turn", "0.32", "prefix-cache keys of a plugin's own"),
+    Hook("vllm.v1.core.kv_cache_utils:hash_block_tokens",
+         ("hash_function", "parent_block_hash", "curr_block_token_ids", "extra_keys"), False,
+         "key spliced KV by its layout", "0.32", "prefix-cache keys of a plugin's own"),
+    Hook("vllm.utils.hashing:get_hash_fn_by_name", ("hash_fn_name",), False,
+         "key spliced KV by its layout", "0.32", "prefix-cache keys of a plugin's own"),
     Hook("vllm.v1.core.kv_cache_manager:KVCacheManager.free", ("request",), False,
          "free what was spliced", "0.32", _FORK),
     Hook("vllm.v1.core.sched.utils:check_stop", ("request", "max_model_len"), False,
          "let vLLM's own rules end the root", "0.32", "a per-token request callback"),
     Hook(_SCHEDULER, ("running", "waiting", "kv_holding_waiting", "deferred_waiting", "requests", "finished_req_ids",
-         "kv_cache_manager", "connector", "num_spec_tokens", "max_model_len"), False,
+         "kv_cache_manager", "connector", "num_spec_tokens", "max_model_len", "_pause_state", "vllm_config"), False,
          "park and queue requests, order victims by age", "0.32", _FORK),
     Hook(_MANAGER, ("req_to_blocks", "num_cached_block", "_pending_cow_copies", "block_size"), False,
          "write block tables; keep spliced KV out of the prefix cache", "0.32", _FORK),
     Hook("vllm.v1.request:Request", ("_all_token_ids", "_output_token_ids", "_block_hasher", "block_hashes",
-         "num_computed_tokens", "prompt_token_ids", "num_prompt_tokens", "prefill_stats"), False,
+         "num_computed_tokens", "prompt_token_ids", "num_prompt_tokens", "prefill_stats",
+         "skip_reading_prefix_cache"), False,
          "give a request injected and spliced tokens", "0.32", _FORK),
     Hook(_RUNNER, ("positions", "query_start_loc", "input_batch", "compilation_config", "device"), False,
+    Hook("vllm.v1.request:Request", ("num_in_flight_tokens", "num_stale_output_tokens", "drop_stale_output",
+         "num_output_placeholders"), False,
+         "async scheduling: drop what is sampled behind a tag", "0.32", "a per-token request callback"),
+    Hook(_RUNNER, ("positions", "query_start_loc", "input_batch", "compilation_config"), False,
          "the buffer positions are read from", "0.32", _POSITIONS),
     Hook(f"{_RUNNER}.initialize_kv_cache", ("kv_cache_config",), True,
          "refuse what can't work; learn the KV layout", "0.32", _MOVES),
@@ -133,7 +154,7 @@ def install() -> None:
         raise UnsupportedHostError("multiverse can't run in this vLLM:\n  " + "\n  ".join(problems))
     from vllm.config.scheduler import SchedulerConfig
 
-    from multiverse_vllm import worker
+    from multiverse_vllm import frontend, worker
     from multiverse_vllm.scheduler import with_multiverse
 
     configured = SchedulerConfig.get_scheduler_cls
@@ -145,4 +166,5 @@ def install() -> None:
 
     setattr(get_scheduler_cls, _MARK, True)
     SchedulerConfig.get_scheduler_cls = get_scheduler_cls
+    frontend.install()
     worker.install()

@@ -12,6 +12,8 @@ from multiverse_vllm.tree import Member, RequestTree
 class MemoryPressure:
     """The part of the scheduler mixin that decides who has to give blocks back."""
 
+    _exiles: list[RequestTree]
+
     def _trees(self) -> list[RequestTree]:
         """The structured trees, oldest first."""
         trees = {id(m.tree): m.tree for m in self._members.values() if m.tree.structured}

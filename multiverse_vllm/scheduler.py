@@ -16,26 +16,20 @@ from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.sched.utils import check_stop
 from vllm.v1.engine import EngineCoreOutputs
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import Request
 
-from multiverse.binding import Binding, bind, detect
 from multiverse.budgets import FinishReason, Reason
 from multiverse.controller import Controller
-<<<<<<< HEAD
 from multiverse.errors import UnsupportedHostError
-from multiverse.replay import Part
-from multiverse.strand import Status, Strand, derive_seed
-from multiverse_vllm.blocks import BlockTable, Move
-=======
 from multiverse.options import Options
 from multiverse.strand import Status, Strand
 from multiverse_vllm.blocks import BlockTable, Move
 from multiverse_vllm.client import STATUS, Client
 from multiverse_vllm.forks import Forks
-from multiverse_vllm.hooks import UnsupportedHostError
->>>>>>> 68162cf (vLLM adapter: async scheduling, layout-aware prefix cache, record per request; trees out of memory wait until theirs is free)
+from multiverse_vllm.frontend import request_options
 from multiverse_vllm.memory import MemoryPressure
 from multiverse_vllm.prefix_cache import PrefixCache
+from multiverse_vllm.tokenizer import bind_model
 from multiverse_vllm.tree import Member, RequestTree
 from multiverse_vllm.worker import ATTRIBUTE, StepPlan
 
@@ -49,7 +43,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         super().__init__(*args, **kwargs)
         self._refuse_unsupported()
         self._options = Options.from_environment()
-        self._binding = self._bind()
+        self._binding = bind_model(self.vllm_config.model_config, self._options)
         self._table = BlockTable(self.kv_cache_manager)
         cache = self.vllm_config.cache_config
         caching = get_hash_fn_by_name(cache.prefix_caching_hash_algo) if cache.enable_prefix_caching else None
@@ -74,15 +68,6 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         if unsupported := [name for name, present in checks.items() if present]:
             raise UnsupportedHostError(f"multiverse does not work with {', '.join(unsupported)}")
 
-    def _bind(self) -> Binding:
-        from transformers import AutoTokenizer
-
-        config = self.vllm_config.model_config
-        tokenizer = AutoTokenizer.from_pretrained(
-            config.tokenizer, revision=config.tokenizer_revision, trust_remote_code=config.trust_remote_code
-        )
-        return bind(self._options.dialect or detect(tokenizer), tokenizer, eos=())  # vLLM decides what ends a sequence
-
     # --- a request comes ---------------------------------------------------------------------------------------
 
     def add_request(self, request: Request) -> None:
@@ -90,7 +75,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         parameters = request.sampling_params
         if parameters is None or request.use_structured_output or request.prompt_token_ids is None or request.resumable:
             return
-        options = self._options.for_request((parameters.extra_args or {}).get("multiverse"))
+        options = request_options(self._options, parameters)
         if not options.enabled:
             return
         controller = Controller(
@@ -104,6 +89,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         member = Member(tree, controller.root, request)
         tree.members[()] = self._members[request.request_id] = member
         controller.begin()
+        self._adapt_sampling(member)
         if tree.structured:
             self.waiting.remove_request(request)
             self._begin(member)
