@@ -100,6 +100,7 @@ class Forks:
             return
         self.running.remove(member.request)
         self._recall(member.request)
+        member.request.num_computed_tokens = min(member.request.num_computed_tokens, member.certain)
         member.draining = True
         self._enter(member)
 

@@ -38,18 +38,17 @@ def install() -> None:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.input_processor import InputProcessor
 
-    server = Options.from_environment()
     process_inputs, create_engine_config = InputProcessor.process_inputs, EngineArgs.create_engine_config
 
     @functools.wraps(process_inputs)
     def _process_inputs(self: Any, request_id: str, prompt: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
-        request_options(server, params)
+        request_options(Options.from_environment(), params)
         return process_inputs(self, request_id, prompt, params, *args, **kwargs)
 
     @functools.wraps(create_engine_config)
     def _create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
         config = create_engine_config(self, *args, **kwargs)
-        if server.structure == "strict":
+        if Options.from_environment().structure == "strict":
             if config.use_v2_model_runner:
                 raise UnsupportedHostError(
                     "--multiverse-structure strict needs the V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0"

@@ -42,6 +42,10 @@ HOOKS = (
          "refuse wrong request fields while they are an HTTP 400", "0.32", "request validation by plugins"),
     Hook("vllm.engine.arg_utils:EngineArgs.create_engine_config", (), True,
          "add the logits processor of strict mode", "0.18", "plugins that add logits processors when they are active"),
+    Hook("vllm.v1.engine.core:EngineCore.__init__", ("vllm_config", "executor_class"), True,
+         "rehearse one fork and one splice before anything is served", "0.18", "a hook at the end of engine start-up"),
+    Hook("vllm.v1.engine.core:EngineCore", ("scheduler", "step_fn", "batch_queue"), False,
+         "step through the rehearsal", "0.32", "a hook at the end of engine start-up"),
     Hook("vllm.v1.sample.logits_processor.builtin:process_dict_updates", ("req_entries", "batch_update", "new_state"),
          False, "follow the rows of a batch", "0.32", "a public helper for logits processors"),
     Hook("vllm.v1.engine:EngineCoreOutput", ("kv_transfer_params",), False,
@@ -154,7 +158,7 @@ def install() -> None:
         raise UnsupportedHostError("multiverse can't run in this vLLM:\n  " + "\n  ".join(problems))
     from vllm.config.scheduler import SchedulerConfig
 
-    from multiverse_vllm import frontend, worker
+    from multiverse_vllm import frontend, rehearsal, worker
     from multiverse_vllm.scheduler import with_multiverse
 
     configured = SchedulerConfig.get_scheduler_cls
@@ -167,4 +171,5 @@ def install() -> None:
     setattr(get_scheduler_cls, _MARK, True)
     SchedulerConfig.get_scheduler_cls = get_scheduler_cls
     frontend.install()
+    rehearsal.install()
     worker.install()

@@ -85,7 +85,11 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
             separators=options.separators,
             admit=self._admit,
         )
-        tree = RequestTree(controller, options, parameters, request._block_hasher)
+        self.enroll(request, controller, options)
+
+    def enroll(self, request: Request, controller: Controller, options: Options) -> None:
+        """Let `controller` decide about a request that was just added."""
+        tree = RequestTree(controller, options, request.sampling_params, request._block_hasher)
         member = Member(tree, controller.root, request)
         tree.members[()] = self._members[request.request_id] = member
         controller.begin()
@@ -154,6 +158,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         actions = controller.end(strand, FinishReason.STOP) if ends else controller.accept(strand, token)
         kept = not ends and strand.tokens[offset : offset + 1] == [token]
         member.sampled = offset if kept else None
+        member.certain = request.num_tokens + kept
         request.append_output_token_ids(strand.tokens[member.written :])
         member.written = len(strand.tokens)
         if controller.finish_reason is not None:

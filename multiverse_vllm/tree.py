@@ -24,6 +24,7 @@ class Member:
         part: index of the part that the request computes or has computed.
         delta: position delta of that part.
         sampled: offset in the strand's tokens of the token sampled last.
+        certain: KV of how many tokens is right, once the steps under way have run: not that of a dropped token.
         written: how many of the strand's tokens the request was given.
         draining: what is computed is known already; the token sampled behind it is ignored.
         parked: it holds its KV and nothing is to be computed.
@@ -34,6 +35,7 @@ class Member:
     request: Any
     part: int = 0
     delta: int = 0
+    certain: int = 0
     written: int = 0
     sampled: int | None = None
     draining: bool = False

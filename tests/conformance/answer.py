@@ -9,18 +9,25 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Answer:
-    """One finished request: completion ids in document order, a logprob per token if asked, why it ended."""
+    """One finished request: completion ids in document order, a logprob per token if asked, why it ended.
+
+    `record` is what the host tells about its blocks (`multiverse.report`); `None` if there was nothing to tell.
+    """
 
     ids: list[int]
     logprobs: list[float] | None
     finish_reason: str
+    record: dict[str, Any] | None = None
 
 
 class Host(Protocol):
     """An engine in this process."""
 
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
-        """Decode `prompts` at the same time. Sampling parameters as in the OpenAI API; greedy if not given."""
+        """Decode `prompts` at the same time. Sampling parameters as in the OpenAI API; greedy if not given.
+
+        `multiverse` holds a request's options (`multiverse.options`); with `n` there are that many answers to each.
+        """
 
     def start(self, prompt: list[int], **sampling: Any) -> str:
         """Add a request; returns its id."""
@@ -35,4 +42,4 @@ class Host(Protocol):
         """KV blocks, requests and anything else still held; all zero when idle."""
 
     def counters(self) -> dict[str, int]:
-        """`scheduled` tokens, `forks`, `joins`, `replays` so far."""
+        """`scheduled` tokens, `forks`, `joins`, `replays`, `cached_tokens` (spliced KV that was found again) so far."""

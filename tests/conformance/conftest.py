@@ -22,11 +22,11 @@ torch.set_num_threads(1)
 KINDS = ("single", "flat", "nested", "chain", "flat", "nested", "small", "flat", "flat")
 
 
-def make_host(model: str, blocks: int | None = None) -> Host:
+def make_host(model: str, blocks: int | None = None, late: bool = False, **options: str) -> Host:
     if find_spec("vllm") is not None:
         from vllm_host import VLLMHost
 
-        return VLLMHost(model, blocks)
+        return VLLMHost(model, blocks, late, **options)
     raise RuntimeError("no host is installed here: run this suite with the Python of .venvs/vllm")
 
 
@@ -41,16 +41,22 @@ def binding(tiny: tuple[Any, Any]) -> Binding:
     return bind("multiverse", tiny[1])
 
 
+@pytest.fixture(scope="session", params=["step by step", "a step ahead"])
+def late(request: pytest.FixtureRequest) -> bool:
+    """Whether the host schedules a step before it knows the tokens of the one before."""
+    return bool(request.param == "a step ahead")
+
+
 @pytest.fixture(scope="session")
-def host() -> Host:
+def host(late: bool) -> Host:
     """The embedded model with plenty of memory."""
-    return make_host(str(TINY))
+    return make_host(str(TINY), late=late)
 
 
 @pytest.fixture(scope="session")
-def scarce_host() -> Host:
+def scarce_host(late: bool) -> Host:
     """The embedded model with memory for little more than one request."""
-    return make_host(str(TINY), blocks=34)
+    return make_host(str(TINY), blocks=34, late=late)
 
 
 @pytest.fixture(scope="session")
@@ -68,8 +74,14 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def random_host(random_model: Path) -> Host:
-    return make_host(str(random_model))
+def random_host(random_model: Path, late: bool) -> Host:
+    return make_host(str(random_model), late=late)
+
+
+@pytest.fixture(scope="session")
+def strict_host(random_model: Path) -> Host:
+    """Random weights under `--multiverse-structure strict`."""
+    return make_host(str(random_model), structure="strict")
 
 
 @pytest.fixture(scope="session")

@@ -26,9 +26,10 @@ multiverse_vllm.enable()
 
 
 class VLLMHost:
-    """One `LLM`. `blocks` makes memory scarce, `late` schedules a step ahead of the tokens."""
+    """One `LLM`. `blocks` makes memory scarce, `late` schedules a step ahead; `options` are the server's."""
 
-    def __init__(self, model: str, blocks: int | None = None, late: bool = False) -> None:
+    def __init__(self, model: str, blocks: int | None = None, late: bool = False, **options: str) -> None:
+        os.environ |= {f"MULTIVERSE_{name.upper()}": value for name, value in options.items()}
         self.llm = LLM(
             model,
             dtype="float32",
@@ -39,6 +40,8 @@ class VLLMHost:
             num_gpu_blocks_override=blocks,
             **({"distributed_executor_backend": LateExecutor} if late else {}),
         )
+        for name in options:
+            del os.environ[f"MULTIVERSE_{name.upper()}"]
         self.scheduler: Any = self.llm.llm_engine.engine_core.engine_core.scheduler
         self._ids = itertools.count()
         self._seen: dict[str, int] = {}
@@ -58,19 +61,21 @@ class VLLMHost:
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
         inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
         outputs = self.llm.generate(inputs, self._parameters(sampling), use_tqdm=False)
-        return [self._answer(output.outputs[0]) for output in outputs]
+        return [self._answer(output, choice) for output in outputs for choice in output.outputs]
 
     @staticmethod
     def _parameters(sampling: dict[str, Any]) -> SamplingParams:
-        return SamplingParams(**{"temperature": 0.0, "max_tokens": 800} | sampling)
+        options = sampling.pop("multiverse", None)
+        extra = {} if options is None else {"extra_args": {"multiverse": options}}
+        return SamplingParams(**{"temperature": 0.0, "max_tokens": 800} | sampling | extra)
 
     @staticmethod
-    def _answer(output: Any) -> Answer:
-        ids = list(output.token_ids)
+    def _answer(output: Any, choice: Any) -> Answer:
+        ids = list(choice.token_ids)
         values = None
-        if output.logprobs is not None:
-            values = [entry[token].logprob for token, entry in zip(ids, output.logprobs, strict=True)]
-        return Answer(ids, values, str(output.finish_reason))
+        if choice.logprobs is not None:
+            values = [entry[token].logprob for token, entry in zip(ids, choice.logprobs, strict=True)]
+        return Answer(ids, values, str(choice.finish_reason), (output.kv_transfer_params or {}).get("multiverse"))
 
     def start(self, prompt: list[int], **sampling: Any) -> str:
         name = f"request-{next(self._ids)}"

@@ -1,0 +1,134 @@
+"""What a client may ask for: caps, strict structure, several answers, penalties, the tree; and what it is told."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from answer import Host
+
+from multiverse import Binding, parse_ids
+from multiverse.document import statistics
+from multiverse.layout import layout
+from multiverse.models.task import generate
+from multiverse.models.tokenizer import turn
+
+
+@pytest.fixture
+def flat(tiny: tuple[Any, Any]) -> list[int]:
+    """A prompt that makes the model fork four branches."""
+    return list(tiny[1].encode(turn(generate(Random(3), "flat", 4, held_out=True))))
+
+
+@pytest.fixture
+def nested(tiny: tuple[Any, Any]) -> list[int]:
+    """A prompt that makes the model nest."""
+    return list(tiny[1].encode(turn(generate(Random(2), "nested", 2, held_out=True))))
+
+
+@pytest.mark.parametrize(("cap", "reason"), [({"max_branches": 3}, "too_wide"), ({"max_depth": 0}, "too_deep")])
+def test_a_block_beyond_a_cap_goes_on_sequentially_and_the_reason_is_told(
+    host: Host, flat: list[int], cap: dict[str, int], reason: str
+) -> None:
+    (answer,) = host.generate([flat], multiverse=cap)
+    assert answer.record is not None
+    assert answer.record["fallbacks"] == {reason: 1}
+    assert answer.record["branches"] == 0
+    assert answer.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("parallel", [1, 2, 3])
+def test_with_fewer_branches_at_once_the_answer_is_the_same(host: Host, nested: list[int], parallel: int) -> None:
+    expected = host.generate([nested])[0].ids
+    assert host.generate([nested], multiverse={"max_parallel": parallel})[0].ids == expected
+
+
+def test_the_critical_path_is_bounded_exactly(host: Host, binding: Binding, flat: list[int]) -> None:
+    for budget in (30, 60, 90):
+        (answer,) = host.generate([flat], multiverse={"max_critical_path": budget})
+        transcript = parse_ids(flat + answer.ids, binding)
+        assert layout(transcript).critical_path(len(flat)) <= budget
+        assert answer.finish_reason == "length"
+
+
+def test_the_tree_says_which_tokens_each_branch_has_and_where(host: Host, binding: Binding, nested: list[int]) -> None:
+    (answer,) = host.generate([nested], logprobs=1, multiverse={"return_tree": True})
+    record = answer.record
+    assert record is not None
+    transcript = parse_ids(nested + answer.ids, binding)
+    figures = statistics(transcript, len(nested))
+    assert record["tokens"] == len(answer.ids) == sum(len(strand["token_ids"]) for strand in record["tree"])
+    assert record["critical_path_tokens"] == figures.critical_path
+    assert (record["blocks"], record["max_width"], record["depth"]) == (figures.blocks, figures.max_width, 2)
+    assert record["branches"] == len(record["tree"]) - 1
+    positions = [position for strand in record["tree"] for position in strand["positions"]]
+    assert sorted(positions) == sorted(layout(transcript).positions[len(nested) :])
+    for strand in record["tree"]:
+        assert len(strand["token_ids"]) == len(strand["positions"]) == len(strand["logprobs"])
+        if strand["parent"] is not None:
+            assert strand["finish_reason"] == "path_close"
+            assert 0 <= strand["started"] <= strand["closed"]
+    sampled = [value for strand in record["tree"] for value in strand["logprobs"] if value is not None]
+    assert len(sampled) == record["tokens"] - record["injected_tokens"]
+
+
+def test_a_request_without_blocks_is_told_nothing(host: Host, tiny: tuple[Any, Any]) -> None:
+    prompt = tiny[1].encode(turn(generate(Random(3), "single", held_out=True)))
+    assert host.generate([prompt])[0].record is None
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"max_branches": 0}, "max_branches must be an integer >= 1, got 0"),
+        ({"max_branches": 65}, "max_branches must be at most 64 on this server, got 65"),
+        ({"structure": "loose"}, "structure must be 'lenient' or 'strict', got 'loose'"),
+        ({"structure": "strict"}, "--multiverse-structure strict"),
+        ({"widht": 3}, "multiverse has no 'widht'; it has enabled"),
+        ({"enabled": "yes"}, "enabled must be true or false, got 'yes'"),
+        (["max_branches"], "multiverse must be an object, got list"),
+        ("{", "not JSON"),
+    ],
+)
+def test_a_wrong_field_is_refused_with_what_is_allowed_and_the_host_lives(
+    host: Host, flat: list[int], options: Any, complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=r"(?s).*") as refused:
+        host.generate([flat], multiverse=options)
+    assert complaint in str(refused.value)
+    assert host.generate([flat], max_tokens=5)[0].finish_reason == "length"
+
+
+def test_several_answers_to_one_prompt_differ_and_come_again_with_the_same_seed(host: Host, flat: list[int]) -> None:
+    sampling = {"n": 3, "temperature": 2.0, "seed": 4, "max_tokens": 300}
+    several = [answer.ids for answer in host.generate([flat], **sampling)]
+    assert len({tuple(ids) for ids in several}) == 3
+    assert [answer.ids for answer in host.generate([flat], **sampling)] == several
+    assert not any(host.leftovers().values()), host.leftovers()
+
+
+def test_a_penalty_counts_what_was_generated_before_the_fork_and_in_the_branches(
+    random_host: Host, binding: Binding, tiny: tuple[Any, Any]
+) -> None:
+    """With a penalty that forbids to say anything twice, nothing sampled along any path repeats."""
+    goal = tiny[1].encode("<Parallel>\\n<Goal>\\n" + "<Outline>\\n1: x\\n</Outline>\\n" * 3)
+    close = {binding.ids[tag]: -100.0 for tag in binding.ids}
+    start = random_host.generate([goal], max_tokens=12, frequency_penalty=2.0, logit_bias=close, ignore_eos=True)
+    assert len(start[0].ids) == 12
+
+
+def test_under_strict_structure_even_random_weights_write_only_what_is_well_formed(
+    strict_host: Host, binding: Binding, tiny: tuple[Any, Any]
+) -> None:
+    """Tags are made likely, so that without the mask nearly every answer would break the grammar."""
+    likely = dict.fromkeys(binding.tags, 4.0) | dict.fromkeys(tiny[1].all_special_ids, -100.0)
+    options = {"temperature": 1.5, "max_tokens": 300, "logit_bias": likely, "ignore_eos": True}
+    prompt = tiny[1].encode("Find A.")
+    strict = [strict_host.generate([prompt], seed=seed, **options)[0].ids for seed in range(12)]
+    broken = [parse_ids(prompt + ids, binding).violations for ids in strict]
+    assert not [violation for found in broken for violation in found if violation.found != "end of text"]
+    assert sum(bool(parse_ids(prompt + ids, binding).blocks) for ids in strict) > 6
+    lenient = strict_host.generate([prompt] * 12, seed=1, multiverse={"structure": "lenient"}, **options)
+    assert any(parse_ids(prompt + answer.ids, binding).violations for answer in lenient)
+    assert not any(strict_host.leftovers().values()), strict_host.leftovers()
