@@ -33,7 +33,7 @@ class _Row:
         return self._mask.banned
 
 
-class StrictTags(LogitsProcessor):  # type: ignore[misc]
+class StrictTags(LogitsProcessor):
     """Masks the tags that the grammar does not allow, for requests that ask for it."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002
