@@ -131,20 +131,25 @@ def arguments(recipe: Recipe) -> TrainingArguments:
     )
 
 
-def train(recipe: Recipe, model: Any, tokenizer: Any, rows: list[Encoded]) -> RowTrainer:
-    """Train `model` on `rows`, going on from the last checkpoint in the output directory if there is one.
-
-    Returns:
-        the trainer, with the finished model and the log.
-    """
+def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: list[Encoded]) -> RowTrainer:
+    """A trainer for `model` on `rows`."""
     settings = arguments(recipe)
-    trainer = RowTrainer(
+    return RowTrainer(
         model=model,
         args=settings,
         train_dataset=rows,
         data_collator=partial(collate, attention=recipe.attention, device=settings.device),
         processing_class=tokenizer,
     )
+
+
+def train(recipe: Recipe, model: Any, tokenizer: Any, rows: list[Encoded]) -> RowTrainer:
+    """Train `model` on `rows`, going on from the last checkpoint in the output directory if there is one.
+
+    Returns:
+        the trainer, with the finished model and the log.
+    """
+    trainer = make_trainer(recipe, model, tokenizer, rows)
     out = Path(recipe.output)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
     return trainer

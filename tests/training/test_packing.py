@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import encoder, example, model
 from strategies import trees
+from torch.nn.attention.flex_attention import BlockMask
 from toy import BINDINGS, encode
 
 from multiverse import layout, parse_ids
@@ -73,6 +74,23 @@ def test_a_packed_row_has_the_loss_and_the_gradients_of_its_examples_apart(atten
     assert packed[0] == pytest.approx(apart[0], abs=1e-5)
     assert max(float((a - b).abs().max()) for a, b in zip(apart[1], packed[1], strict=True)) < 1e-5
     assert max(float(g.abs().max()) for g in packed[1]) > 1e-2
+
+
+def test_a_batch_carries_positions_and_mask_of_its_layout_in_the_form_that_is_taken() -> None:
+    row = join([encoder().encode(example("one", "two")), encoder().encode(example("a", "b", "c"))])
+    dense = dense_mask([row.layout])
+    for attention in ("sdpa", "eager", "flex_attention"):
+        batch = collate([row], attention)
+        assert batch["position_ids"].tolist() == [row.layout.positions]
+        mask = batch["attention_mask"]
+        if attention == "sdpa":
+            assert torch.equal(mask, dense)
+        elif attention == "eager":
+            assert torch.equal(mask == 0, dense)
+            assert mask[~dense].max() < -1e30
+        else:
+            assert isinstance(mask, BlockMask)
+            assert mask.shape == dense.shape
 
 
 def test_a_batch_is_one_row_whose_logits_are_computed_only_where_they_are_learnt() -> None:

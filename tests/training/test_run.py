@@ -133,11 +133,20 @@ def test_the_curriculum_goes_from_sequential_to_parallel(recipe: Recipe) -> None
     assert 0.3 < sum(middle) / len(middle) < 0.7
 
 
+def test_rows_are_learnt_in_the_order_of_the_curriculum(recipe: Recipe) -> None:
+    expected = [row.ids for row in data(replace(recipe, pack=False))]
+    rows = data(replace(recipe, pack=False))
+    trainer = run.make_trainer(recipe, run.load_model(recipe), run.load_tokenizer(recipe), rows)
+    assert [batch["input_ids"][0].tolist() for batch in trainer.get_train_dataloader()] == expected
+
+
 def test_frozen_layers_and_what_feeds_them_stay_as_they_were(recipe: Recipe) -> None:
     """The embedding is tied to the output and so learns as such, but gets no gradient as an input."""
     before = {name: value.clone() for name, value in run.load_model(recipe).state_dict().items()}
     frozen = replace(recipe, freeze_layers=2)
-    after = finish(frozen)
+    model = run.load_model(frozen)
+    assert not model.get_input_embeddings()(torch.tensor([1])).requires_grad
+    after = finish(frozen, model=model)
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert not any(name.startswith(("model.layers.0.", "model.layers.1.")) for name in changed)
     assert any(name.startswith("model.layers.2.") for name in changed)
