@@ -141,6 +141,13 @@ def load_recipe(path: str | Path) -> Recipe:
     return recipe
 
 
+def dump_recipe(recipe: Recipe) -> str:
+    """`recipe` as the text of a YAML file, every field spelt out."""
+    import yaml
+
+    return str(yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False))
+
+
 def _build(kind: type, data: Any, place: str) -> Any:
     """An instance of the dataclass `kind` from a mapping, its fields checked against their annotations."""
     if not isinstance(data, dict):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from multiverse.training.recipe import Recipe
+from multiverse.training.recipe import Recipe, dump_recipe
 
 _CARD = """\
 ---
@@ -26,17 +26,17 @@ multiverse:
 {model}, fine-tuned to write blocks of the `{dialect}` dialect (arXiv 2506.09991). Separators are `{separators}`:
 positions were laid out so in training, and have to be when it is served.
 
-    multiverse train recipe.yaml    # recipe.yaml: {recipe}
+    multiverse train recipe.yaml
 
 {examples} examples ({blocks} with blocks), {tokens} tokens per epoch, of which {learnt} were learnt; {steps} steps,
-final loss {loss}. `train_log.json` has the recipe and the loss, `loss.png` shows it. Served with
+final loss {loss}. `recipe.yaml`, `train_log.json` and `loss.png` lie beside this file. Served with
 
     vllm serve {output} --plugin multiverse
 """
 
 
 def write(recipe: Recipe, figures: dict[str, Any], history: list[dict[str, Any]], started: tuple[float, float]) -> None:
-    """Write ``train_log.json``, ``loss.png`` and ``README.md`` into the output directory.
+    """Write ``recipe.yaml``, ``train_log.json``, ``loss.png`` and ``README.md`` into the output directory.
 
     Args:
         figures: of the data, from `data.summary`.
@@ -47,7 +47,6 @@ def write(recipe: Recipe, figures: dict[str, Any], history: list[dict[str, Any]]
     curve = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     now = clock()
     log = {
-        "recipe": dataclasses.asdict(recipe),
         "data": figures,
         "versions": _versions(),
         "wall_seconds": round(now[0] - started[0]),
@@ -55,6 +54,7 @@ def write(recipe: Recipe, figures: dict[str, Any], history: list[dict[str, Any]]
         "loss": curve,
     }
     (out / "train_log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     (out / "README.md").write_text(_card(recipe, figures, curve), encoding="utf-8")
     if curve:
         _plot(curve, out / "loss.png")
@@ -66,12 +66,9 @@ def clock() -> tuple[float, float]:
 
 
 def _card(recipe: Recipe, figures: dict[str, Any], curve: list[tuple[int, float]]) -> str:
-    fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
-    changed = {f.name: fields[f.name] for f in dataclasses.fields(recipe) if fields[f.name] != f.default}
     return _CARD.format(
-        **fields,
+        **dataclasses.asdict(recipe),
         name=Path(recipe.output).name,
-        recipe=", ".join(f"{name}={value!r}" for name, value in changed.items()),
         examples=figures["examples"],
         blocks=figures["with blocks"],
         tokens=figures["tokens"],

@@ -119,7 +119,7 @@ def arguments(recipe: Recipe) -> TrainingArguments:
         bf16=recipe.dtype == "bfloat16",
         gradient_checkpointing=recipe.gradient_checkpointing,
         fsdp=True if recipe.fsdp else None,
-        fsdp_config=recipe.fsdp,
+        fsdp_config=dict(recipe.fsdp) if recipe.fsdp else None,  # it is written into
         seed=recipe.seed,
         save_steps=recipe.save_every,
         save_total_limit=2,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from multiverse.errors import TrainingError
 from multiverse.oracle import generate, load
 from multiverse.training import run
 from multiverse.training.data import load_corpus, rows
-from multiverse.training.recipe import Lora, Phase, Recipe, Source
+from multiverse.training.recipe import Lora, Phase, Recipe, Source, load_recipe
 
 ROWS = [{"id": f"r{i}", "question": f"q{i}", "parallel": answer(f"a{i}", "b"), "sequential": f"s{i}"} for i in range(6)]
 
@@ -51,9 +54,15 @@ def finish(recipe: Recipe, **options: Any) -> dict[str, torch.Tensor]:
     return load_file(Path(recipe.output) / "model.safetensors")
 
 
-def write_recipe(recipe: Recipe, path: Path, source: str) -> str:
-    fields = {"model": recipe.model, "output": recipe.output, "data": [{"path": source}], "learning_rate": 0.01}
-    path.write_text(json.dumps(fields | {"phases": [{"epochs": 6}], "max_length": 256, "log_every": 1}))
+def write_recipe(recipe: Recipe, path: Path, source: str, batch_rows: int = 1) -> str:
+    fields: dict[str, Any] = {
+        "model": recipe.model,
+        "output": recipe.output,
+        "data": [{"path": source}],
+        "learning_rate": 0.01,
+    }
+    fields |= {"phases": [{"epochs": 6}], "max_length": 256, "log_every": 1, "batch_rows": batch_rows}
+    path.write_text(json.dumps(fields))
     return str(path)  # JSON is YAML
 
 
@@ -65,6 +74,7 @@ def test_the_command_trains_a_model_and_leaves_log_plot_and_card(recipe: Recipe,
     losses = [loss for _, loss in log["loss"]]
     assert losses[-1] < losses[0] / 2
     assert log["data"]["with blocks"] == len(ROWS)
+    assert load_recipe(out / "recipe.yaml") == load_recipe(config)
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
     card = (out / "README.md").read_text()
     assert "dialect: multiverse" in card
@@ -88,6 +98,18 @@ def test_broken_rows_stop_the_command_before_it_trains(
     message = capsys.readouterr().err
     assert "2 broken rows" in message
     assert list(Path(recipe.output).glob("*.safetensors"))
+
+
+def test_two_processes_learn_what_one_learns_with_twice_the_rows(recipe: Recipe, tmp_path: Path) -> None:
+    """Under torchrun, on this CPU: plain data parallelism. FSDP needs GPUs, accelerate leaves it out here."""
+    alone, shared = (replace(recipe, output=str(tmp_path / name)) for name in ("alone", "shared"))
+    assert main(["train", write_recipe(alone, tmp_path / "alone.yaml", recipe.data[0].path, batch_rows=2)]) == 0
+    config = write_recipe(shared, tmp_path / "shared.yaml", recipe.data[0].path)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launch, "-m", "multiverse", "train", config]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    weights, expected = (load_file(Path(run.output) / "model.safetensors") for run in (shared, alone))
+    assert max(float((weights[name] - value).abs().max()) for name, value in expected.items()) < 1e-5
 
 
 def test_check_shows_the_figures_and_trains_nothing(
