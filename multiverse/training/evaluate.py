@@ -26,9 +26,8 @@ from multiverse.budgets import Limits
 from multiverse.errors import TrainingError
 from multiverse.models.evaluate import Outcome, Score, score
 from multiverse.oracle import Generation, generate, load
-from multiverse.training.collator import collate
-from multiverse.training.encode import IGNORE, Encoder, render_prompt
-from multiverse.training.packing import join
+from multiverse.training.agreement import disagreement
+from multiverse.training.encode import render_prompt
 from multiverse.training.schema import Example, Problem, read
 
 MAX_TOKENS = 800
@@ -103,37 +102,10 @@ def timings(model: Any, tokenizer: Any, examples: Sequence[Example]) -> dict[str
 _WAYS = {"parallel": 4, "sequential": 0}
 
 
-@torch.inference_mode()
-def disagreement(model: Any, tokenizer: Any, examples: Sequence[Example], results: Sequence[Generation]) -> float:
-    """The largest difference, in nats, between a log-probability as it was decoded and in a training forward of the
-    same text, three texts to a packed row. The text is encoded anew, as training data is.
-
-    Raises:
-        ValueError: if a text is not encoded to the tokens that were decoded.
-    """
-    encoder, worst = Encoder(tokenizer, detect(tokenizer), learn_injected=True), 0.0
-    pairs = [
-        (encoder.encode(Example(e.id, e.messages, r.text.removesuffix(tokenizer.eos_token), None)), r)
-        for e, r in zip(examples, results, strict=True)
-    ]
-    for start in range(0, len(pairs), 3):
-        chunk = pairs[start : start + 3]
-        row = join([encoded for encoded, _ in chunk])
-        batch = collate([row])
-        logprobs = model(**batch).logits[0].float().log_softmax(-1)
-        at = {place: i for i, place in enumerate(batch["logits_to_keep"].tolist())}
-        base = 0
-        for encoded, result in chunk:
-            transcript = result.transcript
-            if encoded.ids != transcript.ids:
-                raise ValueError("the text is not encoded to the tokens that were decoded")
-            for index, before in enumerate(encoded.layout.predecessors):
-                reported = transcript.logprobs[index] if transcript.logprobs else None
-                if reported is not None and before >= 0 and encoded.targets[before] != IGNORE:
-                    found = logprobs[at[base + before], transcript.ids[index]].item()
-                    worst = max(worst, abs(found - reported))
-            base += len(encoded)
-    return worst
+def compare(model: Any, tokenizer: Any, examples: Sequence[Example], results: Sequence[Generation]) -> float:
+    """How far decoding and training are apart: see `disagreement`."""
+    reported = [r.transcript.logprobs[-len(r.ids) :] if r.transcript.logprobs else [] for r in results]
+    return disagreement(model, tokenizer, examples, [r.ids for r in results], reported)
 
 
 def table(found: dict[str, Score]) -> Table:
@@ -168,7 +140,7 @@ def main() -> None:
     figures: dict[str, Any] = {"scores": {group: asdict(s) for group, s in scores(outcomes).items()}}
     Console(width=140).print(table(scores(outcomes)))
     if options.agree:
-        figures["disagreement"] = disagreement(model, tokenizer, examples[: options.agree], results[: options.agree])
+        figures["disagreement"] = compare(model, tokenizer, examples[: options.agree], results[: options.agree])
         print(f"log-probabilities of decoding and of training differ by at most {figures['disagreement']:.1e} nats")
     if options.time:
         forking = [e for e, o in zip(examples, outcomes, strict=True) if o.should_fork][: options.time]
