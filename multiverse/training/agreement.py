@@ -46,7 +46,7 @@ def disagreement(
         prompt = len(encoded) - len(ids)
         if encoded.ids[prompt:] != list(ids):
             raise ValueError(f"{example.id}: the text is not encoded to the tokens that were decoded")
-        rows.append((encoded, [None] * prompt + list(reported)))
+        rows.append((encoded, [*([None] * prompt), *reported]))
     for start in range(0, len(rows), PACKED):
         chunk = rows[start : start + PACKED]
         expected = _rate(model, [encoded for encoded, _ in chunk])

@@ -77,8 +77,9 @@ def replies(model: Any, tokenizer: Any, limit: int, batch: int = 16) -> Iterator
         with torch.inference_mode():
             output = model.generate(**inputs, max_new_tokens=limit, do_sample=False)[:, inputs.input_ids.shape[1] :]
         for number, (prompt, ids) in enumerate(zip(chunk, output.tolist(), strict=True), start):
-            if tokenizer.eos_token_id in ids:
-                reply = tokenizer.decode(ids[: ids.index(tokenizer.eos_token_id)]).strip()
+            finished = tokenizer.eos_token_id in ids
+            reply = tokenizer.decode(ids[: ids.index(tokenizer.eos_token_id)]).strip() if finished else ""
+            if reply:
                 yield {"id": f"chat-{number}", "question": prompt, "sequential": reply}
 
 
