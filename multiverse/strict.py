@@ -22,11 +22,16 @@ def allowed_tags(grammar: Grammar, frame: Frame, limits: Limits) -> frozenset[Ta
 
 @dataclass(frozen=True)
 class StrictStart:
-    """Where in the grammar a request begins to sample; plain data that travels to workers."""
+    """Where in the grammar a request begins to sample; plain data that travels to workers.
+
+    Attributes:
+        outputs: how many tokens that the host counts as sampled come before.
+    """
 
     frame: Frame
     max_branches: int
     max_depth: int
+    outputs: int = 0
 
 
 class StrictMask:

@@ -45,9 +45,10 @@ class Forks:
             self._park(member)
             return
         request.status = RequestStatus.WAITING
-        request.prompt_token_ids = list(request.all_token_ids)
-        request.num_prompt_tokens = len(request.prompt_token_ids)
-        request._output_token_ids.clear()
+        tokens, prompt = list(request.all_token_ids), member.prompt_length()
+        request.prompt_token_ids = tokens[:prompt] if self.use_v2_model_runner else tokens
+        request.num_prompt_tokens = prompt
+        request._output_token_ids[:] = tokens[prompt:]
         self._adapt_sampling(member)
         if request.num_computed_tokens:
             self._table.manager.num_cached_block.setdefault(request.request_id, 0)
@@ -62,7 +63,8 @@ class Forks:
             return
         parameters = member.request.sampling_params = member.request.sampling_params.clone()
         if strict:
-            start = StrictStart(strand.frame, tree.options.max_branches, tree.options.max_depth)
+            outputs = member.request.num_tokens - member.prompt_length()
+            start = StrictStart(strand.frame, tree.options.max_branches, tree.options.max_depth, outputs)
             parameters.extra_args = {**(parameters.extra_args or {}), START: start}
         if strand.tokens or member.tree.structured:
             parameters.prompt_logprobs = None

@@ -122,7 +122,11 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
             if member.draining and member.request.num_computed_tokens == member.request.num_tokens:
                 self.running.remove(member.request)  # steps run in order: what follows may count on its KV
                 self._park(member)
-        if plan.moves or plan.deltas:
+        for new in output.scheduled_new_reqs:
+            member = self._members.get(new.req_id)
+            if member is not None and member.request.num_prompt_tokens < len(new.prompt_token_ids):
+                plan.prompts[new.req_id] = member.request.num_prompt_tokens
+        if plan.moves or plan.deltas or plan.prompts:
             setattr(output, ATTRIBUTE, plan)
         return output
 

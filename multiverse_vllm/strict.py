@@ -23,7 +23,7 @@ class _Row:
     def __init__(self, binding: Binding, start: StrictStart, output: list[int]) -> None:
         self._mask = StrictMask(binding, start)
         self._output = output
-        self._seen = 0
+        self._seen = start.outputs
 
     def banned(self) -> list[int]:
         """Ids that must not be sampled next."""

@@ -52,6 +52,17 @@ class Member:
         self.draining = part + 1 < len(known) or self.strand.status is not Status.RUNNING
         self.parked = False
 
+    def prompt_length(self) -> int:
+        """How many of the request's tokens count as prompt when it enters the batch again.
+
+        All of them, as that is simplest; but penalties on what was generated have to know what was.
+        """
+        sampling, length = self.tree.sampling, self.request.num_tokens
+        if not sampling.presence_penalty and not sampling.frequency_penalty:
+            return int(length)
+        in_prompt = bool(self.strand.key) and self.strand.key[0] < 0
+        return int(length) if in_prompt else min(int(length), len(self.tree.controller.prompt.ids))
+
     @property
     def done(self) -> bool:
         """Whether the branch is closed and all of its KV is there."""

@@ -29,10 +29,12 @@ class StepPlan:
     Attributes:
         moves: KV tokens to copy before the step.
         deltas: by request id, what to add to the positions of its scheduled tokens.
+        prompts: by id of a request that is new to the workers, how many of its tokens are prompt, if not all.
     """
 
     moves: list[Move] = field(default_factory=list)
     deltas: dict[str, int] = field(default_factory=dict)
+    prompts: dict[str, int] = field(default_factory=dict)
 
 
 def install() -> None:
@@ -41,6 +43,7 @@ def install() -> None:
 
     _wrap(v1.GPUModelRunner, "initialize_kv_cache", _prepare_moves)
     _wrap(v1.GPUModelRunner, "_update_states", _move_first)
+    _wrap(v1.GPUModelRunner, "_update_states", _restore_outputs)
     _wrap(v1.GPUModelRunner, "_preprocess", _shift_v1)
     if not has_v2():
         return
@@ -99,6 +102,24 @@ def _move_first(update: Any) -> Any:
         if plan and plan.moves:
             getattr(self, _MOVER).move(plan.moves)
         return update(self, scheduler_output)
+
+    return wrapped
+
+
+def _restore_outputs(update: Any) -> Any:
+    """V1 takes all tokens of a new request for its prompt; penalties have to know which were generated."""
+
+    def wrapped(self: Any, scheduler_output: Any) -> Any:
+        result = update(self, scheduler_output)
+        plan = _plan(scheduler_output)
+        for request, length in (plan.prompts if plan else {}).items():
+            state, batch = self.requests[request], self.input_batch
+            state.output_token_ids += state.prompt_token_ids[length:]  # in place: the batch holds the same list
+            state.prompt_token_ids = state.prompt_token_ids[:length]
+            state.num_prompt_tokens = batch.num_prompt_tokens[batch.req_id_to_index[request]] = length
+        if plan and plan.prompts:
+            self.input_batch.sampling_metadata = self.input_batch._make_sampling_metadata()
+        return result
 
     return wrapped
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+import torch
 from answer import Host
 
-from multiverse import Binding, parse_ids
+from multiverse import Binding, Tag, parse_ids
+from multiverse.attention import additive, dense_mask, positions
 from multiverse.document import statistics
 from multiverse.layout import layout
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
+from multiverse.oracle import load
 
 
 @pytest.fixture
@@ -108,14 +112,39 @@ def test_several_answers_to_one_prompt_differ_and_come_again_with_the_same_seed(
     assert not any(host.leftovers().values()), host.leftovers()
 
 
-def test_a_penalty_counts_what_was_generated_before_the_fork_and_in_the_branches(
-    random_host: Host, binding: Binding, tiny: tuple[Any, Any]
+def test_a_penalty_counts_what_the_token_sees_of_what_was_generated(
+    random_host: Host, random_model: Path, binding: Binding, tiny: tuple[Any, Any]
 ) -> None:
-    """With a penalty that forbids to say anything twice, nothing sampled along any path repeats."""
-    goal = tiny[1].encode("<Parallel>\\n<Goal>\\n" + "<Outline>\\n1: x\\n</Outline>\\n" * 3)
-    close = {binding.ids[tag]: -100.0 for tag in binding.ids}
-    start = random_host.generate([goal], max_tokens=12, frequency_penalty=2.0, logit_bias=close, ignore_eos=True)
-    assert len(start[0].ids) == 12
+    """Every sampled token is the likeliest one after the penalty, with the text before the fork, the branch's own
+    and, after the join, that of all branches counted."""
+    model, _ = load(str(random_model))
+    penalty = 1.5
+    prompt = tiny[1].encode("<Parallel>\n<Goal>\n<Outline>\n1: x\n</Outline>\n<Outline>\n2: x\n</Outline>\n</Goal>")
+    ids = binding.ids
+    close, conclude = ids[Tag.PATH_CLOSE], ids[Tag.CONCLUSION_CLOSE]
+    banned = [token for token in [*binding.tags, *tiny[1].all_special_ids] if token not in (close, conclude)]
+    bias = dict.fromkeys(banned, -100.0) | {close: 9.0, conclude: -100.0}
+    sampling = {"max_tokens": 60, "logit_bias": bias, "frequency_penalty": penalty, "ignore_eos": True}
+    (answer,) = random_host.generate([prompt], logprobs=1, **sampling)
+    assert answer.logprobs is not None
+    transcript = parse_ids(prompt + answer.ids, binding)
+    found = layout(transcript)
+    mask = dense_mask(found)
+    logits = model(
+        torch.tensor([transcript.ids]), attention_mask=additive(mask)[None, None], position_ids=positions(found)[None]
+    ).logits[0]
+    for token, value in bias.items():
+        logits[:, token] += value
+    (block,) = transcript.walk()
+    assert len(block.paths) == 2
+    assert block.conclusion is not None
+    sampled = [at for at, value in enumerate(answer.logprobs, len(prompt)) if value < 0]
+    assert sum(at > block.conclusion.start for at in sampled) > 5
+    for at in sampled:
+        before = found.predecessors[at]
+        seen = [transcript.ids[i] for i in range(len(prompt), before + 1) if mask[before, i]]
+        counts = torch.bincount(torch.tensor(seen, dtype=torch.int64), minlength=logits.shape[1])
+        assert int((logits[before] - penalty * counts).argmax()) == transcript.ids[at], at - len(prompt)
 
 
 def test_under_strict_structure_even_random_weights_write_only_what_is_well_formed(
