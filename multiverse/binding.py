@@ -80,6 +80,10 @@ class Binding:
         ids = self._tokenizer.encode(self.dialect.tags[tag] + text, add_special_tokens=False)
         return tuple(ids[1:])
 
+    def text(self, tokens: Sequence[int]) -> str:
+        """What `tokens` say. Slow; nothing on the way of an ordinary token needs it."""
+        return str(self._tokenizer.decode(list(tokens)))
+
     def label(self, tokens: Sequence[Token], start: int) -> str | None:
         """The number that the text from `start` on begins with, by table look-up; `None` if there is none."""
         text = ""

@@ -1,4 +1,4 @@
-"""Before a request reaches the scheduler: its fields are checked where an error still becomes an HTTP 400."""
+"""Before anything reaches the scheduler: flags are refused before a model is loaded, request fields as an HTTP 400."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from multiverse.errors import OptionError, UnsupportedHostError
 from multiverse.options import Options
+from multiverse_vllm.refusals import refuse_configuration
 
 FIELD = "multiverse"
 """Key of a request's options in `SamplingParams.extra_args` (`vllm_xargs` in the OpenAI API)."""
@@ -48,6 +49,7 @@ def install() -> None:
     @functools.wraps(create_engine_config)
     def _create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
         config = create_engine_config(self, *args, **kwargs)
+        refuse_configuration(config)
         if Options.from_environment().structure == "strict":
             if config.use_v2_model_runner:
                 raise UnsupportedHostError(

@@ -68,7 +68,7 @@ HOOKS = (
     Hook("vllm.v1.core.sched.utils:check_stop", ("request", "max_model_len"), False,
          "let vLLM's own rules end the root", "0.32", "a per-token request callback"),
     Hook(_SCHEDULER, ("running", "waiting", "kv_holding_waiting", "deferred_waiting", "requests", "finished_req_ids",
-         "kv_cache_manager", "connector", "num_spec_tokens", "max_model_len", "_pause_state", "vllm_config"), False,
+         "kv_cache_manager", "max_model_len", "_pause_state", "vllm_config", "use_v2_model_runner"), False,
          "park and queue requests, order victims by age", "0.32", _FORK),
     Hook(_MANAGER, ("req_to_blocks", "num_cached_block", "_pending_cow_copies", "block_size"), False,
          "write block tables; keep spliced KV out of the prefix cache", "0.32", _FORK),

@@ -14,6 +14,18 @@ from multiverse.errors import UnsupportedHostError
 from multiverse_vllm.kv_layout import LAYOUTS
 
 
+def refuse_configuration(config: Any) -> None:
+    """Raise `UnsupportedHostError` with every flag of vLLM's `config` that can't work, before a model is loaded."""
+    checks = {
+        "speculative decoding (--speculative-config)": config.speculative_config is not None,
+        "a KV connector (--kv-transfer-config)": config.kv_transfer_config is not None,
+        "pipeline parallelism (--pipeline-parallel-size)": config.parallel_config.pipeline_parallel_size > 1,
+        "encoder-decoder models": config.model_config.is_encoder_decoder,
+    }
+    if unsupported := [name for name, present in checks.items() if present]:
+        raise UnsupportedHostError(f"multiverse does not work with {', '.join(unsupported)}")
+
+
 def refuse_unsupported(runner: Any) -> None:
     """Raise `UnsupportedHostError` with everything that is in the way, if anything is."""
     config, model = runner.vllm_config.parallel_config, runner.model_config

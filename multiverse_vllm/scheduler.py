@@ -20,7 +20,6 @@ from vllm.v1.request import Request
 
 from multiverse.budgets import FinishReason, Reason
 from multiverse.controller import Controller
-from multiverse.errors import UnsupportedHostError
 from multiverse.options import Options
 from multiverse.strand import Status, Strand
 from multiverse_vllm.blocks import BlockTable, Move
@@ -29,6 +28,7 @@ from multiverse_vllm.forks import Forks
 from multiverse_vllm.frontend import request_options
 from multiverse_vllm.memory import MemoryPressure
 from multiverse_vllm.prefix_cache import PrefixCache
+from multiverse_vllm.refusals import refuse_configuration
 from multiverse_vllm.tokenizer import bind_model
 from multiverse_vllm.tree import Member, RequestTree
 from multiverse_vllm.worker import ATTRIBUTE, StepPlan
@@ -41,7 +41,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._refuse_unsupported()
+        refuse_configuration(self.vllm_config)
         self._options = Options.from_environment()
         self._binding = bind_model(self.vllm_config.model_config, self._options)
         self._table = BlockTable(self.kv_cache_manager)
@@ -56,17 +56,6 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         self._exiles: list[RequestTree] = []
         self._moves: list[Move] = []
         self.multiverse_counts = {"forks": 0, "joins": 0, "moved_tokens": 0, "cached_tokens": 0, "replays": 0}
-
-    def _refuse_unsupported(self) -> None:
-        checks = {
-            "speculative decoding (--speculative-config)": self.num_spec_tokens > 0,
-            "a KV connector (--kv-transfer-config)": self.connector is not None,
-            "pipeline parallelism (--pipeline-parallel-size)": self.parallel_config.pipeline_parallel_size > 1,
-            "models with several kinds of KV cache": len(self.kv_cache_manager.coordinator.single_type_managers) != 1,
-            "encoder-decoder models": self.is_encoder_decoder,
-        }
-        if unsupported := [name for name, present in checks.items() if present]:
-            raise UnsupportedHostError(f"multiverse does not work with {', '.join(unsupported)}")
 
     # --- a request comes ---------------------------------------------------------------------------------------
 
@@ -156,8 +145,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
             return super()._update_request_with_output(request, new_token_ids, is_stale)
         (token,) = new_token_ids
         strand, controller = member.strand, member.tree.controller
-        stops = token == request.sampling_params.eos_token_id or token in (request.sampling_params.stop_token_ids or ())
-        ends = stops and strand.parent is not None
+        ends = strand.parent is not None and self._stops(member, token)
         offset = len(strand.tokens)
         actions = controller.end(strand, FinishReason.STOP) if ends else controller.accept(strand, token)
         kept = not ends and strand.tokens[offset : offset + 1] == [token]
@@ -175,6 +163,21 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
             controller.end(strand, FinishReason.STOP)
             return new_token_ids, True
         return (new_token_ids if kept else []), False
+
+    def _stops(self, member: Member, token: int) -> bool:
+        """Whether `token` ends the branch: end of sequence, a stop token, or the last piece of a stop string.
+
+        Like the end of sequence it is then no part of the branch, so vLLM's front end, which looks for stop strings in
+        the document and would end the request there, doesn't see it.
+        """
+        sampling = member.tree.sampling
+        if token == sampling.eos_token_id or token in (sampling.stop_token_ids or ()):
+            return True
+        if not sampling.stop:
+            return False
+        tail = member.strand.tokens[-max(map(len, sampling.stop)) :]
+        text = self._binding.text([*tail, token])
+        return any(stop in text for stop in sampling.stop)
 
     # --- a step is over ----------------------------------------------------------------------------------------
 

@@ -104,6 +104,29 @@ def test_a_wrong_field_is_refused_with_what_is_allowed_and_the_host_lives(
     assert host.generate([flat], max_tokens=5)[0].finish_reason == "length"
 
 
+def test_a_stop_string_in_a_branch_ends_that_branch_and_in_the_root_the_request(
+    host: Host, tiny: tuple[Any, Any], flat: list[int]
+) -> None:
+    """SEMANTICS 4. The token that completes it is dropped, as the end of sequence is."""
+    (whole,) = host.generate([flat], multiverse={"return_tree": True})
+    assert whole.record is not None
+    branches = [tiny[1].decode(strand["token_ids"]) for strand in whole.record["tree"][1:]]
+    stop = next(text for text in (f"= {n} " for n in range(10, 40)) if sum(text in branch for branch in branches) == 1)
+    (answer,) = host.generate([flat], stop=[stop], multiverse={"return_tree": True})
+    assert answer.record is not None
+    for before, strand in zip(branches, answer.record["tree"][1:], strict=True):
+        text = tiny[1].decode(strand["token_ids"])
+        assert strand["finish_reason"] == ("stop" if stop in before else "path_close")
+        assert stop not in text
+        assert (text == before) is (stop not in before)
+    assert answer.finish_reason == "stop"
+    assert "<Conclusion>" in tiny[1].decode(answer.ids)
+    (short,) = host.generate([flat], stop=["Answer"])
+    assert "<Conclusion>" in tiny[1].decode(short.ids)
+    assert len(short.ids) < len(whole.ids)
+    assert not any(host.leftovers().values()), host.leftovers()
+
+
 def test_several_answers_to_one_prompt_differ_and_come_again_with_the_same_seed(host: Host, flat: list[int]) -> None:
     sampling = {"n": 3, "temperature": 2.0, "seed": 4, "max_tokens": 300}
     several = [answer.ids for answer in host.generate([flat], **sampling)]

@@ -26,19 +26,26 @@ multiverse_vllm.enable()
 
 
 class VLLMHost:
-    """One `LLM`. `blocks` makes memory scarce, `late` schedules a step ahead; `options` are the server's."""
+    """One `LLM`. `blocks` makes memory scarce, `late` schedules a step ahead; `settings` are vLLM's, `options` ours."""
 
-    def __init__(self, model: str, blocks: int | None = None, late: bool = False, **options: str) -> None:
+    def __init__(
+        self,
+        model: str,
+        blocks: int | None = None,
+        late: bool = False,
+        settings: dict[str, Any] | None = None,
+        **options: str,
+    ) -> None:
         os.environ |= {f"MULTIVERSE_{name.upper()}": value for name, value in options.items()}
+        defaults: dict[str, Any] = {"max_model_len": 1024, "block_size": 32, "max_num_seqs": 64}
+        if late:
+            defaults["distributed_executor_backend"] = LateExecutor
         self.llm = LLM(
             model,
             dtype="float32",
-            max_model_len=1024,
-            block_size=32,
-            max_num_seqs=64,
             enforce_eager=True,
             num_gpu_blocks_override=blocks,
-            **({"distributed_executor_backend": LateExecutor} if late else {}),
+            **defaults | (settings or {}),
         )
         for name in options:
             del os.environ[f"MULTIVERSE_{name.upper()}"]
