@@ -52,10 +52,9 @@ def plan_splice(length: int, ends: Sequence[int], size: int) -> Splice:
                 adopted.append((branch, block))
             else:
                 loose += [(branch, at) for at in range(first, last)]
-    room = -length % size
-    if adopted and len(loose) < room:  # a block that others follow has to be full
-        branch, block = adopted.pop()
-        loose += [(branch, at) for at in range(block * size, (block + 1) * size)]
+    room = (
+        -length % size
+    )  # who fills a block of its own has filled the parent's first: adopted blocks follow a full one
     return Splice(adopted, loose, min(room, len(loose)))
 
 
