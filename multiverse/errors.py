@@ -39,3 +39,7 @@ class TrainingError(MultiverseError):
 
 class OptionError(MultiverseError, ValueError):
     """An option of a server or a field of a request has a value that is not allowed."""
+
+
+class RunError(MultiverseError, ValueError):
+    """A run over many requests that can't begin or go on: its settings, its input, its store or its endpoint."""

@@ -8,15 +8,16 @@ OpenAI-compatible endpoint. Needs `pip install multiverse-engine[curate]`; docs/
 """
 
 from multiverse.curator.chains import Chain, Problem, read_chains
-from multiverse.curator.config import Config, CuratorError, load_config
+from multiverse.curator.config import Config, load_config
 from multiverse.curator.distributed import curate_on_ray
-from multiverse.curator.endpoint import Client
 from multiverse.curator.outcome import Outcome
 from multiverse.curator.pipeline import Curator
 from multiverse.curator.run import Run, curate
 from multiverse.curator.stages import GroupSteps, Judge, Reduce, RefillSteps, Restructure, Stage, Summary
 from multiverse.curator.statistics import CorpusStatistics
 from multiverse.curator.store import Store
+from multiverse.endpoint import Client
+from multiverse.errors import RunError
 
 __all__ = [
     "Chain",
@@ -24,7 +25,6 @@ __all__ = [
     "Config",
     "CorpusStatistics",
     "Curator",
-    "CuratorError",
     "GroupSteps",
     "Judge",
     "Outcome",
@@ -33,6 +33,7 @@ __all__ = [
     "RefillSteps",
     "Restructure",
     "Run",
+    "RunError",
     "Stage",
     "Store",
     "Summary",

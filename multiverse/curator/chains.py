@@ -13,8 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from multiverse.curator.config import CuratorError, Fields, Input
+from multiverse.curator.config import Fields, Input
 from multiverse.curator.sentences import split
+from multiverse.errors import RunError
 
 _BATCH = 64
 
@@ -63,7 +64,7 @@ def read_chains(source: Input) -> Iterator[Chain | Problem]:
     """Read the input without ever holding all of it.
 
     Raises:
-        CuratorError: if it can't be opened.
+        RunError: if it can't be opened.
     """
     for position, record in enumerate(_records(source)):
         if isinstance(record, str):
@@ -85,7 +86,7 @@ def _from_lines(path: Path) -> Iterator[Any]:
     try:
         lines = path.open(encoding="utf-8-sig")
     except OSError as error:
-        raise CuratorError(f"input.path {path}: can't be read ({error.strerror})") from error
+        raise RunError(f"input.path {path}: can't be read ({error.strerror})") from error
     with lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -102,7 +103,7 @@ def _from_parquet(path: Path) -> Iterator[Any]:
     try:
         file = pyarrow.parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowInvalid) as error:
-        raise CuratorError(f"input.path {path}: can't be read as Parquet ({error})") from error
+        raise RunError(f"input.path {path}: can't be read as Parquet ({error})") from error
     for batch in file.iter_batches(batch_size=_BATCH):
         yield from batch.to_pylist()
 
@@ -111,7 +112,7 @@ def _from_datasets(source: Input) -> Iterator[Any]:
     try:
         import datasets
     except ImportError as error:
-        raise CuratorError(f"input.path {source.path}: needs `datasets`: pip install datasets") from error
+        raise RunError(f"input.path {source.path}: needs `datasets`: pip install datasets") from error
     try:
         if Path(source.path).is_dir() and (Path(source.path) / "state.json").exists():
             yield from datasets.load_from_disk(source.path)
@@ -120,7 +121,7 @@ def _from_datasets(source: Input) -> Iterator[Any]:
         else:
             yield from datasets.load_dataset(source.path, split=source.split, streaming=True)
     except (OSError, ValueError, KeyError, ConnectionError) as error:
-        raise CuratorError(f"input.path {source.path}, split {source.split}: {error}") from error
+        raise RunError(f"input.path {source.path}, split {source.split}: {error}") from error
 
 
 def _chain(position: int, record: Any, fields: Fields) -> Chain | Problem:

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from multiverse.curator.replies import explain
 from multiverse.dialects import registry
-from multiverse.errors import MultiverseError
+from multiverse.settings import Endpoint, Settings, read_settings
 
 StageName = Literal["summary", "grouping", "restructuring", "refilling", "mapreduce", "judge"]
-
-
-class CuratorError(MultiverseError, ValueError):
-    """A run that can't begin or go on: its settings, its input, its store or its endpoint."""
-
-
-class Settings(BaseModel):
-    """Base of all sections: unknown fields are mistakes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Fields(Settings):
@@ -45,39 +33,12 @@ class Input(Settings):
     fields: Fields = Fields()
 
 
-class Endpoint(Settings):
-    """An OpenAI-compatible endpoint and how hard it may be pressed.
-
-    Attributes:
-        base_url: as the official client takes it; `None` for OpenAI itself.
-        api_key_env: the environment variable that holds the key. If it isn't set, none is sent.
-        concurrency: requests under way at once.
-        requests_per_minute, tokens_per_minute: ceilings; tokens are estimated from the prompt's length.
-        timeout: seconds until an answer is given up and asked for again.
-        retries: how often a request is sent again after 408, 409, 429, 5xx, a timeout or a broken connection, with
-            exponential backoff or as the server's `Retry-After` says.
-    """
-
-    base_url: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
-    concurrency: int = Field(16, ge=1, le=4096)
-    requests_per_minute: float | None = Field(None, gt=0)
-    tokens_per_minute: float | None = Field(None, gt=0)
-    timeout: float = Field(300.0, gt=0)
-    retries: int = Field(8, ge=0, le=100)
-
-    @property
-    def api_key(self) -> str:
-        """The key, or a word that endpoints without keys don't look at."""
-        return os.environ.get(self.api_key_env) or "none"
-
-
 class StageSettings(Settings):
     """What may differ from stage to stage. `parameters` go into the request as they are."""
 
     model: str | None = None
     tries: int | None = Field(None, ge=1, le=50)
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class Likelihood(Settings):
@@ -131,15 +92,15 @@ class Config(Settings):
     output: Path
     model: str
     endpoint: Endpoint = Endpoint()
-    parameters: dict[str, Any] = {"temperature": 0.6}
-    stages: dict[StageName, StageSettings] = {}
+    parameters: dict[str, Any] = Field({"temperature": 0.6})
+    stages: dict[StageName, StageSettings] = Field(default_factory=dict)
     dialect: str = "multiverse"
     tries: int = Field(4, ge=1, le=50)
     rounds: int = Field(2, ge=1, le=20)
     max_depth: int = Field(2, ge=1, le=2)
     keep_sequential: bool = True
     checks: Checks = Checks()
-    prices: dict[str, Price] = {}
+    prices: dict[str, Price] = Field(default_factory=dict)
 
     @field_validator("dialect")
     @classmethod
@@ -162,23 +123,10 @@ def load_config(path: str | Path) -> Config:
     """Read a YAML file. Relative paths in it are relative to its directory.
 
     Raises:
-        CuratorError: naming the file, the field and what is wrong.
+        RunError: naming the file, the field and what is wrong.
     """
-    import yaml
-
     path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CuratorError(f"{path}: can't be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CuratorError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
-    if not isinstance(data, dict):
-        raise CuratorError(f"{path}: holds no settings; docs/curating.md shows a file")
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as error:
-        raise CuratorError(f"{path}: {explain(error)}") from error
+    config = read_settings(path, Config)
     home = path.parent
     source = config.input.model_copy(update={"path": _beside(home, config.input.path)})
     return config.model_copy(update={"input": source, "output": home / config.output})

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from multiverse.curator.config import Config, CuratorError
+from multiverse.curator.config import Config
 from multiverse.curator.results import write_results
 from multiverse.curator.run import Run, Summary, run_shard
 from multiverse.curator.store import Shards
+from multiverse.errors import RunError
 
 
 def curate_on_ray(config: Config, shards: int, address: str | None = None, limit: int | None = None) -> Run:
@@ -23,13 +24,13 @@ def curate_on_ray(config: Config, shards: int, address: str | None = None, limit
         address: of a Ray cluster; `None` for one on this machine. A Ray that is initialised already is used as it is.
 
     Raises:
-        CuratorError: if Ray is missing, or a shard can't begin or go on.
+        RunError: if Ray is missing, or a shard can't begin or go on.
     """
     try:
         import ray
         import ray.data
     except ImportError as error:
-        raise CuratorError("--ray needs Ray: pip install multiverse-engine[curate-ray]") from error
+        raise RunError("--ray needs Ray: pip install multiverse-engine[curate-ray]") from error
     Shards(config.output).begin(shards)
     if not ray.is_initialized():
         own = {} if address else {"include_dashboard": False}
@@ -42,13 +43,13 @@ def curate_on_ray(config: Config, shards: int, address: str | None = None, limit
     def curate_row(row: dict[str, Any]) -> dict[str, Any]:
         try:
             return asdict(run_shard(Config.model_validate(settings), int(row["id"]), shards, limit)) | {"error": ""}
-        except CuratorError as error:  # a failed task would be begun again and again
+        except RunError as error:  # a failed task would be begun again and again
             return {"chains": 0, "unfinished": 0, "error": str(error)}
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = ray.data.range(shards, override_num_blocks=shards).map(curate_row, num_cpus=1).take_all()
     if errors := [row["error"] for row in rows if row["error"]]:
-        raise CuratorError(f"{len(errors)} of {shards} shards stopped, the first with: {errors[0]}")
+        raise RunError(f"{len(errors)} of {shards} shards stopped, the first with: {errors[0]}")
     summary = Summary(max(row["chains"] for row in rows), sum(row["unfinished"] for row in rows))
     return Run(summary, write_results(config.output, summary.chains))
 

@@ -30,7 +30,7 @@ def write_report(
     """Write the page. Returns how many samples are on it: evenly spread over the corpus, refusals included.
 
     Raises:
-        CuratorError: if `output` holds no run.
+        RunError: if `output` holds no run.
     """
     every = max(1, -(-statistics.chains // samples))
     with ExitStack() as stack:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from multiverse.curator.config import CuratorError, Likelihood
+from multiverse.curator.config import Likelihood
 from multiverse.dialects import Dialect
+from multiverse.errors import RunError
 from multiverse.layout import layout
 from multiverse.parser import parse_text
 from multiverse.tree import Block, Path, Transcript
@@ -27,14 +28,14 @@ class LikelihoodTest:
     """The test with one model.
 
     Raises:
-        CuratorError: if torch is missing or the model can't be loaded.
+        RunError: if torch is missing or the model can't be loaded.
     """
 
     def __init__(self, settings: Likelihood, dialect: Dialect) -> None:
         try:
             from multiverse.oracle import load
         except ImportError as error:
-            raise CuratorError("checks.likelihood needs torch: pip install multiverse-engine[oracle]") from error
+            raise RunError("checks.likelihood needs torch: pip install multiverse-engine[oracle]") from error
         self.max_drop = settings.max_drop
         self.dialect = dialect
         self._model, self._tokenizer = load(settings.model)

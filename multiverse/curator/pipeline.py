@@ -19,7 +19,6 @@ from multiverse.curator.checks.answer import Agreement, check_answer, compare_an
 from multiverse.curator.checks.content import edit_ratio
 from multiverse.curator.checks.grammar import check_grammar, foreign_tags, plain
 from multiverse.curator.config import Config
-from multiverse.curator.endpoint import Client, RefusedError
 from multiverse.curator.likelihood import LikelihoodTest
 from multiverse.curator.outcome import Attempt, Outcome, accepted, rejected
 from multiverse.curator.plan import Site, sites
@@ -36,6 +35,7 @@ from multiverse.curator.stages import (
 )
 from multiverse.curator.writer import Writer
 from multiverse.dialects import registry
+from multiverse.endpoint import Client, RefusedError
 
 Output = TypeVar("Output", bound=Artefact)
 
@@ -79,7 +79,7 @@ class Curator:
 
         Raises:
             UnavailableError: if the endpoint did not answer; try the chain again later.
-            CuratorError: if the run can't go on.
+            RunError: if the run can't go on.
         """
         attempts: list[Attempt] = []
         if reasons := self._check_input(chain):

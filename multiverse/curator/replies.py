@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from multiverse.errors import MultiverseError
+from multiverse.settings import explain
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -53,12 +54,6 @@ def decode(text: str, kind: type[T], finish_reason: str | None = "stop") -> T:
         return kind.model_validate(value)
     except ValidationError as error:
         raise ReplyError(f"the JSON object is not as asked for: {explain(error)}") from error
-
-
-def explain(error: ValidationError) -> str:
-    """pydantic's findings in one line, each with its place."""
-    places = [(".".join(map(str, found["loc"])) or "object", found["msg"]) for found in error.errors()[:5]]
-    return "; ".join(f"{place}: {message}" for place, message in places)
 
 
 def _find(text: str) -> Any:

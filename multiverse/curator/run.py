@@ -6,18 +6,14 @@ Chains are read as they are needed and forgotten when they are done, so memory d
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from multiverse.curator import prompting
 from multiverse.curator.chains import Chain, Problem, read_chains
-from multiverse.curator.config import Config, CuratorError
-from multiverse.curator.endpoint import Client, UnavailableError
+from multiverse.curator.config import Config
 from multiverse.curator.likelihood import LikelihoodTest
 from multiverse.curator.outcome import unreadable
 from multiverse.curator.pipeline import Curator
@@ -25,6 +21,8 @@ from multiverse.curator.results import write_results
 from multiverse.curator.statistics import CorpusStatistics
 from multiverse.curator.store import Shards, Store
 from multiverse.dialects import registry
+from multiverse.endpoint import Client, UnavailableError
+from multiverse.reply_store import alone
 
 Progress = Callable[[str], None]
 """Called with `accepted`, `rejected`, `unfinished` or `known` whenever a chain is done."""
@@ -62,7 +60,7 @@ def curate(config: Config, limit: int | None = None, progress: Progress = silent
         limit: take only so many records of the input.
 
     Raises:
-        CuratorError: if the run can't begin or go on. What was done until then is kept.
+        RunError: if the run can't begin or go on. What was done until then is kept.
     """
     Shards(config.output).begin(1)
     summary = run_shard(config, 0, 1, limit, progress)
@@ -72,7 +70,7 @@ def curate(config: Config, limit: int | None = None, progress: Progress = silent
 def run_shard(config: Config, shard: int, count: int, limit: int | None = None, progress: Progress = silent) -> Summary:
     """Curate every `count`-th record of the input, from `shard` on, into a store of its own."""
     path = Shards(config.output).path(shard, count)
-    with _alone(path), Store(path) as store:
+    with alone(path), Store(path) as store:
         return asyncio.run(_Worker(config, store, progress).run(shard, count, limit))
 
 
@@ -130,15 +128,3 @@ class _Worker:
                 continue
             self.store.put_outcome(chain.position, fingerprint, outcome.to_dict())
             self.progress(outcome.status)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep a second run away from the store at `path`: both would ask the same. The lock ends with the process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CuratorError(f"{path}: another run is at work on this output") from error
-        yield

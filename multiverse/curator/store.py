@@ -1,44 +1,25 @@
 """The store: what was answered and what came of it, in SQLite, so that a run can be killed at any moment.
 
-Replies are addressed by what was asked: a hash of stage, model, request and try. Outcomes are addressed by the chain's
-place in the input and are valid for one fingerprint of chain and settings. Every write is a transaction of its own in
-a write-ahead log, which a killed process can't tear. One file is one shard; shards know nothing of each other.
+Outcomes are addressed by the chain's place in the input and are valid for one fingerprint of chain and settings;
+replies are as in `multiverse.reply_store`. One file is one shard; shards know nothing of each other.
 """
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import json
 import re
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from multiverse.curator.config import CuratorError
+from multiverse.errors import RunError
+from multiverse.reply_store import ReplyStore
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS replies (
-    key TEXT PRIMARY KEY, stage TEXT, model TEXT, try INTEGER, text TEXT, finish_reason TEXT,
-    prompt_tokens INTEGER, completion_tokens INTEGER
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS outcomes (position INTEGER PRIMARY KEY, fingerprint TEXT, data TEXT);
-"""
+_SCHEMA = "CREATE TABLE IF NOT EXISTS outcomes (position INTEGER PRIMARY KEY, fingerprint TEXT, data TEXT);"
 _NAME = re.compile(r"(\d+)-of-(\d+)\.sqlite")
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer of the endpoint."""
-
-    text: str
-    finish_reason: str | None
-    prompt_tokens: int
-    completion_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,48 +33,14 @@ class Usage:
     completion_tokens: int
 
 
-def request_key(stage: str, model: str, messages: Any, parameters: dict[str, Any], number: int) -> str:
-    """The address of the reply to a request; `number` tells repeated tries of the same request apart."""
-    asked = json.dumps([stage, model, messages, parameters, number], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(asked.encode()).hexdigest()
-
-
-class Store:
+class Store(ReplyStore):
     """One shard's file.
 
     Raises:
-        CuratorError: if the file is no store.
+        RunError: if the file is no store.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise CuratorError(f"{path}: can't be used as a store ({error})") from error
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._db.close()
-
-    def reply(self, key: str) -> Reply | None:
-        """What was answered to the request with this key."""
-        query = "SELECT text, finish_reason, prompt_tokens, completion_tokens FROM replies WHERE key = ?"
-        row = self._db.execute(query, (key,)).fetchone()
-        return None if row is None else Reply(*row)
-
-    def put_reply(self, key: str, stage: str, model: str, number: int, reply: Reply) -> None:
-        """Keep an answer."""
-        row = (key, stage, model, number, *asdict(reply).values())
-        self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    schema = ReplyStore.schema + _SCHEMA
 
     def has_outcome(self, position: int, fingerprint: str) -> bool:
         """Whether the chain at `position` is done, with these settings."""
@@ -131,23 +78,23 @@ class Shards:
         """How many shards the run was begun with; 0 if it was not begun.
 
         Raises:
-            CuratorError: if the directory holds shards of two runs.
+            RunError: if the directory holds shards of two runs.
         """
         matches = [_NAME.fullmatch(path.name) for path in self.directory.glob("*.sqlite")]
         counts = {int(match[2]) for match in matches if match}
         if len(counts) > 1:
-            raise CuratorError(f"{self.directory}: holds stores of runs with {sorted(counts)} shards; remove one kind")
+            raise RunError(f"{self.directory}: holds stores of runs with {sorted(counts)} shards; remove one kind")
         return counts.pop() if counts else 0
 
     def begin(self, count: int) -> None:
         """Make sure that the run goes on with the number of shards it was begun with.
 
         Raises:
-            CuratorError: if it was begun with another.
+            RunError: if it was begun with another.
         """
         begun = self.count()
         if begun not in (0, count):
-            raise CuratorError(
+            raise RunError(
                 f"{self.directory}: was begun with {begun} shards, not {count}: go on with --shards {begun}"
                 " or name another output"
             )
@@ -160,11 +107,11 @@ class Shards:
         """Every store there is; closed with `stack`.
 
         Raises:
-            CuratorError: if there is none.
+            RunError: if there is none.
         """
         count = self.count()
         if not count:
-            raise CuratorError(f"{self.directory}: holds no store; was `multiverse curate` run with this output?")
+            raise RunError(f"{self.directory}: holds no store; was `multiverse curate` run with this output?")
         paths = [self.path(shard, count) for shard in range(count)]
         return [stack.enter_context(Store(path)) for path in paths if path.exists()]
 

@@ -12,10 +12,10 @@ import pytest
 from chains import chain
 from conftest import Configure, Serve, lines
 
-from multiverse.curator import CuratorError, curate, load_config
-from multiverse.curator.config import Endpoint
-from multiverse.curator.endpoint import Client, Pace
+from multiverse.curator import RunError, curate, load_config
 from multiverse.curator.store import Store
+from multiverse.endpoint import Client, Pace
+from multiverse.settings import Endpoint
 
 MESSAGES = [{"role": "user", "content": "# Task: nothing"}]
 
@@ -46,7 +46,7 @@ def test_a_request_that_the_endpoint_refuses_costs_one_chain(teach: Serve, confi
 def test_a_wrong_key_or_model_stops_the_run_at_once(status: int, teach: Serve, configure: Configure) -> None:
     teacher, url = teach()
     answering(teacher, status)
-    with pytest.raises(CuratorError, match=f"refuses all requests.*told to answer {status}"):
+    with pytest.raises(RunError, match=f"refuses all requests.*told to answer {status}"):
         curate(load_config(configure(url, 50)))
     assert sum(teacher.seen.values()) <= 8
 
@@ -68,7 +68,7 @@ def test_a_chain_without_an_answer_is_unfinished_and_done_by_the_next_run(teach:
 
 def test_an_endpoint_that_is_gone_stops_the_run_and_says_how_to_go_on(configure: Configure) -> None:
     config = load_config(configure("http://127.0.0.1:9/v1", 40, endpoint={"retries": 0}))
-    with pytest.raises(CuratorError, match=r"in a row.*run again"):
+    with pytest.raises(RunError, match=r"in a row.*run again"):
         curate(config)
 
 
@@ -132,7 +132,7 @@ def test_two_runs_on_the_same_output_do_not_ask_the_same_twice(teach: Serve, con
     first.start()
     while not teacher.active:
         time.sleep(0.01)
-    with pytest.raises(CuratorError, match="another run is at work"):
+    with pytest.raises(RunError, match="another run is at work"):
         curate(config)
     first.join()
     assert set(teacher.seen.values()) == {1}

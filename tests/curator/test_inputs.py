@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from chains import chain
 
-from multiverse.curator import Chain, CuratorError, Problem, read_chains
+from multiverse.curator import Chain, Problem, RunError, read_chains
 from multiverse.curator.config import Fields, Input
 
 RECORDS = [chain(number) for number in range(5)]
@@ -55,5 +55,5 @@ def test_broken_records_keep_their_place_and_do_not_stop_the_others(tmp_path: Pa
 )
 def test_an_input_that_is_not_there_is_named(name: str, reason: str, tmp_path: Path) -> None:
     path = name if "/" in name else str(tmp_path / name)
-    with pytest.raises(CuratorError, match=reason):
+    with pytest.raises(RunError, match=reason):
         list(read_chains(Input(path=path)))

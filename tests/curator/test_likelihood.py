@@ -11,7 +11,7 @@ from conftest import Configure, Serve, lines
 
 from multiverse import parse_text, registry
 from multiverse.attention import dense_mask
-from multiverse.curator import CuratorError, curate, load_config
+from multiverse.curator import RunError, curate, load_config
 from multiverse.curator.config import Likelihood
 from multiverse.curator.likelihood import LikelihoodTest, to_ids
 from multiverse.errors import MultiverseError
@@ -93,5 +93,5 @@ def test_a_document_whose_path_fails_the_test_is_refused_with_the_path(
 def test_a_model_that_is_not_there_is_named(teach: Serve, configure: Configure) -> None:
     _, url = teach()
     config = load_config(configure(url, 1, checks={"likelihood": {"model": "/no/such/model"}}))
-    with pytest.raises((CuratorError, MultiverseError), match="/no/such/model"):
+    with pytest.raises((RunError, MultiverseError), match="/no/such/model"):
         curate(config)

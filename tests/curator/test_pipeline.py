@@ -12,7 +12,7 @@ from chains import chain
 from conftest import Configure, Serve, lines
 
 from multiverse import parse_text, registry
-from multiverse.curator import CuratorError, curate, load_config
+from multiverse.curator import RunError, curate, load_config
 from multiverse.curator.checks.answer import Agreement, compare_answers
 from multiverse.curator.checks.content import edit_ratio
 from multiverse.curator.checks.grammar import plain
@@ -279,10 +279,10 @@ def test_settings_that_make_no_sense_are_named_with_their_field(configure: Confi
         "dialect": {"dialect": "none such"},
     }
     for place, settings in cases.items():
-        with pytest.raises(CuratorError, match=place.replace(".", r"\.")):
+        with pytest.raises(RunError, match=place.replace(".", r"\.")):
             load_config(configure("http://localhost", 1, **settings))
-    with pytest.raises(CuratorError, match="can't be read"):
+    with pytest.raises(RunError, match="can't be read"):
         load_config(tmp_path / "missing.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
-    with pytest.raises(CuratorError, match="not a YAML file"):
+    with pytest.raises(RunError, match="not a YAML file"):
         load_config(tmp_path / "bad.yaml")

@@ -10,7 +10,7 @@ import pytest
 import ray
 from conftest import Configure, Serve, run
 
-from multiverse.curator import CuratorError, curate_on_ray, load_config
+from multiverse.curator import RunError, curate_on_ray, load_config
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_shard_that_was_lost_is_done_again_and_the_others_are_not(
 @pytest.mark.usefixtures("cluster")
 def test_an_error_of_a_shard_is_the_error_of_the_job(configure: Configure) -> None:
     config = load_config(configure("http://127.0.0.1:9/v1", 40, endpoint={"retries": 0}))
-    with pytest.raises(CuratorError, match=r"2 of 2 shards stopped.*in a row"):
+    with pytest.raises(RunError, match=r"2 of 2 shards stopped.*in a row"):
         curate_on_ray(config, 2)
 
 

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import openai
 
-from multiverse.curator.config import CuratorError, Endpoint
-from multiverse.curator.store import Reply, Store, request_key
-from multiverse.errors import MultiverseError
+from multiverse.errors import MultiverseError, RunError
+from multiverse.reply_store import Reply, ReplyStore, request_key
+from multiverse.settings import Endpoint
 
 Message = dict[str, str]
+FIELD = "multiverse"
+"""Where a Multiverse server puts its figures in `usage`."""
 
 _CHARACTERS_PER_TOKEN = 3.5
 _IN_A_ROW = 10
 """So many requests that fail for good, with none between that succeeds, mean that the endpoint is gone."""
 
-# One line per retry is too much for a corpus; failures that last are raised.
+# One line per retry is too much for a long run; failures that last are raised.
 logging.getLogger("openai").setLevel(logging.WARNING)
 
 
@@ -53,7 +56,7 @@ class Pace:
 class Client:
     """Asks and keeps the answers. Use it within one event loop, and close it there."""
 
-    def __init__(self, endpoint: Endpoint, store: Store) -> None:
+    def __init__(self, endpoint: Endpoint, store: ReplyStore) -> None:
         self._store = store
         self._slots = asyncio.Semaphore(endpoint.concurrency)
         self._pace = Pace(endpoint.requests_per_minute, endpoint.tokens_per_minute)
@@ -81,13 +84,13 @@ class Client:
 
         Raises:
             RefusedError: if this request is at fault.
-            UnavailableError: if the endpoint did not answer; the chain can be done later.
-            CuratorError: if no request can succeed: wrong key, unknown model, endpoint gone.
+            UnavailableError: if the endpoint did not answer; it may do so later.
+            RunError: if no request can succeed: wrong key, unknown model, endpoint gone.
         """
         key = request_key(stage, model, messages, parameters, number)
         if (known := self._store.reply(key)) is not None:
             return known
-        if key not in self._pending:  # the same chain may be in the input twice
+        if key not in self._pending:  # the same may be in the input twice
             task = asyncio.create_task(self._request(model, messages, parameters))
             self._pending[key] = task
             try:
@@ -102,6 +105,7 @@ class Client:
         length = sum(len(message["content"]) for message in messages)
         async with self._slots:
             await self._pace.wait(length / _CHARACTERS_PER_TOKEN)
+            started = time.monotonic()
             try:
                 answer = await self._client.chat.completions.create(
                     model=model, messages=messages, extra_body=parameters
@@ -117,6 +121,8 @@ class Client:
             choice.finish_reason if choice else None,
             usage.prompt_tokens if usage else 0,
             usage.completion_tokens if usage else 0,
+            time.monotonic() - started,
+            (usage.model_extra or {}).get(FIELD) or {} if usage else {},
         )
 
     def _judge(self, error: openai.OpenAIError) -> MultiverseError:
@@ -127,10 +133,10 @@ class Client:
             return RefusedError(f"the request is too long for the endpoint: {error}")
         lasting = isinstance(error, openai.APIStatusError) and error.status_code not in (408, 409, 429)
         if lasting and error.status_code < 500:
-            return CuratorError(f"the endpoint refuses all requests: {error}; see `endpoint` and `model`")
+            return RunError(f"the endpoint refuses all requests: {error}; see `endpoint` and `model`")
         self._failures += 1
         if self._failures >= _IN_A_ROW:
-            return CuratorError(
+            return RunError(
                 f"the endpoint failed {self._failures} times in a row, last: {error}; run again to go on from here"
             )
         return UnavailableError(f"no answer from the endpoint: {error}")
