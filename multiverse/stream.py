@@ -36,6 +36,10 @@ class DocumentStream:
         self.shown = 0
         self._places = [_Place(root)]
 
+    def skip(self, tokens: int) -> None:
+        """Count the first `tokens` of the root, before any fork, as shown: the host has shown them by itself."""
+        self._places[0].offset = self.shown = tokens
+
     def drain(self) -> list[int]:
         """The tokens that can be shown now and were not shown before."""
         tokens: list[int] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
@@ -30,36 +29,43 @@ class Client:
     """The part of the scheduler that answers."""
 
     _moves: list[Move]
+    _finished: list[RequestTree]
 
-    def _answer(self, results: dict[int, EngineCoreOutputs], touched: Iterable[RequestTree]) -> None:
+    def _answer(self, results: dict[int, EngineCoreOutputs]) -> None:
         """Replace what vLLM reported per request by one output per tree, in document order."""
         own: dict[str, EngineCoreOutput] = {}
         for batch in results.values():
-            kept = []
             for output in batch.outputs:
-                member = self._members.get(output.request_id)
-                if member is not None:
-                    record_rows(member, output)
-                if member is None or not member.tree.controller.root.forks:
-                    kept.append(output)
-                elif member.strand.parent is None:
-                    own[output.request_id] = output
-            batch.outputs = kept
-        for tree in touched:
+                if output.new_logprobs is not None and output.request_id in self._members:
+                    record_rows(self._members[output.request_id], output)
+            if self._structured:
+                batch.outputs = [output for output in batch.outputs if not self._take(output, own)]
+        finished, self._finished = self._finished, []
+        for tree in {id(tree): tree for tree in [*self._structured.values(), *finished]}.values():
             self._answer_tree(tree, own, results)
+
+    def _take(self, output: EngineCoreOutput, own: dict[str, EngineCoreOutput]) -> bool:
+        """Whether `output` is of a strand of a forked tree; a root's goes into `own`."""
+        member = self._members.get(output.request_id)
+        if member is None or not member.tree.controller.root.forks:
+            return False
+        if member.strand.parent is None:
+            own[output.request_id] = output
+        return True
 
     def _answer_tree(
         self, tree: RequestTree, own: dict[str, EngineCoreOutput], results: dict[int, EngineCoreOutputs]
     ) -> None:
         root, finish = tree.root.request, tree.controller.finish_reason
-        tokens = tree.stream.drain()  # before the first fork they are what vLLM has reported by itself
-        if tree.controller.root.forks and (tokens or finish):
-            output = own.get(root.request_id) or EngineCoreOutput(root.request_id, [])
-            output.new_token_ids = tokens
-            output.new_logprobs = document_logprobs(tree, tokens)
-            if output.finish_reason is None and finish is not None:
-                output.finish_reason = RequestStatus.get_finished_reason(STATUS[finish])
-            self._send(output, root, results)
+        if tree.controller.root.forks:
+            tokens = tree.stream.drain()
+            if tokens or finish:
+                output = own.get(root.request_id) or EngineCoreOutput(root.request_id, [])
+                output.new_token_ids = tokens
+                output.new_logprobs = document_logprobs(tree, tokens)
+                if output.finish_reason is None and finish is not None:
+                    output.finish_reason = RequestStatus.get_finished_reason(STATUS[finish])
+                self._send(output, root, results)
         if finish is not None:
             self._add_record(tree, results)
             self._dissolve(tree, STATUS[finish])
@@ -96,6 +102,7 @@ class Client:
     def _dissolve(self, tree: RequestTree, status: RequestStatus) -> None:
         """Free all that vLLM still holds for a finished tree."""
         ids = tree.ids()
+        self._structured.pop(id(tree), None)
         for request_id in ids:
             self._members.pop(request_id, None)
         super().finish_requests([i for i in ids if i in self.requests], status)
@@ -110,6 +117,7 @@ class Client:
             member = self._members.pop(request_id, None)
             if member is not None:
                 member.tree.controller.abort()
+                self._structured.pop(id(member.tree), None)
                 for other in member.tree.ids():
                     self._members.pop(other, None)
                     wanted.add(other)

@@ -16,8 +16,7 @@ class MemoryPressure:
 
     def _trees(self) -> list[RequestTree]:
         """The structured trees, oldest first."""
-        trees = {id(m.tree): m.tree for m in self._members.values() if m.tree.structured}
-        return sorted(trees.values(), key=lambda tree: tree.root.request.arrival_time)
+        return sorted(self._structured.values(), key=lambda tree: tree.root.request.arrival_time)
 
     def _victim_order(self, request: Request) -> tuple[bool, float]:
         """vLLM preempts from the end: plain requests before trees, younger trees before older ones."""

@@ -50,7 +50,9 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         self._cache = PrefixCache(self._table, caching)
         self._members: dict[str, Member] = {}
         self._turned: list[Member] = []
+        self._structured: dict[int, RequestTree] = {}
         self._marked: dict[int, RequestTree] = {}
+        self._finished: list[RequestTree] = []
         self._preempted: list[RequestTree] = []
         self._failed: list[RequestTree] = []
         self._exiles: list[RequestTree] = []
@@ -84,6 +86,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         controller.begin()
         self._adapt_sampling(member)
         if tree.structured:
+            self._structured[id(tree)] = tree
             self.waiting.remove_request(request)
             self._begin(member)
 
@@ -102,22 +105,26 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
             self._arrange()
         output = super().schedule(*args, **kwargs)
         plan, self._moves = StepPlan(self._moves), []
-        for request_id in output.num_scheduled_tokens:
-            member = self._members.get(request_id)
-            if member is None:
-                continue
-            if member.delta:
-                plan.deltas[request_id] = member.delta
-            if member.draining and member.request.num_computed_tokens == member.request.num_tokens:
-                self.running.remove(member.request)  # steps run in order: what follows may count on its KV
-                self._park(member)
+        for tree in self._structured.values():
+            for member in tree.members.values():
+                if member.request.request_id in output.num_scheduled_tokens:
+                    self._follow(member, plan)
         for new in output.scheduled_new_reqs:
-            member = self._members.get(new.req_id)
-            if member is not None and member.request.num_prompt_tokens < len(new.prompt_token_ids):
-                plan.prompts[new.req_id] = member.request.num_prompt_tokens
+            found = self._members.get(new.req_id)
+            if found is not None and found.request.num_prompt_tokens < len(new.prompt_token_ids):
+                plan.prompts[new.req_id] = found.request.num_prompt_tokens
         if plan.moves or plan.deltas or plan.prompts:
             setattr(output, ATTRIBUTE, plan)
         return output
+
+    def _follow(self, member: Member, plan: StepPlan) -> None:
+        """Tell the workers about a strand that was scheduled; park it if nothing is to be sampled behind."""
+        request = member.request
+        if member.delta:
+            plan.deltas[request.request_id] = member.delta
+        if member.draining and request.num_computed_tokens == request.num_tokens:
+            self.running.remove(request)  # steps run in order: what follows may count on its KV
+            self._park(member)
 
     def _arrange(self) -> None:
         """Start and join what can be, oldest trees first; if memory is short, let it be theirs."""
@@ -144,25 +151,41 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         if member is None:
             return super()._update_request_with_output(request, new_token_ids, is_stale)
         (token,) = new_token_ids
-        strand, controller = member.strand, member.tree.controller
+        tree, strand = member.tree, member.strand
         ends = strand.parent is not None and self._stops(member, token)
         offset = len(strand.tokens)
-        actions = controller.end(strand, FinishReason.STOP) if ends else controller.accept(strand, token)
+        actions = tree.controller.end(strand, FinishReason.STOP) if ends else tree.controller.accept(strand, token)
+        if not actions and len(strand.tokens) > offset:  # the common case
+            member.sampled, member.written = offset, offset + 1
+            request.append_output_token_ids(token)
+            kept = True
+        else:
+            kept = self._obey(member, token, offset, ends)
+        if tree.controller.finish_reason is not None:
+            self._finished.append(tree)
+            if strand.parent is None:
+                request.status = STATUS[tree.controller.finish_reason]
+                return new_token_ids, True
+        elif strand.parent is None and strand.status is Status.RUNNING and check_stop(request, self.max_model_len):
+            tree.controller.end(strand, FinishReason.STOP)
+            self._finished.append(tree)
+            return new_token_ids, True
+        return (new_token_ids if kept else []), False
+
+    def _obey(self, member: Member, token: int, offset: int, ends: bool) -> bool:
+        """Note what the controller decided about a token. Returns whether the token is part of the strand."""
+        tree, strand, request = member.tree, member.strand, member.request
         kept = not ends and strand.tokens[offset : offset + 1] == [token]
         member.sampled = offset if kept else None
         member.certain = request.num_tokens + kept
         request.append_output_token_ids(strand.tokens[member.written :])
         member.written = len(strand.tokens)
-        if controller.finish_reason is not None:
-            if strand.parent is None:
-                request.status = STATUS[controller.finish_reason]
-                return new_token_ids, True
-        elif actions and strand.status is not Status.RUNNING:
+        if strand.status is not Status.RUNNING and tree.controller.finish_reason is None:
             self._turned.append(member)
-        elif strand.parent is None and check_stop(request, self.max_model_len):
-            controller.end(strand, FinishReason.STOP)
-            return new_token_ids, True
-        return (new_token_ids if kept else []), False
+            if strand.parent is None and len(strand.forks) == 1:  # until now, vLLM has answered by itself
+                self._structured[id(tree)] = tree
+                tree.stream.skip(offset)
+        return kept
 
     def _stops(self, member: Member, token: int) -> bool:
         """Whether `token` ends the branch: end of sequence, a stop token, or the last piece of a stop string.
@@ -188,8 +211,6 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         failed, self._failed = self._failed, []
         for tree in failed:
             self._fail(tree, results)
-        found = map(self._members.get, scheduler_output.num_scheduled_tokens)
-        touched = {id(member.tree): member.tree for member in found if member is not None}
         preempted, self._preempted = {id(tree): tree for tree in self._preempted}, []
         for tree in preempted.values():
             if self._lives(tree):
@@ -198,7 +219,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         for member in turned:
             if id(member.tree) not in preempted and self._lives(member.tree):
                 self._turn(member)
-        self._answer(results, touched.values())
+        self._answer(results)
         return results
 
     def _lives(self, tree: RequestTree) -> bool:
