@@ -1,6 +1,6 @@
 # make demo    set everything up and watch the embedded model fork, decode in parallel and join
 # make test    set everything up and run all tests
-.PHONY: demo test test-core test-oracle test-training test-curator test-vllm lint format bench model docs clean
+.PHONY: demo test test-core test-oracle test-training test-curator test-eval test-vllm lint format bench model docs clean
 
 PY = .venvs/core/bin/python
 
@@ -8,7 +8,7 @@ demo:
 	@tools/setup oracle
 	$(PY) -m multiverse demo
 
-test: test-core test-oracle test-training test-curator test-vllm
+test: test-core test-oracle test-training test-curator test-eval test-vllm
 
 test-core:  ## no torch, no host: two minutes from a fresh clone
 	@tools/setup core
@@ -25,6 +25,10 @@ test-training:  ## attention views, data, recipe and runs on a random model
 test-curator:  ## the Curator over HTTP against a teacher that is a program; kills, faults, Ray
 	@tools/setup curate
 	$(PY) -m pytest --durations=5 tests/curator
+
+test-eval:  ## evaluation over HTTP against a server that is a program; recorded answers; the simulator
+	@tools/setup eval
+	$(PY) -m pytest --durations=5 tests/evaluation
 
 test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's workers know, in a process of its own
 	@tools/setup vllm

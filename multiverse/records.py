@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ ID_FIELDS = ("id", "uid", "custom_id", "question_id", "problem_id", "idx")
 
 @dataclass(frozen=True)
 class Record:
-    """One answer: an identifier and the text that the model wrote, without the prompt."""
+    """One answer: an identifier, the text that the model wrote, without the prompt, and what else the record holds."""
 
     id: str
     text: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def _from_value(value: Any, place: str, field: str | None) -> Iterator[Record | 
         wanted = repr(field) if field else f"one of {', '.join((*TEXT_FIELDS, *CHAT_FIELDS, 'choices'))}"
         yield Problem(place, f"holds no answer: expected {wanted}, found {', '.join(value) or 'nothing'} (see --field)")
     for number, text in enumerate(texts, 1):
-        yield Record(id_ if len(texts) == 1 else f"{id_}#{number}", _without_prompt(text, value.get("prompt")))
+        name = id_ if len(texts) == 1 else f"{id_}#{number}"
+        yield Record(name, _without_prompt(text, value.get("prompt")), value)
 
 
 def _texts(value: dict[str, Any], field: str | None) -> list[str]:

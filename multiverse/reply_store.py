@@ -83,7 +83,10 @@ class ReplyStore:
         query = """SELECT text, finish_reason, prompt_tokens, completion_tokens, seconds, figures
                    FROM replies WHERE key = ?"""
         row = self._db.execute(query, (key,)).fetchone()
-        return None if row is None else Reply(*row[:-1], figures=json.loads(row[-1]))
+        if row is None:
+            return None
+        text, finish_reason, prompt_tokens, completion_tokens, seconds, figures = row
+        return Reply(text, finish_reason, prompt_tokens, completion_tokens, seconds, json.loads(figures))
 
     def put_reply(self, key: str, stage: str, model: str, number: int, reply: Reply) -> None:
         """Keep an answer."""

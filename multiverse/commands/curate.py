@@ -61,15 +61,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _curate(config: Config, options: argparse.Namespace) -> int:
+    from multiverse.commands.progress import progress_bar
     from multiverse.curator import curate, curate_on_ray
-    from multiverse.curator.tables import progress_bar, statistics_tables
+    from multiverse.curator.tables import statistics_tables
 
     console = Console(stderr=True)
     if options.ray:
         address = None if options.ray == "local" else options.ray
         done = curate_on_ray(config, options.shards, address, options.limit)
     else:
-        with progress_bar(console, options.limit) as progress:
+        with progress_bar(console, "curating", options.limit) as progress:
             done = curate(config, options.limit, progress)
     if options.json:
         print(json.dumps(done.statistics.to_dict(), indent=1))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
-from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from multiverse.curator.config import Price
 from multiverse.curator.estimate import Estimate
 from multiverse.curator.outcome import STAGES
-from multiverse.curator.run import Progress as Report
 from multiverse.curator.statistics import CorpusStatistics
 
 _TEXTS = ("", "stage", "model", "most frequent reason against")
@@ -106,19 +103,3 @@ def _table(title: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, justify="left" if column in _TEXTS else "right")
     return table
-
-
-@contextmanager
-def progress_bar(console: Console, total: int | None) -> Iterator[Report]:
-    """A bar on a terminal, nothing elsewhere. Gives the function that counts finished chains."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    counts = {"accepted": 0, "rejected": 0, "unfinished": 0, "known": 0}
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("curating", total=total)
-
-        def report(status: str) -> None:
-            counts[status] += 1
-            told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-            bar.update(task, advance=1, description=told)
-
-        yield report

@@ -1,0 +1,74 @@
+"""Only the answer that a text states counts, and it is compared as what it is: mathematics, a letter, characters."""
+
+from __future__ import annotations
+
+import pytest
+
+from multiverse.evaluation.grading import Verdict, grade, stated
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("so \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("first \\boxed{3}, no: \\boxed{4}", "4"),
+        ("The final answer is 12.", "12"),
+        ("the final answer is $x = 3.5$. Done.", "x = 3.5"),
+        ("**Answer:** 7\n", "7"),
+        ("The answer is (C) because of that", "(C) because of that"),
+        ("some numbers 3 4 5", None),
+        ("the answer is 3" + " but wait" * 60, None),
+        ("it is \\boxed{12", None),
+        ("", None),
+    ],
+)
+def test_the_answer_is_the_last_box_or_what_is_said_to_be_it(text: str, answer: str | None) -> None:
+    assert stated(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("expected", "found"),
+    [
+        ("073", "73"),
+        ("\\frac65", "\\frac{6}{5}"),
+        ("\\frac{1}{2}", "0.5"),
+        ("\\text{even}", "Even"),
+        ("90^\\circ", "90"),
+        ("x = 2", "2"),
+        ("\\{1, 2\\}", "\\{2, 1\\}"),
+        ("12\\pi", "\\pi \\cdot 12"),
+        ("5x - 7y + 11z + 4 = 0", "5x-7y+11z+4=0"),
+    ],
+)
+def test_answers_that_are_the_same_mathematically_are_right(expected: str, found: str) -> None:
+    assert grade("math", expected, f"\\boxed{{{found}}}").verdict is Verdict.CORRECT
+
+
+@pytest.mark.parametrize(
+    ("expected", "found"),
+    [("055", "51"), ("12", "2"), ("\\text{even}", "neve"), ("\\frac{1}{2}", "2"), ("(1,2)", "(2,1)"), ("x^2", "x^3")],
+)
+def test_others_are_wrong(expected: str, found: str) -> None:
+    graded = grade("math", expected, f"\\boxed{{{found}}}")
+    assert (graded.verdict, graded.found) == (Verdict.WRONG, found)
+
+
+@pytest.mark.parametrize(
+    "text", ["\\boxed{C}", "\\boxed{\\text{(C)}}", "Answer: C", "The answer is (c).", "answer is **C**"]
+)
+def test_a_choice_is_known_by_its_letter(text: str) -> None:
+    assert grade("choice", "C", text).verdict is Verdict.CORRECT
+    assert grade("choice", "B", text).verdict is Verdict.WRONG
+
+
+def test_a_word_is_no_letter() -> None:
+    assert grade("choice", "C", "the answer is Carbon").verdict is Verdict.WRONG
+
+
+def test_exact_answers_differ_by_a_character() -> None:
+    assert grade("exact", "12", "Answer: 12").verdict is Verdict.CORRECT
+    assert grade("exact", "12", "Answer: 12.0").verdict is Verdict.WRONG
+
+
+def test_a_right_number_that_nobody_calls_the_answer_is_none() -> None:
+    assert grade("math", "4005", "and then we get 4005").verdict is Verdict.NO_ANSWER
