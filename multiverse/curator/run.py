@@ -74,8 +74,12 @@ def run_shard(config: Config, shard: int, count: int, limit: int | None = None, 
         return asyncio.run(_Worker(config, store, progress).run(shard, count, limit))
 
 
+_CHAINS_PER_REQUEST = 2
+"""Chains under way per request that may be: while one is being checked, another has a request ready."""
+
+
 class _Worker:
-    """Keeps as many chains under way as the endpoint takes requests."""
+    """Keeps so many chains under way that the endpoint always has all the requests it takes."""
 
     def __init__(self, config: Config, store: Store, progress: Progress) -> None:
         self.config, self.store, self.progress = config, store, progress
@@ -89,7 +93,7 @@ class _Worker:
             curator = Curator(self.config, client, self._likelihood())
             work = self._todo(shard, count, limit)
             async with asyncio.TaskGroup() as workers:
-                for _ in range(self.config.endpoint.concurrency):
+                for _ in range(_CHAINS_PER_REQUEST * self.config.endpoint.concurrency):
                     workers.create_task(self._work(curator, work))
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None

@@ -48,7 +48,7 @@ def test_a_wrong_key_or_model_stops_the_run_at_once(status: int, teach: Serve, c
     answering(teacher, status)
     with pytest.raises(RunError, match=f"refuses all requests.*told to answer {status}"):
         curate(load_config(configure(url, 50)))
-    assert sum(teacher.seen.values()) <= 8
+    assert sum(teacher.seen.values()) <= 16
 
 
 def test_a_chain_without_an_answer_is_unfinished_and_done_by_the_next_run(teach: Serve, configure: Configure) -> None:
@@ -70,6 +70,13 @@ def test_an_endpoint_that_is_gone_stops_the_run_and_says_how_to_go_on(configure:
     config = load_config(configure("http://127.0.0.1:9/v1", 40, endpoint={"retries": 0}))
     with pytest.raises(RunError, match=r"in a row.*run again"):
         curate(config)
+
+
+def test_failures_with_successes_between_them_do_not_stop_the_run(teach: Serve, configure: Configure) -> None:
+    teacher, url = teach()
+    answering(teacher, 500, when="# Task: refilling")
+    config = load_config(configure(url, 16, endpoint={"retries": 0, "concurrency": 1}))
+    assert curate(config).summary.unfinished > 10
 
 
 def test_no_more_requests_are_under_way_than_allowed(teach: Serve, configure: Configure) -> None:

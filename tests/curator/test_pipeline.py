@@ -168,6 +168,34 @@ def test_what_fails_in_every_try_is_kept_with_its_stage_and_reason(teach: Serve,
     assert {(attempt["round"], attempt["number"]) for attempt in failed} == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
+def test_every_round_asks_anew_even_if_it_has_the_same_to_say(teach: Serve, configure: Configure) -> None:
+    teacher, url = teach()
+    honest = teacher._reply
+    teacher._reply = lambda messages, _: honest(messages, "cross")  # type: ignore[method-assign]
+    config = load_config(configure(url, [chain(1)], tries=1, rounds=4))
+    assert curate(config).statistics.rejected_at == {"mapreduce": 1}
+    assert len(teacher.answered) == 4 * 5
+
+
+def test_an_outcome_of_other_settings_is_not_taken_for_one_of_these(teach: Serve, configure: Configure) -> None:
+    teacher, url = teach()
+    config = load_config(configure(url, 4))
+    assert curate(config).statistics.accepted == 4
+    teacher.answer = lambda _: (500, {"error": {"message": "down"}})  # type: ignore[method-assign]
+    other = load_config(configure(url, 4, parameters={"temperature": 0.9}, endpoint={"retries": 0}))
+    run = curate(other)
+    assert (run.statistics.chains, run.summary.unfinished) == (0, 4)
+    assert lines(config.output / "train.jsonl") == []
+
+
+def test_records_that_left_the_input_leave_the_results(teach: Serve, configure: Configure) -> None:
+    _, url = teach()
+    assert curate(load_config(configure(url, 6))).statistics.chains == 6
+    shorter = load_config(configure(url, 4))
+    assert curate(shorter).statistics.chains == 4
+    assert len(lines(shorter.output / "train.jsonl")) == 4
+
+
 def test_the_judge_refuses_what_the_rules_let_pass(teach: Serve, configure: Configure) -> None:
     """Sentences that lean by a phrase which no rule knows; without the judge they would stay."""
     record = chain(0)

@@ -24,7 +24,7 @@ _PHRASES = re.compile(
     re.IGNORECASE,
 )
 _BY_LABEL = re.compile(r"\b(?:path|branch|outline)s?\s+(\d+(?:\.\d+)*)", re.IGNORECASE)
-_NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)*(?!\w)")
+_NUMBER = re.compile(r"(?<![\w.])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)")
 _COMPUTED = re.compile(r"(?:=|≈|≡|\\approx|\\equiv|\\to|→|\bis|\bare|\bgives?|\bmakes?|\bequals?|\bget|\byields?)\W*$")
 _NAMED = re.compile(r"(?<![\w\\])([A-Za-z]\w*(?:_\{?\w+\}?)?)\s*(?:=|:=|≈|\\approx)(?!=)")
 
