@@ -190,10 +190,11 @@ def test_an_outcome_of_other_settings_is_not_taken_for_one_of_these(teach: Serve
 
 def test_records_that_left_the_input_leave_the_results(teach: Serve, configure: Configure) -> None:
     _, url = teach()
-    assert curate(load_config(configure(url, 6))).statistics.chains == 6
-    shorter = load_config(configure(url, 4))
-    assert curate(shorter).statistics.chains == 4
-    assert len(lines(shorter.output / "train.jsonl")) == 4
+    assert curate(load_config(configure(url, 6))).statistics.accepted == 6
+    shorter = load_config(configure(url, [chain(0), {"broken": 1}, chain(2), chain(3)]))
+    run = curate(shorter)
+    assert (run.statistics.chains, run.statistics.rejected_at) == (4, {"input": 1})
+    assert [example["id"] for example in lines(shorter.output / "train.jsonl")] == [chain(n)["id"] for n in (0, 2, 3)]
 
 
 def test_the_judge_refuses_what_the_rules_let_pass(teach: Serve, configure: Configure) -> None:
