@@ -1,7 +1,8 @@
 """A large corpus through the Curator: does memory stay flat, and is it the endpoint that limits the throughput?
 
-The teacher of examples/curator runs in a process of its own and takes a fixed time for every reply. If nothing else
-took time, the run would last `requests x latency / concurrency`; the share of that in what it does last is reported.
+The teacher of examples/curator runs in a process of its own and takes a known time for its replies. If nothing else
+took time, the run would last `requests x latency / concurrency`; the share of that in what it does last is reported,
+with the load of the machine, since a process that has to wait for a core keeps its endpoint waiting.
 
     .venvs/core/bin/python benchmarks/curator.py --chains 5000
 
@@ -89,6 +90,7 @@ def measure(folder: Path, url: str, options: argparse.Namespace) -> dict[str, ob
         "CPU ms per request": round((ended[2].ru_utime + ended[2].ru_stime) / requests * 1000, 2),
         "resident MB at 10, 50, 90 % of the run": [round(at_work[len(at_work) * p // 100]) for p in (10, 50, 90)],
         "resident MB at most": round(max(at_work)),
+        "load average at the end": os.getloadavg()[1],
         "store MB": round(sum(path.stat().st_size for path in (folder / "out" / "store").iterdir()) / 1e6, 1),
     }
 

@@ -205,7 +205,7 @@ class Teacher:
 
     Args:
         faults: share of replies that are faulty.
-        latency: seconds a reply takes.
+        latency: seconds a reply takes on average; single ones take half to one and a half of it.
         hang: seconds that a request hangs which is to time out.
 
     Attributes:
@@ -235,7 +235,8 @@ class Teacher:
         fault = self._fault(digest, attempt)
         with self._lock:
             self.injected[fault] += bool(fault)
-        time.sleep(self.hang if fault == "timeout" else self.latency)
+        spread = 0.5 + int(digest[12:16], 16) / 2**16
+        time.sleep(self.hang if fault == "timeout" else self.latency * spread)
         if fault in TRANSPORT:
             status = 504 if fault == "timeout" else int(fault)  # by then the client should have given up
             return status, {"error": {"message": f"injected {fault}", "type": "injected"}}
