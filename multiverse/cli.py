@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 import multiverse
-from multiverse.commands import check, curate, demo, evaluate, parse, train
+from multiverse.commands import check, curate, demo, evaluate, parse, plan, train
 from multiverse.errors import MultiverseError
 
-COMMANDS = (parse, check, curate, demo, train, evaluate)
+COMMANDS = (parse, check, curate, demo, train, evaluate, plan)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

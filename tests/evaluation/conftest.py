@@ -164,9 +164,9 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "multiverse", "eval", *map(str, arguments)]
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `multiverse eval` with what it prints, in this process: importing everything anew takes seconds."""
+def run(*arguments: object, command: str = "eval") -> subprocess.CompletedProcess[str]:
+    """Run a command of `multiverse` with what it prints, in this process: importing everything anew takes seconds."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        status = main(["eval", *map(str, arguments)])
+        status = main([command, *map(str, arguments)])
     return subprocess.CompletedProcess([], status, out.getvalue(), err.getvalue())

@@ -1,0 +1,118 @@
+"""`multiverse plan`: what branching gains on a machine that is not here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from multiverse.errors import RunError
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand to the command line."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "plan",
+        help="predict latency, throughput and speed-up on a machine you do not have",
+        description="Simulates a server that decodes answers in branches, and one that decodes the same tokens one"
+        " after the other, over batch sizes or arrival rates.",
+        epilog="docs/benchmarks.md says what is in the simulation, what is not, and how far it was validated.",
+    )
+    parser.add_argument("--machine", default="h100", help="name or YAML file (default: %(default)s)")
+    parser.add_argument("--model", default="qwen2.5-32b", help="name or YAML file (default: %(default)s)")
+    parser.add_argument("--transcripts", nargs="+", metavar="FILE", help="take the shapes of these answers")
+    parser.add_argument("--tokens", type=int, default=8192, help="of an answer, without --transcripts (default: 8192)")
+    parser.add_argument("--degree", type=_floats, default=[1.2], help="#parallel of answers: 1.2,1.5,2 (default: 1.2)")
+    parser.add_argument("--width", type=int, default=4, help="branches of a block (default: %(default)s)")
+    parser.add_argument("--prompt", type=int, default=512, help="tokens of a prompt (default: %(default)s)")
+    parser.add_argument("--batch", type=_floats, default=[1, 2, 4, 8, 16, 32, 64, 128], help="default: 1 to 128")
+    parser.add_argument("--rate", type=_floats, help="arrivals per second instead of batch sizes: 0.1,0.5,1")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.add_argument("-o", "--output", metavar="DIR", help="write JSON, Markdown and a plot")
+    parser.set_defaults(run=run)
+
+
+def _floats(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0."""
+    try:
+        from multiverse.evaluation.plan.machine import Machine, Model, Roofline, load
+        from multiverse.evaluation.plan.shapes import shapes_in, synthetic
+        from multiverse.evaluation.plan.study import over_batch, over_rate
+    except ImportError as error:
+        raise RunError(f"plan needs more packages ({error.name}): pip install multiverse-engine[eval]") from error
+    _check(options)
+    roofline = Roofline(load(Machine, "machines", options.machine), load(Model, "models", options.model))
+    if options.transcripts:
+        workloads = {"transcripts": shapes_in(options.transcripts, options.prompt)}
+    else:
+        made = ((degree, synthetic(options.tokens, degree, options.width, options.prompt)) for degree in options.degree)
+        workloads = {f"degree {degree:g}": [shape] for degree, shape in made}
+    batches = [int(batch) for batch in options.batch]
+    found = {
+        name: over_rate(shapes, roofline, options.rate, max(batches))
+        if options.rate
+        else over_batch(shapes, roofline, batches)
+        for name, shapes in workloads.items()
+    }
+    _report(found, options)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    positive = {"--tokens": [options.tokens], "--width": [options.width], "--batch": options.batch}
+    for name, values in (positive | {"--rate": options.rate or [1], "--prompt": [options.prompt + 1]}).items():
+        if min(values) <= 0:
+            raise RunError(f"{name} must be positive, is {min(values):g}")
+
+
+def _report(found: dict[str, Any], options: argparse.Namespace) -> None:
+    from multiverse.evaluation.plots import plot_curves
+    from multiverse.evaluation.results import replace
+
+    data = json.dumps({name: [row.to_dict() for row in rows] for name, rows in found.items()}, indent=1)
+    text = _text(found, "arrivals/s" if options.rate else "batch")
+    print(data if options.json else text)
+    if options.output:
+        target = Path(options.output)
+        target.mkdir(parents=True, exist_ok=True)
+        replace(target / "plan.json", data + "\n")
+        replace(target / "plan.md", text + "\n")
+        gains = {name: [row.speedup for row in rows] for name, rows in found.items()}
+        lines = {
+            name: ([row.at for row in rows], gains[name], gains[name], gains[name]) for name, rows in found.items()
+        }
+        label = "arrivals per second" if options.rate else "requests under way"
+        plot_curves({label: lines}, "speed-up per token", target / "plan.png")
+
+
+def _text(found: dict[str, Any], at: str) -> str:
+    from multiverse.evaluation.plan.study import PAYS, stops_paying
+    from multiverse.evaluation.results import table
+
+    head = ("answers", at, "#parallel", "ms/token", "ms/token sequential", "speed-up")
+    rows = [
+        (
+            name,
+            f"{row.at:g}",
+            f"{row.degree:.2f}",
+            f"{row.branching:.2f}",
+            f"{row.sequential:.2f}",
+            f"{row.speedup:.2f}",
+            " / ".join(f"{seconds:.1f}" for seconds in row.p95),
+            " / ".join(f"{rate:,.0f}" for rate in row.throughput),
+        )
+        for name, lines in found.items()
+        for row in lines
+    ]
+    ends = {name: stops_paying(lines) for name, lines in found.items()}
+    told = [
+        f"{name}: branching gains {PAYS - 1:.0%} or more "
+        + ("throughout" if end is None else f"below {at} {end:g} and less from there on")
+        for name, end in ends.items()
+    ]
+    return table((*head, "p95 s, both", "tokens/s, both"), rows) + "\n\n" + "\n".join(told)

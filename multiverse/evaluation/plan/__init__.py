@@ -1,0 +1,1 @@
+"""`multiverse plan`: what branching gains on machines that are not here, from a roofline and the shapes of answers."""
