@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import KNOWN, run
+from program import KNOWN, run
 
 from multiverse import layout, parse_text
 from multiverse.errors import RunError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KNOWN, Program, command, run
+from program import KNOWN, Program, command, run
 
 Start = Callable[..., tuple[Program, str]]
 Configure = Callable[..., Path]
@@ -149,7 +149,7 @@ def test_a_server_of_its_own_is_started_and_ended(configure: Configure, tmp_path
     here = Path(__file__).parent
     script.write_text(
         f"import sys; sys.path[:0] = [{str(here)!r}, {str(here.parent)!r}]\n"
-        f"import conftest, threading; conftest.serve(conftest.Program(), {port}); threading.Event().wait()\n"
+        f"import program, threading; program.serve(program.Program(), {port}); threading.Event().wait()\n"
     )
     url = f"http://127.0.0.1:{port}/v1"
     config = configure(url, serve={"command": f"{command()[0]} {script}", "wait": 120})
