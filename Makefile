@@ -1,12 +1,20 @@
-# make demo    set everything up and watch the embedded model fork, decode in parallel and join
+# make demo    set everything up, serve the embedded model with vLLM and watch it fork, decode in parallel and join
+# make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and run all tests
-.PHONY: demo test test-core test-oracle test-training test-curator test-eval test-vllm lint format bench model docs clean
+.PHONY: demo serve test test-core test-oracle test-training test-curator test-eval test-vllm lint format bench model docs clean
 
 PY = .venvs/core/bin/python
 
+HOST ?= vllm
+PORT ?= 8000
+
 demo:
-	@tools/setup oracle
-	$(PY) -m multiverse demo
+	@tools/setup vllm
+	.venvs/vllm/bin/python -m multiverse demo
+
+serve:
+	@tools/setup $(HOST)
+	.venvs/$(HOST)/bin/python -m multiverse serve --host $(HOST) --port $(PORT)
 
 test: test-core test-oracle test-training test-curator test-eval test-vllm
 

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 import multiverse
-from multiverse.commands import check, curate, demo, evaluate, parse, plan, train
+from multiverse.commands import check, curate, demo, evaluate, parse, plan, serve, train
 from multiverse.errors import MultiverseError
 
-COMMANDS = (parse, check, curate, demo, train, evaluate, plan)
+COMMANDS = (parse, check, curate, demo, serve, train, evaluate, plan)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(commands)
-    options = parser.parse_args(arguments)
+    options, more = parser.parse_known_args(arguments)
+    if more and not getattr(options, "takes_more", False):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    options.more = more
     try:
         return int(options.run(options))
     except MultiverseError as error:

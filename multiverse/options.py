@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from multiverse.budgets import Limits
@@ -19,8 +19,22 @@ from multiverse.layout import Separators
 PREFIX = "MULTIVERSE_"
 STRUCTURES = ("lenient", "strict")
 CAPS = ("max_branches", "max_depth", "max_parallel", "max_critical_path")
-_CHOICES = {"structure": STRUCTURES, "separators": get_args(Separators)}
-_REQUEST_FIELDS = ("enabled", "structure", *CAPS, "return_tree")
+STREAMS = ("document", "events")
+BRANCH_SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+"""What `branch_sampling` may set, as hosts call it."""
+_CHOICES = {"structure": STRUCTURES, "separators": get_args(Separators), "stream": STREAMS}
+_REQUEST_FIELDS = ("enabled", "structure", *CAPS, "branch_sampling", "stream", "return_tree")
+FLAGS = {
+    "dialect": "name of the dialect, or path of one in TOML (default: detected from the tokenizer)",
+    "structure": "'strict' lets only tags be sampled that the grammar allows, 'lenient' (default) any",
+    "separators": "'overlap' (default) as models are trained, 'advance' as the released engine decoded",
+    "max_branches": "most branches of a block; a wider one goes on sequentially (default: 64)",
+    "max_depth": "most blocks inside each other; a deeper one goes on sequentially (default: 4)",
+    "max_parallel": "branches of a request that may run at once; the others wait their turn (default: all)",
+    "max_critical_path": "positions from the first generated token to the last (default: no limit)",
+    "stream": "'document' (default) streams the answer in order, 'events' also every branch as it grows",
+}
+"""What an operator can set, as `--multiverse-NAME` and as `MULTIVERSE_NAME`, with help texts."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,8 @@ class Options:
         structure: `strict` lets the sampler choose only tags that the grammar allows, `lenient` any.
         separators: whether a separator takes a position of its own (SEMANTICS section 2).
         max_branches, max_depth, max_parallel, max_critical_path: see `Limits`.
+        branch_sampling: sampling parameters inside branches, in place of the request's; keys as in `BRANCH_SAMPLING`.
+        stream: whether a streamed answer comes with the events of its branches.
         return_tree: whether the answer comes with its tree.
 
     Raises:
@@ -47,6 +63,8 @@ class Options:
     max_depth: int = 4
     max_parallel: int | None = None
     max_critical_path: int | None = None
+    branch_sampling: Mapping[str, float] | None = None
+    stream: str = "document"
     return_tree: bool = False
 
     def __post_init__(self) -> None:
@@ -57,6 +75,7 @@ class Options:
         for name in ("enabled", "return_tree"):
             if not isinstance(getattr(self, name), bool):
                 raise OptionError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        _check_branch_sampling(self.branch_sampling)
         self.limits()
 
     def limits(self, max_tokens: int | None = None, context_length: int | None = None) -> Limits:
@@ -71,10 +90,10 @@ class Options:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Options:
         """The options of a server: `MULTIVERSE_MAX_BRANCHES=8` and so on."""
         found: dict[str, Any] = {}
-        for field in fields(cls):
-            text = environment.get(PREFIX + field.name.upper())
-            if text is not None and field.name not in ("enabled", "return_tree"):
-                found[field.name] = _number(field.name, text) if field.name in CAPS else text
+        for name in FLAGS:
+            text = environment.get(PREFIX + name.upper())
+            if text is not None:
+                found[name] = _number(name, text) if name in CAPS else text
         return cls(**found)
 
     def for_request(self, given: Mapping[str, Any] | str | None) -> Options:
@@ -111,23 +130,41 @@ def _number(name: str, text: str) -> int:
         raise OptionError(f"{name} must be an integer, got {text!r}") from None
 
 
+def _check_branch_sampling(given: Any) -> None:
+    """Keys and types only: what values a sampler takes is the host's to say."""
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        raise OptionError(f"branch_sampling must be an object, got {type(given).__name__}")
+    for name, value in given.items():
+        if name not in BRANCH_SAMPLING:
+            raise OptionError(f"branch_sampling has no {name!r}; it has {', '.join(BRANCH_SAMPLING)}")
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise OptionError(f"branch_sampling: {name} must be a number, got {value!r}")
+
+
+def flag(name: str) -> str:
+    """The command line flag of an option."""
+    return f"--multiverse-{name.replace('_', '-')}"
+
+
 def take_flags(arguments: list[str], environment: MutableMapping[str, str] = os.environ) -> None:
     """Take `--multiverse-*` flags out of a command line and put them into the environment, which workers inherit.
 
     Raises:
         OptionError: for a flag that is unknown or lacks its value.
     """
-    flags = {f"--multiverse-{field.name.replace('_', '-')}": field.name for field in fields(Options)}
+    names = {flag(name): name for name in FLAGS}
     at = 1
     while at < len(arguments):
-        flag, given, value = arguments[at].partition("=")
-        if not flag.startswith("--multiverse-"):
+        found, given, value = arguments[at].partition("=")
+        if not found.startswith("--multiverse-"):
             at += 1
             continue
-        if flag not in flags or flags[flag] in ("enabled", "return_tree"):
-            raise OptionError(f"unknown option {flag}")
+        if found not in names:
+            raise OptionError(f"unknown option {found}; there are {', '.join(names)}")
         if not given and at + 1 >= len(arguments):
-            raise OptionError(f"{flag} needs a value")
-        environment[PREFIX + flags[flag].upper()] = value if given else arguments[at + 1]
+            raise OptionError(f"{found} needs a value")
+        environment[PREFIX + names[found].upper()] = value if given else arguments[at + 1]
         del arguments[at : at + (1 if given else 2)]
     Options.from_environment(environment)

@@ -71,7 +71,7 @@ class BranchEvent:
         key: the strand, `()` for the root.
         label: its label, empty for the root.
         tokens: the new tokens of a `delta`.
-        labels: the labels of the branches of a `fork`.
+        branches: key and label of each branch of a `fork`.
         reason: why, for `close`, `fallback` and `finish`.
     """
 
@@ -79,7 +79,7 @@ class BranchEvent:
     key: tuple[int, ...]
     label: str
     tokens: tuple[int, ...] = ()
-    labels: tuple[str, ...] = ()
+    branches: tuple[tuple[tuple[int, ...], str], ...] = ()
     reason: str | None = None
 
 
@@ -100,8 +100,8 @@ class EventStream:
     def _of(self, action: Action) -> list[BranchEvent]:
         match action:
             case Fork(strand=strand, children=children):
-                labels = tuple(child.label for child in children)
-                return [*self._delta(strand), BranchEvent("fork", strand.key, strand.label, labels=labels)]
+                branches = tuple((child.key, child.label) for child in children)
+                return [*self._delta(strand), BranchEvent("fork", strand.key, strand.label, branches=branches)]
             case Start(strand=strand):
                 return self._delta(strand)
             case Close(strand=strand, reason=reason):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import astuple
 from typing import Any
 
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
@@ -10,7 +11,9 @@ from vllm.v1.request import Request, RequestStatus
 
 from multiverse.budgets import FinishReason
 from multiverse.report import Observed, report
+from multiverse.responses import FIELD
 from multiverse_vllm.blocks import Move
+from multiverse_vllm.frontend import EVENTS, RECORD
 from multiverse_vllm.outputs import document_logprobs, record_rows, strand_logprobs
 from multiverse_vllm.tree import RequestTree
 
@@ -21,8 +24,6 @@ STATUS = {
     FinishReason.STOP: RequestStatus.FINISHED_STOPPED,
     FinishReason.ABORT: RequestStatus.FINISHED_ABORTED,
 }
-RECORD = "multiverse"
-"""Key of the record in `kv_transfer_params`, the one field of an answer that vLLM hands to clients as it is."""
 
 
 class Client:
@@ -30,6 +31,7 @@ class Client:
 
     _moves: list[Move]
     _finished: list[RequestTree]
+    _telling: dict[int, RequestTree]
 
     def _answer(self, results: dict[int, EngineCoreOutputs]) -> None:
         """Replace what vLLM reported per request by one output per tree, in document order."""
@@ -41,7 +43,8 @@ class Client:
             if self._structured:
                 batch.outputs = [output for output in batch.outputs if not self._take(output, own)]
         finished, self._finished = self._finished, []
-        for tree in {id(tree): tree for tree in [*self._structured.values(), *finished]}.values():
+        telling, self._telling = self._telling, {}
+        for tree in {id(tree): tree for tree in [*self._structured.values(), *telling.values(), *finished]}.values():
             self._answer_tree(tree, own, results)
 
     def _take(self, output: EngineCoreOutput, own: dict[str, EngineCoreOutput]) -> bool:
@@ -59,13 +62,15 @@ class Client:
         root, finish = tree.root.request, tree.controller.finish_reason
         if tree.controller.root.forks:
             tokens = tree.stream.drain()
-            if tokens or finish:
+            if tokens or finish or tree.events:
                 output = own.get(root.request_id) or EngineCoreOutput(root.request_id, [])
                 output.new_token_ids = tokens
                 output.new_logprobs = document_logprobs(tree, tokens)
                 if output.finish_reason is None and finish is not None:
                     output.finish_reason = RequestStatus.get_finished_reason(STATUS[finish])
                 self._send(output, root, results)
+        if tree.events and self._attach(EVENTS, [astuple(event) for event in tree.events], root, results):
+            tree.events = []
         if finish is not None:
             self._add_record(tree, results)
             self._dissolve(tree, STATUS[finish])
@@ -75,20 +80,28 @@ class Client:
         batch = results.setdefault(root.client_index, EngineCoreOutputs())
         batch.outputs = [*batch.outputs, output]
 
+    @staticmethod
+    def _attach(name: str, value: Any, root: Request, results: dict[int, EngineCoreOutputs]) -> bool:
+        """Give `value` to the front end together with what `root` puts out in this step, if it does."""
+        for output in results[root.client_index].outputs if root.client_index in results else ():
+            if output.request_id == root.request_id:
+                output.kv_transfer_params = {**(output.kv_transfer_params or {}), name: value}
+                return True
+        return False
+
     def _add_record(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:
-        """Put the record of a finished request into its last output, if there is anything to tell."""
-        if not tree.controller.root.forks and not tree.controller.root.fallbacks and not tree.options.return_tree:
+        """Put the record of a finished request into its last output, if there is anything to tell, or it was asked."""
+        root = tree.controller.root
+        if not root.forks and not root.fallbacks and FIELD not in (tree.sampling.extra_args or {}):
             return
-        root = tree.root.request
         observed = Observed(
             recomputed_tokens=tree.recomputed,
             started={key: at - tree.created for key, at in tree.started_at.items()},
             closed={key: at - tree.created for key, at in tree.closed_at.items()},
             logprobs=None if tree.sampling.num_logprobs is None else strand_logprobs(tree),
         )
-        for output in results[root.client_index].outputs:
-            if output.request_id == root.request_id:
-                output.kv_transfer_params = {RECORD: report(tree.controller, observed, tree.options.return_tree)}
+        record = report(tree.controller, observed, tree.options.return_tree)
+        self._attach(RECORD, record, tree.root.request, results)
 
     def _fail(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:
         """End a request that needs more memory than there is; the others go on."""

@@ -11,6 +11,7 @@ from multiverse.replay import Part
 from multiverse.strand import Status, Strand, derive_seed
 from multiverse.strict import StrictStart
 from multiverse_vllm.blocks import UNCACHED
+from multiverse_vllm.frontend import in_branches
 from multiverse_vllm.strict import START
 from multiverse_vllm.tree import Member, RequestTree
 
@@ -131,7 +132,7 @@ class Forks:
     def _start(self, tree: RequestTree, strand: Strand, parent: Member) -> None:
         """Map: make a request of a branch; its KV begins with its parent's."""
         origin = parent.request
-        parameters = tree.sampling.clone()
+        parameters = in_branches(tree.sampling, tree.options)
         parameters.max_tokens = self.max_model_len  # the controller counts
         child = Request(
             f"{tree.root.request.request_id}/{'.'.join(map(str, strand.key))}",

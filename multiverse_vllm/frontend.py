@@ -1,17 +1,27 @@
-"""Before anything reaches the scheduler: flags are refused before a model is loaded, request fields as an HTTP 400."""
+"""The front end of an engine: flags are refused before a model is loaded, request fields as an HTTP 400.
+
+What the scheduler has to tell a client travels in `kv_transfer_params`, the one field of an output that vLLM passes on
+as it is. Here it becomes the attribute `multiverse` of a `CompletionOutput`: the record of a finished request, and
+under `events` what happened since the last output, if the client wants events.
+"""
 
 from __future__ import annotations
 
+import argparse
 import functools
 from typing import Any
 
+import msgspec
+
 from multiverse.errors import OptionError, UnsupportedHostError
-from multiverse.options import Options
+from multiverse.options import FLAGS, Options, flag
+from multiverse.responses import FIELD
 from multiverse_vllm.refusals import refuse_configuration
 
-FIELD = "multiverse"
-"""Key of a request's options in `SamplingParams.extra_args` (`vllm_xargs` in the OpenAI API)."""
 STRICT = "multiverse_vllm.strict:StrictTags"
+RECORD, EVENTS = "multiverse_record", "multiverse_events"
+"""Keys in `kv_transfer_params`, between the scheduler and the front end only."""
+_PENDING = "_multiverse_pending"
 
 
 def request_options(server: Options, params: Any) -> Options:
@@ -19,7 +29,7 @@ def request_options(server: Options, params: Any) -> Options:
 
     Args:
         server: the server's own.
-        params: vLLM's `SamplingParams`.
+        params: vLLM's `SamplingParams`; the options are under `multiverse` in its `extra_args`.
 
     Raises:
         OptionError: naming the field, its value and what is allowed.
@@ -31,11 +41,29 @@ def request_options(server: Options, params: Any) -> Options:
             "structured outputs constrain one sequence, blocks make several: a request can't ask for both. "
             'Leave "multiverse" out, or say {"enabled": false}'
         )
+    if options.branch_sampling:
+        in_branches(params, options)
     return options
 
 
+def in_branches(params: Any, options: Options) -> Any:
+    """The sampling parameters of a branch of a request with `params`: a copy.
+
+    Raises:
+        OptionError: if vLLM does not accept what `branch_sampling` says.
+    """
+    if not options.branch_sampling:
+        return params.clone()
+    from vllm.exceptions import VLLMValidationError
+
+    try:
+        return msgspec.structs.replace(params.clone(), **options.branch_sampling)
+    except (ValueError, VLLMValidationError) as error:
+        raise OptionError(f"branch_sampling: {error}") from None
+
+
 def install() -> None:
-    """Wrap what checks requests, and what an engine is configured with."""
+    """Wrap what checks requests, what an engine is configured with, and what makes outputs of a scheduler's."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.input_processor import InputProcessor
 
@@ -47,8 +75,8 @@ def install() -> None:
         return process_inputs(self, request_id, prompt, params, *args, **kwargs)
 
     @functools.wraps(create_engine_config)
-    def _create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
-        config = create_engine_config(self, *args, **kwargs)
+    def _create_engine_config(self: Any, usage_context: Any = None, *args: Any, **kwargs: Any) -> Any:
+        config = create_engine_config(self, usage_context, *args, **kwargs)
         refuse_configuration(config)
         if Options.from_environment().structure == "strict":
             if config.use_v2_model_runner:
@@ -56,7 +84,70 @@ def install() -> None:
                     "--multiverse-structure strict needs the V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0"
                 )
             config.model_config.logits_processors = [*(config.model_config.logits_processors or ()), STRICT]
+        if getattr(usage_context, "name", None) == "OPENAI_API_SERVER":
+            from multiverse_vllm import api
+
+            api.install()
         return config
 
+    add_cli_args = EngineArgs.add_cli_args
+
+    @functools.wraps(add_cli_args)
+    def _add_cli_args(parser: Any) -> Any:
+        group = parser.add_argument_group("Multiverse", "Options of --plugin multiverse.")
+        for name, text in FLAGS.items():  # shown only: they are taken out of the command line before it is parsed
+            group.add_argument(flag(name), help=text, default=argparse.SUPPRESS)
+        return add_cli_args(parser)
+
     InputProcessor.process_inputs = _process_inputs
+    EngineArgs.add_cli_args = staticmethod(_add_cli_args)
     EngineArgs.create_engine_config = _create_engine_config
+    _install_outputs()
+
+
+def _install_outputs() -> None:
+    """Let the attribute `multiverse` appear on outputs, whichever way they are merged."""
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.v1.engine.output_processor import RequestState
+
+    make, complete, add = RequestState.make_request_output, RequestState._new_completion_output, RequestOutput.add
+    CompletionOutput.multiverse = None
+
+    @functools.wraps(make)
+    def make_request_output(
+        self: Any, new: Any, pooled: Any, finish: Any, stop: Any, transfer: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        if transfer and (RECORD in transfer or EVENTS in transfer):
+            told = {**transfer.get(RECORD, {}), "events": transfer.get(EVENTS, [])}
+            setattr(self, _PENDING, merge(getattr(self, _PENDING, None), told))
+            transfer = {name: value for name, value in transfer.items() if name not in (RECORD, EVENTS)}
+        return make(self, new, pooled, finish, stop, transfer or None, *args, **kwargs)
+
+    @functools.wraps(complete)
+    def new_completion_output(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = complete(self, *args, **kwargs)
+        if told := self.__dict__.pop(_PENDING, None):
+            output.multiverse = told
+        return output
+
+    @functools.wraps(add)
+    def add_output(self: Any, following: Any, aggregate: bool) -> None:
+        before = {output.index: output.multiverse for output in self.outputs}
+        add(self, following, aggregate)
+        after = {output.index: output.multiverse for output in following.outputs if output.multiverse}
+        for output in self.outputs:
+            if output.index in after:
+                output.multiverse = merge(before.get(output.index), after[output.index])
+            elif before.get(output.index):
+                output.multiverse = before[output.index]
+
+    RequestState.make_request_output = make_request_output
+    RequestState._new_completion_output = new_completion_output
+    RequestOutput.add = add_output
+
+
+def merge(first: dict[str, Any] | None, second: dict[str, Any]) -> dict[str, Any]:
+    """What two outputs say of one choice, the second being the later."""
+    events = [*(first or {}).get("events", ()), *second.get("events", ())]
+    rest = {name: value for told in (first or {}, second) for name, value in told.items() if name != "events"}
+    return {**rest, "events": events} if events else rest

@@ -22,6 +22,11 @@ _CPU_BACKEND = "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackendImpl"
 _MARK = "_multiverse"
 _FORK = "a scheduler API to fork a request and to adopt another's blocks"
 _POSITIONS = "a position delta per request, as M-RoPE models have it"
+_STATE = "vllm.v1.engine.output_processor:RequestState"
+_FIELD = "a field for plugins in request outputs"
+_BODY = "fields of plugins in the bodies of requests and responses"
+_CHAT = "vllm.entrypoints.openai.chat_completion"
+_COMPLETION = "vllm.entrypoints.openai.completion"
 _MOVES = "a host function that copies KV tokens"
 
 HOOKS = (
@@ -41,7 +46,16 @@ HOOKS = (
     Hook("vllm.v1.engine.input_processor:InputProcessor.process_inputs", ("request_id", "prompt", "params"), True,
          "refuse wrong request fields while they are an HTTP 400", "0.32", "request validation by plugins"),
     Hook("vllm.engine.arg_utils:EngineArgs.create_engine_config", (), True,
-         "add the logits processor of strict mode", "0.18", "plugins that add logits processors when they are active"),
+         "add the logits processor of strict mode; wrap the HTTP server where there is one", "0.18",
+         "plugins that add logits processors when they are active"),
+    Hook("vllm.engine.arg_utils:EngineArgs.add_cli_args", ("parser",), True,
+         "show --multiverse-* in vllm serve --help", "0.18", "plugins that add command line options"),
+    Hook(f"{_STATE}.make_request_output", ("new_token_ids", "kv_transfer_params"), True,
+         "take records and events out of what the scheduler sends", "0.32", _FIELD),
+    Hook(f"{_STATE}._new_completion_output", ("token_ids", "finish_reason", "stop_reason"), True,
+         "put them on the output of their choice", "0.32", _FIELD),
+    Hook("vllm.outputs:RequestOutput.add", ("next_output", "aggregate"), True,
+         "keep them when outputs are merged", "0.32", _FIELD),
     Hook("vllm.v1.engine.core:EngineCore.__init__", ("vllm_config", "executor_class"), True,
          "rehearse one fork and one splice before anything is served", "0.18", "a hook at the end of engine start-up"),
     Hook("vllm.v1.engine.core:EngineCore", ("scheduler", "step_fn", "batch_queue"), False,
@@ -49,7 +63,7 @@ HOOKS = (
     Hook("vllm.v1.sample.logits_processor.builtin:process_dict_updates", ("req_entries", "batch_update", "new_state"),
          False, "follow the rows of a batch", "0.32", "a public helper for logits processors"),
     Hook("vllm.v1.engine:EngineCoreOutput", ("kv_transfer_params",), False,
-         "hand the record of a request to the client", "0.18", "a field for plugins in request outputs"),
+         "send records and events to the front end", "0.18", _FIELD),
     Hook(f"{_SCHEDULER}._enqueue_waiting_request", ("request",), False, "queue branches and parents", "0.31", _FORK),
     Hook(f"{_MANAGER}.take_pending_cow_copies", (), False, "copy the partly filled block per branch", "0.26", _FORK),
     Hook(f"{_POOL}.touch", ("blocks",), False, "share full blocks by reference count", "0.18", _FORK),
@@ -102,6 +116,24 @@ HOOKS = (
          "bring deltas and moves to the device without waiting", "0.32", _MOVES),
 )  # fmt: skip
 
+API_HOOKS = (
+    Hook(f"{_CHAT}.protocol:ChatCompletionRequest.to_sampling_params", (), True,
+         "read the field multiverse", "0.18", _BODY),
+    Hook(f"{_COMPLETION}.protocol:CompletionRequest.to_sampling_params", (), True,
+         "read the field multiverse", "0.18", _BODY),
+    Hook(f"{_CHAT}.serving:OpenAIServingChat.chat_completion_stream_generator",
+         ("request", "result_generator", "request_id", "model_name", "conversation", "tokenizer"), True,
+         "add events, trees and figures to a stream", "0.32", _BODY),
+    Hook(f"{_CHAT}.serving:OpenAIServingChat.chat_completion_full_generator", ("request", "result_generator"), True,
+         "add trees and figures to an answer", "0.32", _BODY),
+    Hook(f"{_COMPLETION}.serving:OpenAIServingCompletion.completion_stream_generator",
+         ("request", "engine_inputs", "result_generator", "request_id", "created_time", "model_name", "tokenizer"),
+         True, "add events, trees and figures to a stream", "0.32", _BODY),
+    Hook(f"{_COMPLETION}.serving:OpenAIServingCompletion.request_output_to_completion_response",
+         ("final_res_batch", "request"), True, "add trees and figures to an answer", "0.32", _BODY),
+)  # fmt: skip
+"""Checked only where HTTP is served: importing vLLM's server takes seconds."""
+
 V2_HOOKS = (
     Hook(f"{_V2}:GPUModelRunner.initialize_kv_cache", ("kv_cache_config",), True, "as in V1", "0.32", _MOVES),
     Hook(f"{_V2}:GPUModelRunner.update_requests", ("scheduler_output",), True,
@@ -122,23 +154,34 @@ def has_v2() -> bool:
 
 
 def table() -> tuple[Hook, ...]:
-    """The rows that concern this vLLM."""
+    """The rows that concern this vLLM's engine."""
     return HOOKS + V2_HOOKS if has_v2() else HOOKS
 
 
-def check() -> list[str]:
-    """What of the table this vLLM does not have; empty if all is there."""
+def check(rows: tuple[Hook, ...] | None = None) -> list[str]:
+    """What of the rows, by default of all, this vLLM does not have; empty if all is there."""
+    rows = table() + API_HOOKS if rows is None else rows
     version = host_version()
     if version.startswith(VERSIONS):
-        return missing(table())
+        return missing(rows)
     known = ", ".join(f"{line}.x" for line in VERSIONS)
-    return [f"vLLM {version} was never tested; known are {known}", *missing(table())]
+    return [f"vLLM {version} was never tested; known are {known}", *missing(rows)]
+
+
+def require(rows: tuple[Hook, ...]) -> None:
+    """Refuse to go on unless this vLLM has all of the rows.
+
+    Raises:
+        UnsupportedHostError: with everything that does not match.
+    """
+    if problems := check(rows):
+        raise UnsupportedHostError("multiverse can't run in this vLLM:\n  " + "\n  ".join(problems))
 
 
 def report() -> dict[str, Any]:
     """For `multiverse check`: the host, its version, what is wrong, and the table. Entry point `multiverse.hosts`."""
     version = host_version()
-    return describe("vllm", version, check() if version != "none" else [], table())
+    return describe("vllm", version, check() if version != "none" else [], table() + API_HOOKS)
 
 
 def host_version() -> str:
@@ -157,8 +200,7 @@ def install() -> None:
     Raises:
         UnsupportedHostError: with everything that does not match, before anything was changed.
     """
-    if problems := check():
-        raise UnsupportedHostError("multiverse can't run in this vLLM:\n  " + "\n  ".join(problems))
+    require(table())
     from vllm.config.scheduler import SchedulerConfig
 
     from multiverse_vllm import frontend, rehearsal, worker

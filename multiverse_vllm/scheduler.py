@@ -53,6 +53,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         self._structured: dict[int, RequestTree] = {}
         self._marked: dict[int, RequestTree] = {}
         self._finished: list[RequestTree] = []
+        self._telling: dict[int, RequestTree] = {}
         self._preempted: list[RequestTree] = []
         self._failed: list[RequestTree] = []
         self._exiles: list[RequestTree] = []
@@ -83,7 +84,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         tree = RequestTree(controller, options, request.sampling_params, request._block_hasher)
         member = Member(tree, controller.root, request)
         tree.members[()] = self._members[request.request_id] = member
-        controller.begin()
+        tree.tell(controller.root, controller.begin())
         self._adapt_sampling(member)
         if tree.structured:
             self._structured[id(tree)] = tree
@@ -155,6 +156,8 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         ends = strand.parent is not None and self._stops(member, token)
         offset = len(strand.tokens)
         actions = tree.controller.end(strand, FinishReason.STOP) if ends else tree.controller.accept(strand, token)
+        if tree.tell(strand, actions):
+            self._telling[id(tree)] = tree
         if not actions and len(strand.tokens) > offset:  # the common case
             member.sampled, member.written = offset, offset + 1
             request.append_output_token_ids(token)
@@ -167,7 +170,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
                 request.status = STATUS[tree.controller.finish_reason]
                 return new_token_ids, True
         elif strand.parent is None and strand.status is Status.RUNNING and check_stop(request, self.max_model_len):
-            tree.controller.end(strand, FinishReason.STOP)
+            tree.tell(strand, tree.controller.end(strand, FinishReason.STOP))
             self._finished.append(tree)
             return new_token_ids, True
         return (new_token_ids if kept else []), False

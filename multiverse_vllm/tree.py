@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from vllm.sampling_params import RequestOutputKind
+
+from multiverse.actions import Action
 from multiverse.controller import Controller
 from multiverse.options import Options
 from multiverse.replay import Part, parts
 from multiverse.strand import Status, Strand
-from multiverse.stream import DocumentStream
+from multiverse.stream import BranchEvent, DocumentStream, EventStream
 
 Row = tuple[Any, Any, Any]
 """Logprobs of one sampled token: token ids and logprobs, arrays `[1, top + 1]`, and its rank, `[1]`."""
@@ -82,6 +86,7 @@ class RequestTree:
         replays: how often the whole tree had to be computed again.
         recomputed: tokens that were computed and given up again.
         given_up: how many blocks it gave up the last time.
+        events: what the client was not told yet, if it wants events.
         created: when the request came; with `started_at` and `closed_at`, by strand key, in monotonic seconds.
     """
 
@@ -94,12 +99,22 @@ class RequestTree:
     replays: int = 0
     recomputed: int = 0
     given_up: int = 0
+    events: list[BranchEvent] = field(default_factory=list)
     created: float = field(default_factory=time.monotonic)
     started_at: dict[tuple[int, ...], float] = field(default_factory=dict)
     closed_at: dict[tuple[int, ...], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.stream = DocumentStream(self.controller.root)
+        streams = self.options.stream == "events" and self.sampling.output_kind is RequestOutputKind.DELTA
+        self._event_stream = EventStream(self.controller.root) if streams else None
+
+    def tell(self, strand: Strand, actions: Iterable[Action]) -> bool:
+        """Note what the controller decided about a token of `strand`. Returns whether the client wants events."""
+        if self._event_stream is None:
+            return False
+        self.events += self._event_stream.push(strand, actions)
+        return True
 
     @property
     def root(self) -> Member:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from random import Random
@@ -14,12 +13,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from multiverse.budgets import Limits
-from multiverse.commands.strand_view import StrandView
-from multiverse.document import statistics
-from multiverse.errors import TranscriptError
+from multiverse.branches import Branch
+from multiverse.commands.branch_view import BranchView
+from multiverse.commands.demo_hosts import Asked, Run, open_host
 from multiverse.models import TINY
 from multiverse.models.task import Kind, generate
+from multiverse.server import HOSTS, installed
 
 QUESTIONS: tuple[tuple[Kind, int | None], ...] = (("single", None), ("flat", 3), ("nested", 2), ("flat", 6))
 """Family and width of the questions that are asked."""
@@ -30,8 +29,11 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "demo",
         help="watch the embedded model think in parallel",
-        description="Decodes with the reference decoder on this machine's CPU; nothing is downloaded.",
+        description="Serves the embedded model with vLLM on this machine, asks it a few questions over HTTP and shows "
+        "the branches as they grow; then the same sequentially. Nothing is downloaded.",
     )
+    parser.add_argument("--host", choices=(*HOSTS, "oracle"), help="default: vllm if it is installed here, else oracle")
+    parser.add_argument("--url", help="ask this running server instead of starting one, e.g. http://localhost:8000")
     parser.add_argument("--model", default=str(TINY), help="another model with block tags (default: the embedded one)")
     parser.add_argument("--question", action="append", help="ask this instead, as often as you like")
     parser.add_argument("--seed", type=int, default=7, help="draws other questions (default: %(default)s)")
@@ -40,7 +42,9 @@ def add_parser(commands: Any) -> None:
 
 
 @dataclass(frozen=True)
-class _Question:
+class Question:
+    """A question, and its answer if it is known."""
+
     text: str
     answer: str | None
 
@@ -48,100 +52,68 @@ class _Question:
 def run(options: argparse.Namespace) -> int:
     """Ask, show, and compare with sequential decoding of the same model."""
     console = Console()
-    limits = Limits(max_tokens=options.max_tokens)
-    try:
-        import torch
-
-        from multiverse.oracle import load
-    except ImportError as error:
-        raise TranscriptError("the demo needs torch and transformers: pip install multiverse-engine[oracle]") from error
-    torch.set_num_threads(1)  # more only get into each other's way with a model this small
-    console.print(f"Loading {options.model}")
-    model, tokenizer = load(options.model)
-    rows = [_ask(console, model, tokenizer, question, limits) for question in _questions(options)]
+    host = options.host or ("vllm" if options.url or installed("vllm") else "oracle")
+    if host == "oracle" and options.host is None:
+        console.print(
+            "vLLM is not installed in this environment: the reference decoder answers instead. "
+            "`make demo` sets vLLM up and serves the model with it."
+        )
+    with open_host(host, options, console) as asked:
+        rows = [_compare(console, asked, question) for question in _questions(options)]
     console.print("\n", _summary(rows))
     return 0
 
 
-def _questions(options: argparse.Namespace) -> list[_Question]:
+def _questions(options: argparse.Namespace) -> list[Question]:
     if options.question:
-        return [_Question(text, None) for text in options.question]
+        return [Question(text, None) for text in options.question]
     rng = Random(options.seed)
     problems = [generate(rng, kind, width, held_out=True) for kind, width in QUESTIONS]
-    return [_Question(problem.prompt, problem.answer) for problem in problems]
+    return [Question(problem.prompt, problem.answer) for problem in problems]
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One decoding of one question. `steps` are forward passes of the model after the prompt."""
-
-    answer: str
-    tokens: int
-    critical_path: int
-    steps: int
-    seconds: float
-
-
-def _ask(
-    console: Console, model: Any, tokenizer: Any, question: _Question, limits: Limits
-) -> tuple[_Question, _Run, _Run]:
+def _compare(console: Console, asked: Asked, question: Question) -> tuple[Question, Run, Run]:
     console.print()
     console.rule("[bold]question")
     console.print(Text(question.text, style="bold"))
-    parallel = _decode(console, model, tokenizer, question, limits)
-    sequential = _decode(None, model, tokenizer, question, Limits(max_tokens=limits.max_tokens, max_depth=0))
-    return question, parallel, sequential
+    view, last = BranchView(), Branch((), "")
+
+    def show(root: Branch) -> None:
+        nonlocal last
+        last = root
+
+    def draw() -> RenderableType:
+        return view.render(last, console.width)
+
+    with Live(get_renderable=draw, console=console, refresh_per_second=12) if console.is_terminal else nullcontext():
+        parallel = asked.ask(question.text, True, show)
+    if not console.is_terminal:
+        console.print(draw())
+    return question, parallel, asked.ask(question.text, False)
 
 
-def _decode(console: Console | None, model: Any, tokenizer: Any, question: _Question, limits: Limits) -> _Run:
-    """Decode, and if there is a console show the branches while they grow."""
-    from multiverse.binding import bind, detect
-    from multiverse.oracle import Decoder
-
-    turn = [{"role": "user", "content": question.text}]
-    prompt = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-    binding = bind(detect(tokenizer), tokenizer)
-    decoder = Decoder(model, binding)
-    request = decoder.add(tokenizer.encode(prompt, add_special_tokens=False), limits)
-    view = StrandView(request.controller.root, tokenizer, binding.dialect)
-    steps, start = 0, time.perf_counter()
-    with Live(console=console, refresh_per_second=12) if console else nullcontext() as live:
-        while decoder.busy:
-            steps += bool(decoder.step())
-            if live and console and console.is_terminal:
-                live.update(view.render(console.width))
-        if live and console:
-            live.update(view.render(console.width))
-    seconds = time.perf_counter() - start
-    transcript, first = request.transcript(), len(request.controller.prompt.ids)
-    figures = statistics(transcript, first)
-    text = tokenizer.decode(transcript.ids[first:], skip_special_tokens=True)
-    answer = text.rsplit("Answer:", 1)[1].strip() if "Answer:" in text else "none"
-    return _Run(answer, figures.tokens, figures.critical_path, steps, seconds)
-
-
-def _summary(rows: list[tuple[_Question, _Run, _Run]]) -> RenderableType:
+def _summary(rows: list[tuple[Question, Run, Run]]) -> RenderableType:
     table = Table(title="the same model, decoded in parallel and sequentially", title_justify="left")
     table.add_column("expected", justify="right")
-    for name in ("answer", "tokens", "critical path", "parallel degree", "steps", "seconds"):
+    for name in ("answer", "tokens", "critical path", "parallel degree", "seconds"):
         table.add_column(name, justify="right")
-    for name in ("sequential answer", "steps", "seconds"):
+    for name in ("sequential answer", "tokens", "seconds"):
         table.add_column(name, justify="right", style="dim")
+    table.add_column("faster by", justify="right")
     for question, parallel, sequential in rows:
-        degree = parallel.tokens / max(1, parallel.critical_path)
         table.add_row(
             question.answer or "?",
             _marked(parallel.answer, question.answer),
-            *map(str, (parallel.tokens, parallel.critical_path)),
-            f"{degree:.2f}",
-            str(parallel.steps),
-            f"{parallel.seconds:.1f}",
+            *(str(parallel.tokens), str(parallel.steps), f"{parallel.tokens / max(1, parallel.steps):.2f}"),
+            f"{parallel.seconds:.2f}",
             _marked(sequential.answer, question.answer),
-            str(sequential.steps),
-            f"{sequential.seconds:.1f}",
+            *(str(sequential.tokens), f"{sequential.seconds:.2f}"),
+            f"{sequential.seconds / parallel.seconds:.2f}",
         )
-    note = "A step is one forward pass of the model, over all branches at once: that is what latency is made of."
-    return Group(table, Text(note, style="dim"))
+    known = [(question, parallel) for question, parallel, _ in rows if question.answer is not None]
+    right = sum(parallel.answer == question.answer for question, parallel in known)
+    verdict = f"{right} of {len(known)} answers are right. " if known else ""
+    return Group(table, Text(f"{verdict}The critical path is what latency is made of; tokens are what is said.", "dim"))
 
 
 def _marked(answer: str, expected: str | None) -> str:

@@ -51,12 +51,12 @@ def test_demo_shows_branches_side_by_side_and_compares_with_sequential_decoding(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")
     question = "A = sum 3 5 2 7 1 9; B = max 4 1 9 2 6 8; C = min 8 6 7 9 5 4. Find sum A B C."
-    assert main(["demo", "--question", question]) == 0
+    assert main(["demo", "--host", "oracle", "--question", question]) == 0
     output = capsys.readouterr().out
     assert re.search(r"branch 1 .*branch 2 .*branch 3 ", output)
     last = next(line for line in output.splitlines() if re.match(r"│ +\? │", line))
     cells = [cell.strip() for cell in last.strip("│").split("│")]
-    answer, degree, steps, sequential_steps = cells[1], float(cells[4]), int(cells[5]), int(cells[8])
-    assert answer == "40"
+    tokens, steps, degree, sequential = int(cells[2]), int(cells[3]), float(cells[4]), int(cells[7])
+    assert (cells[1], cells[6]) == ("40", "40")
     assert degree > 1.5
-    assert steps < sequential_steps
+    assert steps < tokens == sequential

@@ -68,7 +68,7 @@ class VLLMHost:
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
         inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
         outputs = self.llm.generate(inputs, self._parameters(sampling), use_tqdm=False)
-        return [self._answer(output, choice) for output in outputs for choice in output.outputs]
+        return [self._answer(choice) for output in outputs for choice in output.outputs]
 
     @staticmethod
     def _parameters(sampling: dict[str, Any]) -> SamplingParams:
@@ -77,12 +77,12 @@ class VLLMHost:
         return SamplingParams(**{"temperature": 0.0, "max_tokens": 800} | sampling | extra)
 
     @staticmethod
-    def _answer(output: Any, choice: Any) -> Answer:
+    def _answer(choice: Any) -> Answer:
         ids = list(choice.token_ids)
         values = None
         if choice.logprobs is not None:
             values = [entry[token].logprob for token, entry in zip(ids, choice.logprobs, strict=True)]
-        return Answer(ids, values, str(choice.finish_reason), (output.kv_transfer_params or {}).get("multiverse"))
+        return Answer(ids, values, str(choice.finish_reason), choice.multiverse)
 
     def start(self, prompt: list[int], **sampling: Any) -> str:
         name = f"request-{next(self._ids)}"

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -19,70 +12,10 @@ from openai import OpenAI
 
 from multiverse import Limits, parse_text
 from multiverse.models import TINY
-from multiverse.models.task import Problem, generate
+from multiverse.models.task import Problem
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import generate as reference
 from multiverse.oracle import load
-
-START = 300
-"""Seconds a server may take to start on a busy machine."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a server with the embedded model."""
-    port, log = free_port(), tmp_path_factory.mktemp("server") / "log"
-    environment = os.environ | {
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": "1",
-        "TORCHDYNAMO_DISABLE": "1",
-    }
-    environment.pop("MULTIVERSE", None)
-    command = [str(Path(sys.executable).with_name("vllm")), "serve", str(TINY), "--plugin", "multiverse"]
-    command += ["--served-model-name", "tiny", "--dtype", "float32", "--max-model-len", "1024", "--enforce-eager"]
-    command += ["--block-size", "32", "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("w") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    try:
-        _wait(process, port, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    until = time.monotonic() + START
-    while time.monotonic() < until:
-        assert process.poll() is None, log.read_text()[-4000:]
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-            return
-        except OSError:
-            time.sleep(1)
-    raise AssertionError(f"no answer after {START} s: {log.read_text()[-4000:]}")
-
-
-@pytest.fixture(scope="module")
-def client(server: str) -> OpenAI:
-    return OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0, timeout=120)
-
-
-@pytest.fixture(scope="module")
-def problems() -> list[Problem]:
-    rng = Random(21)
-    kinds = ("single", "flat", "nested", "chain") * 4
-    return [generate(rng, kind, held_out=True) for kind in kinds]  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

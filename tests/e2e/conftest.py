@@ -1,0 +1,40 @@
+"""A real `vllm serve --plugin multiverse` with the embedded model, one for each module of tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+from openai import OpenAI
+
+from multiverse.models import TINY
+from multiverse.models.task import Problem, generate
+from multiverse.server import Server, command, free_port
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The base URL of a server with the embedded model; of your own, if MULTIVERSE_TEST_SERVER names one."""
+    if running := os.environ.get("MULTIVERSE_TEST_SERVER"):
+        yield running
+        return
+    os.environ.pop("MULTIVERSE", None)
+    port = free_port()
+    with Server(command("vllm", str(TINY), port, ["--served-model-name", "tiny"]), port) as server:
+        server.wait(600)
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def client(server: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def problems() -> list[Problem]:
+    rng = Random(21)
+    kinds = ("single", "flat", "nested", "chain") * 4
+    return [generate(rng, kind, held_out=True) for kind in kinds]  # type: ignore[arg-type]

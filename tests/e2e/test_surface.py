@@ -1,0 +1,243 @@
+"""What the plugin adds to the OpenAI API: the field `multiverse`, figures, trees, branch events. Over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import urllib.request
+from typing import Any
+
+import pytest
+from openai import BadRequestError, OpenAI
+
+from multiverse import parse_text
+from multiverse.branches import Branch
+from multiverse.cli import main
+from multiverse.client import AsyncClient, Client
+from multiverse.models.task import Problem
+
+FIGURES = {
+    *("tokens", "critical_path_tokens", "parallel_degree", "blocks", "branches", "max_width", "depth"),
+    *("injected_tokens", "recomputed_tokens", "fallbacks"),
+}
+
+
+def ask(client: OpenAI, problem: Problem, multiverse: Any = None, **options: Any) -> Any:
+    messages: Any = [{"role": "user", "content": problem.prompt}]
+    extra = {} if multiverse is None else {"extra_body": {"multiverse": multiverse}}
+    options = {"temperature": 0, "max_tokens": 900, **options}
+    return client.chat.completions.create(model="tiny", messages=messages, **options, **extra)
+
+
+def complete(client: OpenAI, prompt: str | list[str], multiverse: Any, **options: Any) -> Any:
+    options = {"temperature": 0, "max_tokens": 900, **options}
+    return client.completions.create(model="tiny", prompt=prompt, extra_body={"multiverse": multiverse}, **options)
+
+
+def templated(problem: Problem) -> str:
+    return f"<|im_start|>user\n{problem.prompt}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.fixture(scope="module")
+def nested(problems: list[Problem]) -> Problem:
+    return problems[2]
+
+
+@pytest.fixture(scope="module")
+def events_client(server: str) -> Any:
+    with Client(f"{server}/v1") as client:
+        yield client
+
+
+def test_usage_tells_how_parallel_an_answer_was(client: OpenAI, nested: Problem) -> None:
+    answer = ask(client, nested)
+    figures = answer.usage.multiverse
+    assert set(figures) == FIGURES
+    assert figures["tokens"] == answer.usage.completion_tokens
+    assert figures["parallel_degree"] == round(figures["tokens"] / figures["critical_path_tokens"], 4) > 1.2
+    tree = parse_text(answer.choices[0].message.content)
+    assert figures["branches"] == sum(len(block.paths) for block in tree.walk())
+    assert figures["depth"] == 2
+    assert "multiverse" not in (answer.choices[0].model_extra or {}), "nobody asked for the tree"
+
+
+def test_an_answer_without_blocks_is_what_it_is_without_the_plugin(client: OpenAI, problems: list[Problem]) -> None:
+    answer = ask(client, problems[0])
+    assert not answer.usage.model_extra
+    assert answer.model_extra is None or "multiverse" not in answer.model_extra
+    assert answer.model_extra is None or answer.model_extra.get("kv_transfer_params") is None
+
+
+def test_the_tree_comes_on_demand_and_adds_up(client: OpenAI, nested: Problem) -> None:
+    answer = ask(client, nested, {"return_tree": True}, logprobs=True, top_logprobs=1)
+    record = answer.choices[0].multiverse
+    assert sum(len(strand["token_ids"]) for strand in record["tree"]) == answer.usage.completion_tokens
+    assert {strand["finish_reason"] for strand in record["tree"][1:]} == {"path_close"}
+    assert all(len(strand["logprobs"]) == len(strand["token_ids"]) for strand in record["tree"])
+    assert len(answer.choices[0].logprobs.content) == answer.usage.completion_tokens
+
+
+def test_a_disabled_request_decodes_sequentially_and_says_the_same(client: OpenAI, problems: list[Problem]) -> None:
+    parallel, plain = ask(client, problems[1]), ask(client, problems[1], {"enabled": False})
+    assert (
+        plain.choices[0].message.content.rsplit("Answer:")[1]
+        == parallel.choices[0].message.content.rsplit("Answer:")[1]
+    )
+    assert not plain.usage.model_extra
+
+
+def test_caps_of_a_request_hold_for_it_alone(client: OpenAI, problems: list[Problem]) -> None:
+    narrow = ask(client, problems[1], {"max_branches": 1})
+    assert narrow.usage.multiverse["fallbacks"] == {"too_wide": 1}
+    assert narrow.usage.multiverse["branches"] == 0
+    assert ask(client, problems[1]).usage.multiverse["fallbacks"] == {}
+
+
+def test_what_branches_sample_with_can_differ_from_the_rest(client: OpenAI, problems: list[Problem]) -> None:
+    """A penalty inside branches changes what they say, and nothing before the fork."""
+    penalty = {"branch_sampling": {"repetition_penalty": 2.0}}
+    trees = [
+        ask(client, problems[1], {"return_tree": True, **options}, max_tokens=400).choices[0].multiverse["tree"]
+        for options in ({}, penalty)
+    ]
+    usual, penalised = [[strand["token_ids"] for strand in tree] for tree in trees]
+    fork = trees[0][0]["forks"][0]
+    assert usual[0][:fork] == penalised[0][:fork]
+    assert all(usual[i] != penalised[i] for i in range(1, len(usual)))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("field", "complaint"),
+    [
+        ({"max_branches": 0}, "max_branches must be an integer >= 1, got 0"),
+        ({"max_depth": 9}, "max_depth must be at most 4 on this server, got 9"),
+        ({"structure": "loose"}, "structure must be 'lenient' or 'strict', got 'loose'"),
+        ({"stream": "sse"}, "stream must be 'document' or 'events', got 'sse'"),
+        ({"branch_sampling": {"top_k": 1}}, "branch_sampling has no 'top_k'; it has temperature"),
+        ({"branch_sampling": {"temperature": -1}}, "branch_sampling: temperature must be non-negative, got -1"),
+        ({"branch_sampling": {"top_p": "all"}}, "branch_sampling: top_p must be a number, got 'all'"),
+        ({"return_tree": 1}, "return_tree must be true or false, got 1"),
+        ({"widht": 3}, "multiverse has no 'widht'; it has enabled"),
+        ([], "multiverse must be an object, got list"),
+    ],
+)
+def test_a_wrong_field_is_a_400_that_says_what_is_allowed(
+    client: OpenAI, problems: list[Problem], field: Any, complaint: str, stream: bool
+) -> None:
+    for send in (
+        lambda: ask(client, problems[0], field, stream=stream),
+        lambda: complete(client, "Find A.", field, stream=stream),
+    ):
+        with pytest.raises(BadRequestError) as refused:
+            send()
+        assert complaint in str(refused.value)
+    assert ask(client, problems[0], max_tokens=3).choices[0].finish_reason == "length"
+
+
+def test_blocks_and_structured_outputs_together_are_refused(client: OpenAI, problems: list[Problem]) -> None:
+    with pytest.raises(BadRequestError, match="structured outputs constrain one sequence"):
+        ask(client, problems[0], {}, response_format={"type": "json_object"})
+
+
+def test_a_stream_of_events_grows_into_the_answer(
+    client: OpenAI, events_client: Client, problems: list[Problem]
+) -> None:
+    for problem in problems[:4]:
+        whole = ask(client, problem, {"return_tree": True})
+        stream = events_client.stream(problem.prompt, {"return_tree": True}, temperature=0, max_tokens=900)
+        kinds = [event.kind for event in stream]
+        assert stream.text == whole.choices[0].message.content
+        assert stream.finish_reason == "stop"
+        assert kinds[-1] == "finish"
+        assert stream.usage["completion_tokens"] == whole.usage.completion_tokens
+        assert sum(branch.tokens for branch in stream.branches) == whole.usage.completion_tokens
+        assert stream.figures == whole.usage.multiverse
+        assert stream.record is not None
+        labels = [(strand["key"], strand["label"]) for strand in stream.record["tree"]]
+        assert sorted((list(branch.key), branch.label) for branch in stream.branches) == sorted(labels)
+        assert (
+            kinds.count("fork")
+            == kinds.count("join")
+            == len(stream.record["tree"][0]["forks"])
+            + sum(len(strand["forks"]) for strand in stream.record["tree"][1:])
+        )
+
+
+def test_branches_grow_at_the_same_time(events_client: Client, problems: list[Problem]) -> None:
+    """Between the first word of the last branch and the last of the first one, all of them speak."""
+    stream = events_client.stream(problems[1].prompt, temperature=0, max_tokens=900)
+    spoken = [event.key for event in stream if event.kind == "delta" and event.key]
+    width = len(stream.branches.root.blocks[0])
+    together = spoken[spoken.index((0, width - 1)) : len(spoken) - spoken[::-1].index((0, 0))]
+    assert {key: together.count(key) for key in set(together)}.keys() == {(0, i) for i in range(width)}
+    assert min(together.count((0, i)) for i in range(width)) > 10
+
+
+def test_the_document_goes_on_beside_the_events(client: OpenAI, nested: Problem) -> None:
+    """A client that knows nothing of events reads the same answer out of the same stream."""
+    chunks = ask(client, nested, {"stream": "events"}, stream=True)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == ask(client, nested).choices[0].message.content
+
+
+def test_the_client_exists_for_asyncio_too(server: str, problems: list[Problem]) -> None:
+    async def follow(client: AsyncClient, problem: Problem) -> Branch:
+        stream = await client.stream(problem.prompt, temperature=0, max_tokens=900)
+        async for _ in stream:
+            pass
+        return stream.branches.root
+
+    async def both() -> list[Branch]:
+        async with AsyncClient(f"{server}/v1") as client:
+            return await asyncio.gather(*(follow(client, problem) for problem in problems[1:3]))
+
+    roots = asyncio.run(both())
+    answers = [root.text.rsplit("Answer:")[1].strip() for root in roots]
+    assert answers == [problem.answer for problem in problems[1:3]]
+
+
+def test_completions_have_the_same_fields_for_every_choice(client: OpenAI, problems: list[Problem]) -> None:
+    prompts = [templated(problem) for problem in problems[:3]]
+    answer = complete(client, prompts, {"return_tree": True}, n=2, temperature=0.01, seed=1)
+    trees = [choice.multiverse for choice in answer.choices]
+    counted = [sum(len(strand["token_ids"]) for strand in record["tree"]) for record in trees]
+    assert len(counted) == 6
+    assert sum(counted) == answer.usage.completion_tokens == answer.usage.multiverse["tokens"]
+    assert [len(record["tree"]) > 1 for record in trees] == [False, False, True, True, True, True]
+    stream = complete(
+        client, prompts, {"return_tree": True, "stream": "events"}, n=2, temperature=0.01, seed=1, stream=True
+    )
+    heard: dict[int, int] = {}
+    for chunk in stream:
+        for choice in chunk.choices:
+            for event in (choice.model_extra or {}).get("multiverse", {}).get("events", ()):
+                heard[choice.index] = heard.get(choice.index, 0) + event.get("tokens", 0)
+    assert [heard[index] for index in range(6)] == counted
+
+
+def test_raw_json_without_any_client_library_works(server: str, nested: Problem) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": nested.prompt}], "max_tokens": 900}
+    body |= {"temperature": 0, "multiverse": {"return_tree": True}}
+    request = urllib.request.Request(
+        f"{server}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        answer = json.load(response)
+    assert set(answer["usage"]["multiverse"]) == FIGURES
+    assert answer["choices"][0]["multiverse"]["tree"][0]["key"] == []
+    assert answer["kv_transfer_params"] is None
+
+
+def test_the_demo_shows_branches_side_by_side_and_both_ways_of_decoding(
+    server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    assert main(["demo", "--url", server]) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"branch 1 .*branch 2 .*branch 3 ", output)
+    assert "4 of 4 answers are right" in output
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if "right │" in line]
+    assert [row[0] for row in rows] == [row[6].removesuffix(" right") for row in rows]
+    assert sum(float(row[4]) > 1.5 for row in rows) == 3
