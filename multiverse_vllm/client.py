@@ -101,6 +101,7 @@ class Client:
             logprobs=None if tree.sampling.num_logprobs is None else strand_logprobs(tree),
         )
         record = report(tree.controller, observed, tree.options.return_tree)
+        self.tally.finished(record, (len(children) for strand in root.walk() for _, children in strand.forks))
         self._attach(RECORD, record, tree.root.request, results)
 
     def _fail(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:

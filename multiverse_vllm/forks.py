@@ -30,7 +30,7 @@ class Forks:
             request._all_token_ids[:] = root.parts()[0].tokens
             request.update_block_hashes()
         else:
-            self.multiverse_counts["cached_tokens"] += request.num_computed_tokens
+            self.tally.count("cached_tokens", request.num_computed_tokens)
             if request.prefill_stats and not root.tree.replays:
                 request.prefill_stats.set(len(root.tree.controller.prompt.ids), request.num_computed_tokens, 0)
         root.given(part or 0)
@@ -101,6 +101,7 @@ class Forks:
         if member.request.status != RequestStatus.RUNNING:  # preempted while the tag was on its way
             self._replay(member.tree)
             return
+        member.turned_at = time.monotonic()
         self.running.remove(member.request)
         self._recall(member.request)
         member.request.num_computed_tokens = min(member.request.num_computed_tokens, member.certain)
@@ -155,7 +156,10 @@ class Forks:
         tree.started_at.setdefault(strand.key, time.monotonic())
         self.requests[child.request_id] = child
         self._enter(member)
-        self.multiverse_counts["forks"] += strand.key[-1] == 0
+        if strand.key[-1] == 0:
+            self.tally.count("forks")
+            if parent.turned_at is not None:
+                self.tally.observe("fork_seconds", time.monotonic() - parent.turned_at)
 
     def _join(self, parent: Member, branches: list[Member], part: Part) -> None:
         """Reduce: hand the branches' KV to the parent and let it go on with `part`."""
@@ -166,7 +170,8 @@ class Forks:
             moves = self._table.splice(request.request_id, length, ends)
             self._moves += moves
             request.num_computed_tokens = length + sum(end - length for _, end in ends)
-            self.multiverse_counts["moved_tokens"] += len(moves)
+            self.tally.count("spliced_tokens", request.num_computed_tokens - length)
+            self.tally.count("moved_tokens", len(moves))
         for branch in branches:
             request._all_token_ids += branch.request._all_token_ids[length:]
             self._forget(branch)
@@ -175,7 +180,9 @@ class Forks:
         if splice:
             self._publish(parent, length)
         self._enter(parent)
-        self.multiverse_counts["joins"] += 1
+        self.tally.count("joins")
+        closed = max(parent.tree.closed_at[branch.strand.key] for branch in branches)
+        self.tally.observe("join_seconds", time.monotonic() - closed)
 
     def _publish(self, parent: Member, length: int) -> None:
         """Key the joined blocks of a root for the prefix cache; those of a branch are never in it."""

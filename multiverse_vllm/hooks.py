@@ -23,6 +23,7 @@ _MARK = "_multiverse"
 _FORK = "a scheduler API to fork a request and to adopt another's blocks"
 _POSITIONS = "a position delta per request, as M-RoPE models have it"
 _STATE = "vllm.v1.engine.output_processor:RequestState"
+_METRICS = "statistics of plugins in SchedulerStats"
 _FIELD = "a field for plugins in request outputs"
 _BODY = "fields of plugins in the bodies of requests and responses"
 _CHAT = "vllm.entrypoints.openai.chat_completion"
@@ -56,6 +57,14 @@ HOOKS = (
          "put them on the output of their choice", "0.32", _FIELD),
     Hook("vllm.outputs:RequestOutput.add", ("next_output", "aggregate"), True,
          "keep them when outputs are merged", "0.32", _FIELD),
+    Hook(f"{_SCHEDULER}.make_stats", ("kv_connector_stats",), True,
+         "send what is counted to the front end", "0.32", _METRICS),
+    Hook("vllm.v1.metrics.stats:SchedulerStats", ("kv_connector_stats",), False,
+         "the field in which it travels", "0.32", _METRICS),
+    Hook("vllm.v1.metrics.loggers:StatLoggerManager.__init__", ("vllm_config",), True,
+         "make the metrics", "0.18", _METRICS),
+    Hook("vllm.v1.metrics.loggers:StatLoggerManager.record", ("scheduler_stats", "engine_idx"), True,
+         "enter what was counted into them", "0.18", _METRICS),
     Hook("vllm.v1.engine.core:EngineCore.__init__", ("vllm_config", "executor_class"), True,
          "rehearse one fork and one splice before anything is served", "0.18", "a hook at the end of engine start-up"),
     Hook("vllm.v1.engine.core:EngineCore", ("scheduler", "step_fn", "batch_queue"), False,
@@ -203,7 +212,7 @@ def install() -> None:
     require(table())
     from vllm.config.scheduler import SchedulerConfig
 
-    from multiverse_vllm import frontend, rehearsal, worker
+    from multiverse_vllm import frontend, metrics, rehearsal, worker
     from multiverse_vllm.scheduler import with_multiverse
 
     configured = SchedulerConfig.get_scheduler_cls
@@ -216,5 +225,6 @@ def install() -> None:
     setattr(get_scheduler_cls, _MARK, True)
     SchedulerConfig.get_scheduler_cls = get_scheduler_cls
     frontend.install()
+    metrics.install()
     rehearsal.install()
     worker.install()

@@ -90,7 +90,7 @@ class MemoryPressure:
         """Give up all KV of a tree and compute it again, exactly, when there is room."""
         root = tree.root
         tree.replays += 1
-        self.multiverse_counts["replays"] += 1
+        self.tally.count("replays")
         blocks = 0
         for member in tree.members.values():
             shared = 0 if member.strand.parent is None else tree.members[member.strand.parent.key].request.num_tokens

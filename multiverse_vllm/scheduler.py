@@ -20,7 +20,9 @@ from vllm.v1.request import Request
 
 from multiverse.budgets import FinishReason, Reason
 from multiverse.controller import Controller
+from multiverse.metrics import Tally
 from multiverse.options import Options
+from multiverse.responses import FIELD
 from multiverse.strand import Status, Strand
 from multiverse_vllm.blocks import BlockTable, Move
 from multiverse_vllm.client import STATUS, Client
@@ -58,7 +60,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         self._failed: list[RequestTree] = []
         self._exiles: list[RequestTree] = []
         self._moves: list[Move] = []
-        self.multiverse_counts = {"forks": 0, "joins": 0, "moved_tokens": 0, "cached_tokens": 0, "replays": 0}
+        self.tally = Tally()
 
     # --- a request comes ---------------------------------------------------------------------------------------
 
@@ -224,6 +226,17 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
                 self._turn(member)
         self._answer(results)
         return results
+
+    def make_stats(self, *args: Any, **kwargs: Any) -> Any:
+        """vLLM's statistics, with ours in the field of KV connectors, of which there is none."""
+        stats = super().make_stats(*args, **kwargs)
+        if stats is not None:
+            parked = sum(member.parked for member in self._members.values())
+            running = sum(member.strand.parent is not None and not member.parked for member in self._members.values())
+            news = self.tally.drain(running_branches=running, parked_sequences=parked)
+            if news is not None:
+                stats.kv_connector_stats = {FIELD: news}
+        return stats
 
     def _lives(self, tree: RequestTree) -> bool:
         return tree.controller.finish_reason is None and tree.root.request.request_id in self._members

@@ -31,6 +31,7 @@ class Member:
         certain: KV of how many tokens is right, once the steps under way have run: not that of a dropped token.
         written: how many of the strand's tokens the request was given.
         draining: what is computed is known already; the token sampled behind it is ignored.
+        turned_at: when it forked last, in monotonic seconds; `None` if it has not, or was computed again since.
         parked: it holds its KV and nothing is to be computed.
     """
 
@@ -44,6 +45,7 @@ class Member:
     sampled: int | None = None
     draining: bool = False
     parked: bool = False
+    turned_at: float | None = None
 
     def parts(self) -> list[Part]:
         """The parts of the strand, as far as they are known."""
@@ -54,7 +56,7 @@ class Member:
         known = self.parts()
         self.part, self.delta, self.written = part, known[part].delta, len(self.strand.tokens)
         self.draining = part + 1 < len(known) or self.strand.status is not Status.RUNNING
-        self.parked = False
+        self.parked, self.turned_at = False, None
 
     def prompt_length(self) -> int:
         """How many of the request's tokens count as prompt when it enters the batch again.

@@ -107,4 +107,4 @@ class VLLMHost:
         }
 
     def counters(self) -> dict[str, int]:
-        return {"scheduled": self._scheduled, **self.scheduler.multiverse_counts}
+        return {"scheduled": self._scheduled, **self.scheduler.tally.totals}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 import urllib.request
 from typing import Any
 
@@ -241,3 +242,34 @@ def test_the_demo_shows_branches_side_by_side_and_both_ways_of_decoding(
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if "right │" in line]
     assert [row[0] for row in rows] == [row[6].removesuffix(" right") for row in rows]
     assert sum(float(row[4]) > 1.5 for row in rows) == 3
+
+
+def test_metrics_count_what_was_answered(client: OpenAI, server: str, problems: list[Problem]) -> None:
+    before = scraped(server)
+    answer = ask(client, problems[2])
+    ask(client, problems[1], {"max_branches": 1})
+    until, figures = time.monotonic() + 10, answer.usage.multiverse
+    while time.monotonic() < until:
+        after = scraped(server)
+        added = {name: after[name] - before[name] for name in after}
+        if added["block_width_count"] and not after["parked_sequences"]:
+            break
+        time.sleep(0.2)
+    assert added["forks_total"] == added["joins_total"] == added["block_width_count"] == figures["blocks"]
+    assert added["block_width_sum"] == figures["branches"]
+    assert added["fork_seconds_count"] == added["join_seconds_count"] == figures["blocks"]
+    assert added["parallel_degree_sum"] == pytest.approx(figures["parallel_degree"])
+    assert added["fallbacks_total"] == 1
+    assert 0 < added["moved_tokens_total"] < added["spliced_tokens_total"]
+    assert (after["running_branches"], after["parked_sequences"]) == (0, 0)
+
+
+def scraped(server: str) -> dict[str, float]:
+    """The plugin's metrics by name, summed over labels."""
+    text = urllib.request.urlopen(f"{server}/metrics", timeout=10).read().decode()
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        if line.startswith("multiverse:"):
+            name, value = line.split("{")[0].removeprefix("multiverse:"), line.rsplit(" ", 1)[1]
+            found[name] = found.get(name, 0) + float(value)
+    return found

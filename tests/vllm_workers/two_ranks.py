@@ -16,6 +16,6 @@ if __name__ == "__main__":
     llm = LLM(str(TINY), dtype="float32", max_model_len=1024, block_size=32, enforce_eager=True, tensor_parallel_size=2)
     prompts = [{"prompt_token_ids": prompt} for prompt in json.load(sys.stdin)]
     outputs = llm.generate(prompts, SamplingParams(temperature=0.0, max_tokens=800), use_tqdm=False)
-    counts = llm.llm_engine.engine_core.engine_core.scheduler.multiverse_counts
+    counts = llm.llm_engine.engine_core.engine_core.scheduler.tally.totals
     answers = [list(output.outputs[0].token_ids) for output in outputs]
     Path(sys.argv[1]).write_text(json.dumps({"answers": answers, "moved": counts["moved_tokens"]}))

@@ -1,0 +1,35 @@
+"""Metrics of blocks in vLLM's own `/metrics`: the scheduler's tally travels with its statistics, in a field that is
+free because KV connectors are refused."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from multiverse.metrics import Exporter
+from multiverse.responses import FIELD
+
+_EXPORTERS = "_multiverse_exporters"
+
+
+def install() -> None:
+    """Wrap what hands statistics to vLLM's loggers."""
+    from vllm.v1.metrics.loggers import StatLoggerManager
+
+    init, record = StatLoggerManager.__init__, StatLoggerManager.record
+
+    @functools.wraps(init)
+    def start(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, vllm_config, *args, **kwargs)
+        model = str(vllm_config.model_config.served_model_name)
+        setattr(self, _EXPORTERS, {index: Exporter(model, str(index)) for index in self.engine_indexes})
+
+    @functools.wraps(record)
+    def enter(self: Any, scheduler_stats: Any, *args: Any, engine_idx: int | None = None, **kwargs: Any) -> None:
+        if scheduler_stats is not None and (told := scheduler_stats.kv_connector_stats) and FIELD in told:
+            scheduler_stats.kv_connector_stats = None
+            getattr(self, _EXPORTERS)[engine_idx or 0].enter(told[FIELD])
+        record(self, scheduler_stats, *args, engine_idx=engine_idx, **kwargs)
+
+    StatLoggerManager.__init__ = start
+    StatLoggerManager.record = enter

@@ -1,0 +1,66 @@
+"""What is counted in the scheduler arrives in Prometheus, once, under names that do not depend on the host."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from prometheus_client import REGISTRY
+
+from multiverse.budgets import Reason
+from multiverse.metrics import COUNTERS, GAUGES, HISTOGRAMS, Exporter, Tally
+
+
+def record(**figures: Any) -> dict[str, Any]:
+    return {"fallbacks": {}, "recomputed_tokens": 0, "branches": 2, "parallel_degree": 1.5, **figures}
+
+
+def value(name: str, model: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(f"multiverse:{name}", {"model_name": model, "engine": "0", **labels})
+
+
+def test_everything_is_there_as_zero_from_the_start() -> None:
+    Exporter("zeros")
+    assert {value(f"{name}_total", "zeros") for name in COUNTERS} == {0}
+    assert {value("fallbacks_total", "zeros", reason=str(reason)) for reason in Reason} == {0}
+    assert {value(name, "zeros") for name in GAUGES} == {0}
+    assert {value(f"{name}_count", "zeros") for name in HISTOGRAMS} == {0}
+
+
+def test_what_is_drained_arrives_once() -> None:
+    tally, exporter = Tally(), Exporter("once")
+    tally.count("forks")
+    tally.count("spliced_tokens", 40)
+    tally.observe("join_seconds", 0.02)
+    tally.finished(record(fallbacks={"too_wide": 2}, recomputed_tokens=7), [2, 5])
+    for _ in range(3):
+        news = tally.drain(running_branches=2, parked_sequences=1)
+        if news is not None:
+            exporter.enter(json.loads(json.dumps(news)))
+    assert value("forks_total", "once") == 1
+    assert value("spliced_tokens_total", "once") == 40
+    assert value("recomputed_tokens_total", "once") == 7
+    assert value("fallbacks_total", "once", reason="too_wide") == 2
+    assert value("running_branches", "once") == 2
+    assert (value("block_width_count", "once"), value("block_width_sum", "once")) == (2, 7)
+    assert value("parallel_degree_sum", "once") == 1.5
+    assert value("join_seconds_bucket", "once", le="0.025") == 1
+    assert tally.totals["forks"] == 1
+
+
+def test_a_quiet_engine_sends_nothing_but_says_when_it_became_quiet() -> None:
+    tally = Tally()
+    assert tally.drain(running_branches=0, parked_sequences=0) is None
+    assert tally.drain(running_branches=1, parked_sequences=0) is not None
+    assert tally.drain(running_branches=1, parked_sequences=0) is None
+    news = tally.drain(running_branches=0, parked_sequences=0)
+    assert news is not None
+    assert news["gauges"] == {"running_branches": 0, "parked_sequences": 0}
+
+
+def test_a_request_that_was_not_forked_has_no_parallel_degree() -> None:
+    tally = Tally()
+    tally.finished(record(branches=0, parallel_degree=1.0, fallbacks={"no_outline": 1}), [])
+    news = tally.drain()
+    assert news is not None
+    assert (news["samples"], news["fallbacks"]) == ({}, {"no_outline": 1})
