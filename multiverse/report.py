@@ -21,7 +21,8 @@ class Observed:
 
     Attributes:
         recomputed_tokens: tokens computed again after preemption.
-        started, closed: when each branch began to be computed, and when its KV was complete.
+        started, closed: when each branch began to be computed, and when its KV was complete; of the root, when the
+            request came and when it ended.
         logprobs: of the strands' tokens; `None` for those that the engine wrote.
     """
 
@@ -90,9 +91,8 @@ def _entry(strand: Strand, positions: list[int], observed: Observed) -> dict[str
         "finish_reason": strand.finish_reason and str(strand.finish_reason),
         "fallbacks": [[offset, str(reason)] for offset, reason in sorted(strand.fallbacks.items())],
     }
-    if strand.parent is not None:
-        entry["started"] = _rounded(observed.started.get(strand.key))
-        entry["closed"] = _rounded(observed.closed.get(strand.key))
+    entry["started"] = _rounded(observed.started.get(strand.key))
+    entry["closed"] = _rounded(observed.closed.get(strand.key))
     if observed.logprobs is not None:
         entry["logprobs"] = list(observed.logprobs.get(strand.key, ()))
     return entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -40,3 +41,13 @@ def extra_chunk(kind: str, head: Mapping[str, Any], index: int, payload: Mapping
     nothing: dict[str, Any] = {"text": ""} if kind == "text_completion" else {"delta": {}}
     choice = {"index": index, **nothing, "finish_reason": None, FIELD: dict(payload)}
     return {**head, "object": kind, "choices": [choice]}
+
+
+def add_texts(record: Mapping[str, Any], tokenizer: Any, skip_special_tokens: bool) -> None:
+    """Give every strand of a record's tree its `texts`: one before each of its blocks, and one after the last."""
+    for strand in record.get("tree", ()):
+        ids, cuts = strand["token_ids"], [0, *strand["forks"], len(strand["token_ids"])]
+        strand["texts"] = [
+            tokenizer.decode(ids[start:end], skip_special_tokens=skip_special_tokens)
+            for start, end in itertools.pairwise(cuts)
+        ]

@@ -21,7 +21,7 @@ from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 
 from multiverse.branches import EventWriter
 from multiverse.options import Options
-from multiverse.responses import FIELD, extra_chunk, usage
+from multiverse.responses import FIELD, add_texts, extra_chunk, usage
 from multiverse.stream import BranchEvent
 from multiverse_vllm.frontend import request_options
 from multiverse_vllm.hooks import API_HOOKS, require
@@ -70,10 +70,13 @@ class _Told:
     """What the engine told about the choices of one request.
 
     Attributes:
+        per_prompt: choices of each prompt.
         records: by choice, once it is finished.
         events: since they were last taken.
     """
 
+    tokenizer: Any
+    skip_special_tokens: bool
     per_prompt: int = 1
     records: dict[int, dict[str, Any]] = field(default_factory=dict)
     events: list[tuple[int, BranchEvent]] = field(default_factory=list)
@@ -86,6 +89,7 @@ class _Told:
                 self.events += [(index, BranchEvent(*event)) for event in output.multiverse.get("events", ())]
                 record = {name: value for name, value in output.multiverse.items() if name != "events"}
                 if record:
+                    add_texts(record, self.tokenizer, self.skip_special_tokens)
                     self.records[index] = record
 
     async def tap(self, results: Any) -> AsyncGenerator[Any, None]:
@@ -113,8 +117,6 @@ class _Lines:
     told: _Told
     kind: str
     head: dict[str, Any]
-    tokenizer: Any
-    skip_special_tokens: bool
     writers: dict[int, EventWriter] = field(default_factory=dict)
     sent: set[int] = field(default_factory=set)
 
@@ -133,7 +135,7 @@ class _Lines:
             grouped.setdefault(index, []).append(event)
         for index, group in grouped.items():
             if index not in self.writers:
-                self.writers[index] = EventWriter(self.tokenizer, self.skip_special_tokens)
+                self.writers[index] = EventWriter(self.told.tokenizer, self.told.skip_special_tokens)
             yield self._line(index, {"events": [event.to_json() for event in self.writers[index].write(group)]})
         for index, record in self.told.records.items():
             if "tree" in record and index not in self.sent:
@@ -169,9 +171,8 @@ def _stream_chat(generate: Any) -> Any:
         *args: Any,
         **kw: Any,
     ) -> Any:
-        told = _Told()
-        head = _head(request_id, int(time.time()), model)
-        lines = _Lines(told, "chat.completion.chunk", head, tokenizer, request.skip_special_tokens)
+        told = _Told(tokenizer, request.skip_special_tokens)
+        lines = _Lines(told, "chat.completion.chunk", _head(request_id, int(time.time()), model))
         return lines.around(generate(self, request, told.tap(results), request_id, model, talk, tokenizer, *args, **kw))
 
     return wrapped
@@ -179,9 +180,19 @@ def _stream_chat(generate: Any) -> Any:
 
 def _answer_chat(generate: Any) -> Any:
     @functools.wraps(generate)
-    async def wrapped(self: Any, request: Any, results: Any, *args: Any, **kwargs: Any) -> Any:
-        told = _Told()
-        response = await generate(self, request, told.tap(results), *args, **kwargs)
+    async def wrapped(
+        self: Any,
+        request: Any,
+        results: Any,
+        request_id: str,
+        model: str,
+        talk: Any,
+        tokenizer: Any,
+        *args: Any,
+        **kw: Any,
+    ) -> Any:
+        told = _Told(tokenizer, request.skip_special_tokens)
+        response = await generate(self, request, told.tap(results), request_id, model, talk, tokenizer, *args, **kw)
         told.add_to(response)
         return response
 
@@ -193,9 +204,8 @@ def _stream_completion(generate: Any) -> Any:
     def wrapped(
         self: Any, request: Any, inputs: Any, results: Any, request_id: str, created: int, model: str, **kwargs: Any
     ) -> Any:
-        told = _Told(request.n or 1)
-        head = _head(request_id, created, model)
-        lines = _Lines(told, "text_completion", head, kwargs["tokenizer"], request.skip_special_tokens)
+        told = _Told(kwargs["tokenizer"], request.skip_special_tokens, request.n or 1)
+        lines = _Lines(told, "text_completion", _head(request_id, created, model))
         return lines.around(generate(self, request, inputs, told.tap(results), request_id, created, model, **kwargs))
 
     return wrapped
@@ -203,9 +213,11 @@ def _stream_completion(generate: Any) -> Any:
 
 def _answer_completion(respond: Any) -> Any:
     @functools.wraps(respond)
-    def wrapped(self: Any, results: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        response = respond(self, results, request, *args, **kwargs)
-        told = _Told(request.n or 1)
+    def wrapped(
+        self: Any, results: Any, request: Any, request_id: str, created: int, model: str, tokenizer: Any, *args: Any
+    ) -> Any:
+        response = respond(self, results, request, request_id, created, model, tokenizer, *args)
+        told = _Told(tokenizer, request.skip_special_tokens, request.n or 1)
         for prompt, result in enumerate(results):
             told.hear(result.outputs, prompt)
         told.add_to(response)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import astuple
 from typing import Any
 
@@ -96,8 +97,9 @@ class Client:
             return
         observed = Observed(
             recomputed_tokens=tree.recomputed,
-            started={key: at - tree.created for key, at in tree.started_at.items()},
-            closed={key: at - tree.created for key, at in tree.closed_at.items()},
+            started={(): 0.0} | {key: at - tree.created for key, at in tree.started_at.items()},
+            closed={key: at - tree.created for key, at in tree.closed_at.items()}
+            | {(): time.monotonic() - tree.created},
             logprobs=None if tree.sampling.num_logprobs is None else strand_logprobs(tree),
         )
         record = report(tree.controller, observed, tree.options.return_tree)

@@ -115,13 +115,22 @@ def _install_outputs() -> None:
 
     @functools.wraps(make)
     def make_request_output(
-        self: Any, new: Any, pooled: Any, finish: Any, stop: Any, transfer: Any = None, *args: Any, **kwargs: Any
+        self: Any,
+        new_token_ids: Any,
+        pooling_output: Any,
+        finish_reason: Any,
+        stop_reason: Any,
+        kv_transfer_params: Any = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
-        if transfer and (RECORD in transfer or EVENTS in transfer):
-            told = {**transfer.get(RECORD, {}), "events": transfer.get(EVENTS, [])}
+        if kv_transfer_params and (RECORD in kv_transfer_params or EVENTS in kv_transfer_params):
+            told = {**kv_transfer_params.get(RECORD, {}), "events": kv_transfer_params.get(EVENTS, [])}
             setattr(self, _PENDING, merge(getattr(self, _PENDING, None), told))
-            transfer = {name: value for name, value in transfer.items() if name not in (RECORD, EVENTS)}
-        return make(self, new, pooled, finish, stop, transfer or None, *args, **kwargs)
+            kv_transfer_params = None  # there is no connector beside us
+        return make(
+            self, new_token_ids, pooling_output, finish_reason, stop_reason, kv_transfer_params, *args, **kwargs
+        )
 
     @functools.wraps(complete)
     def new_completion_output(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -51,7 +51,8 @@ HOOKS = (
          "plugins that add logits processors when they are active"),
     Hook("vllm.engine.arg_utils:EngineArgs.add_cli_args", ("parser",), True,
          "show --multiverse-* in vllm serve --help", "0.18", "plugins that add command line options"),
-    Hook(f"{_STATE}.make_request_output", ("new_token_ids", "kv_transfer_params"), True,
+    Hook(f"{_STATE}.make_request_output",
+         ("new_token_ids", "pooling_output", "finish_reason", "stop_reason", "kv_transfer_params"), True,
          "take records and events out of what the scheduler sends", "0.32", _FIELD),
     Hook(f"{_STATE}._new_completion_output", ("token_ids", "finish_reason", "stop_reason"), True,
          "put them on the output of their choice", "0.32", _FIELD),
@@ -133,13 +134,15 @@ API_HOOKS = (
     Hook(f"{_CHAT}.serving:OpenAIServingChat.chat_completion_stream_generator",
          ("request", "result_generator", "request_id", "model_name", "conversation", "tokenizer"), True,
          "add events, trees and figures to a stream", "0.32", _BODY),
-    Hook(f"{_CHAT}.serving:OpenAIServingChat.chat_completion_full_generator", ("request", "result_generator"), True,
+    Hook(f"{_CHAT}.serving:OpenAIServingChat.chat_completion_full_generator",
+         ("request", "result_generator", "request_id", "model_name", "conversation", "tokenizer"), True,
          "add trees and figures to an answer", "0.32", _BODY),
     Hook(f"{_COMPLETION}.serving:OpenAIServingCompletion.completion_stream_generator",
          ("request", "engine_inputs", "result_generator", "request_id", "created_time", "model_name", "tokenizer"),
          True, "add events, trees and figures to a stream", "0.32", _BODY),
     Hook(f"{_COMPLETION}.serving:OpenAIServingCompletion.request_output_to_completion_response",
-         ("final_res_batch", "request"), True, "add trees and figures to an answer", "0.32", _BODY),
+         ("final_res_batch", "request", "request_id", "created_time", "model_name", "tokenizer"), True,
+         "add trees and figures to an answer", "0.32", _BODY),
 )  # fmt: skip
 """Checked only where HTTP is served: importing vLLM's server takes seconds."""
 

@@ -231,8 +231,9 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         """vLLM's statistics, with ours in the field of KV connectors, of which there is none."""
         stats = super().make_stats(*args, **kwargs)
         if stats is not None:
-            parked = sum(member.parked for member in self._members.values())
-            running = sum(member.strand.parent is not None and not member.parked for member in self._members.values())
+            members = [member for tree in self._structured.values() for member in tree.members.values()]
+            parked = sum(member.parked for member in members)
+            running = sum(member.strand.parent is not None and not member.parked for member in members)
             news = self.tally.drain(running_branches=running, parked_sequences=parked)
             if news is not None:
                 stats.kv_connector_stats = {FIELD: news}

@@ -7,6 +7,7 @@ import json
 import re
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -76,6 +77,10 @@ def test_the_tree_comes_on_demand_and_adds_up(client: OpenAI, nested: Problem) -
     assert sum(len(strand["token_ids"]) for strand in record["tree"]) == answer.usage.completion_tokens
     assert {strand["finish_reason"] for strand in record["tree"][1:]} == {"path_close"}
     assert all(len(strand["logprobs"]) == len(strand["token_ids"]) for strand in record["tree"])
+    texts = {tuple(strand["key"]): strand["texts"] for strand in record["tree"]}
+    assert answer.choices[0].message.content.startswith(texts[()][0] + texts[0, 0][0])
+    assert all(len(strand["texts"]) == len(strand["forks"]) + 1 for strand in record["tree"])
+    assert all(0 <= strand["started"] < strand["closed"] <= record["tree"][0]["closed"] for strand in record["tree"])
     assert len(answer.choices[0].logprobs.content) == answer.usage.completion_tokens
 
 
@@ -96,16 +101,15 @@ def test_caps_of_a_request_hold_for_it_alone(client: OpenAI, problems: list[Prob
 
 
 def test_what_branches_sample_with_can_differ_from_the_rest(client: OpenAI, problems: list[Problem]) -> None:
-    """A penalty inside branches changes what they say, and nothing before the fork."""
-    penalty = {"branch_sampling": {"repetition_penalty": 2.0}}
-    trees = [
-        ask(client, problems[1], {"return_tree": True, **options}, max_tokens=400).choices[0].multiverse["tree"]
-        for options in ({}, penalty)
-    ]
-    usual, penalised = [[strand["token_ids"] for strand in tree] for tree in trees]
-    fork = trees[0][0]["forks"][0]
-    assert usual[0][:fork] == penalised[0][:fork]
-    assert all(usual[i] != penalised[i] for i in range(1, len(usual)))
+    """Hot branches of a greedy request differ from seed to seed; what comes before the fork does not."""
+    hot = {"branch_sampling": {"temperature": 2.0}, "return_tree": True}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda seed: ask(client, problems[1], hot, seed=seed, max_tokens=400), range(8)))
+    trees = [answer.choices[0].multiverse["tree"] for answer in answers]
+    before = {tuple(tree[0]["token_ids"][: tree[0]["forks"][0]]) for tree in trees}
+    branches = {tuple(tuple(strand["token_ids"]) for strand in tree[1:]) for tree in trees}
+    assert len(before) == 1
+    assert len(branches) > 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
