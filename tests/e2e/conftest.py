@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
+import torch
 from openai import OpenAI
 
 from multiverse.models import TINY
 from multiverse.models.task import Problem, generate
 from multiverse.server import Server, command, free_port
+
+torch.set_num_threads(1)  # the oracle beside a busy server: more threads only wait for each other
 
 
 @pytest.fixture(scope="module")
