@@ -194,6 +194,14 @@ def test_a_model_without_a_chat_template_is_refused(recipe: Recipe) -> None:
         run.load_tokenizer(recipe)
 
 
+def test_in_bfloat16_weights_stay_float32_and_learn_nearly_the_same(recipe: Recipe) -> None:
+    plain = finish(recipe)
+    autocast = finish(replace(recipe, output=recipe.output + "-bf16", dtype="bfloat16", attention="eager"))
+    assert {value.dtype for value in autocast.values()} == {torch.float32}
+    worst = max(float((plain[name] - autocast[name]).abs().max()) for name in plain)
+    assert 1e-6 < worst < 0.1
+
+
 def test_gradient_checkpointing_changes_nothing_but_memory(recipe: Recipe) -> None:
     plain = finish(recipe)
     saved = finish(replace(recipe, output=recipe.output + "-saved", gradient_checkpointing=True))
