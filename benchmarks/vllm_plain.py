@@ -39,7 +39,7 @@ class Engine:
             import multiverse_vllm
 
             multiverse_vllm.enable()
-        self.llm = make_engine(model, dtype)
+        self.llm = make_engine(model, dtype, 1024)
         self.scheduler: Any = self.llm.llm_engine.engine_core.engine_core.scheduler
         self.scheduling = 0.0
         for name in WORK:

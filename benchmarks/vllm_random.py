@@ -71,18 +71,17 @@ class CloseAfter(LogitsProcessor):
         return logits
 
 
-def make_engine(path: str, dtype: str, **options: Any) -> LLM:
+def make_engine(path: str, dtype: str, max_model_len: int) -> LLM:
     """The model in vLLM with KV blocks of 32 tokens and vLLM's own defaults for all that is not said here."""
     torch.set_num_threads(1)
     return LLM(
         path,
         dtype=dtype,
-        max_model_len=3072,
         block_size=32,
         max_num_seqs=64,
         enforce_eager=True,
+        max_model_len=max_model_len,
         logits_processors=[CloseAfter],
-        **options,
     )
 
 

@@ -127,7 +127,7 @@ def main() -> None:
     multiverse_vllm.enable()
     with tempfile.TemporaryDirectory() as path:
         parameters = make_model(Path(path))
-        llm = make_engine(path, arguments.dtype)
+        llm = make_engine(path, arguments.dtype, 3072)
         for branches, length, repeats, sequential in CASES:
             name = f"{branches}x{length}"
             if arguments.case and name not in arguments.case:
