@@ -1,6 +1,6 @@
 # make demo    set everything up and watch the embedded model fork, decode in parallel and join
 # make test    set everything up and run all tests
-.PHONY: demo test test-core test-oracle test-training test-curator test-eval test-vllm lint format bench model docs clean
+.PHONY: demo test test-core test-oracle test-training test-curator test-eval test-vllm lint format bench bench-vllm soak-vllm model docs clean
 
 PY = .venvs/core/bin/python
 
@@ -49,6 +49,16 @@ format:
 bench:  ## prints and writes benchmarks/results/core.json
 	@tools/setup core
 	$(PY) benchmarks/core.py
+
+bench-vllm:  ## a random model of 100 M parameters inside vLLM; writes benchmarks/results/vllm_speed.json
+	@tools/setup vllm
+	.venvs/vllm/bin/python benchmarks/vllm_speed.py
+	.venvs/vllm/bin/python benchmarks/vllm_plain.py
+
+soak-vllm:  ## random operations, 2,000 requests twice, half an hour; writes benchmarks/results/vllm_soak.json
+	@tools/setup vllm
+	PYTHONPATH=tests/conformance .venvs/vllm/bin/python benchmarks/vllm_soak.py
+	PYTHONPATH=tests/conformance .venvs/vllm/bin/python benchmarks/vllm_soak.py --late
 
 model:  ## trains the embedded model from scratch, about an hour, and measures it
 	@tools/setup oracle
