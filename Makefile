@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model with vLLM and watch it fork, decode in parallel and join
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and run all tests
-.PHONY: demo serve test test-core test-oracle test-training test-curator test-eval test-vllm lint format bench model docs clean
+.PHONY: demo serve test test-core test-oracle test-training test-curator test-eval test-vllm lint format bench bench-vllm soak-vllm model docs clean
 
 PY = .venvs/core/bin/python
 
@@ -57,6 +57,16 @@ format:
 bench:  ## prints and writes benchmarks/results/core.json
 	@tools/setup core
 	$(PY) benchmarks/core.py
+
+bench-vllm:  ## a random model of 100 M parameters inside vLLM; writes benchmarks/results/vllm_speed.json
+	@tools/setup vllm
+	.venvs/vllm/bin/python benchmarks/vllm_speed.py
+	.venvs/vllm/bin/python benchmarks/vllm_plain.py
+
+soak-vllm:  ## random operations, 2,000 requests twice, half an hour; writes benchmarks/results/vllm_soak.json
+	@tools/setup vllm
+	PYTHONPATH=tests/conformance .venvs/vllm/bin/python benchmarks/vllm_soak.py
+	PYTHONPATH=tests/conformance .venvs/vllm/bin/python benchmarks/vllm_soak.py --late
 
 model:  ## trains the embedded model from scratch, about an hour, and measures it
 	@tools/setup oracle

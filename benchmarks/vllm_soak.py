@@ -1,0 +1,232 @@
+"""Random operations inside vLLM: 2,000 requests, 64 at once, too little memory, clients that go away.
+
+Every request that ends is compared with what the same request yields alone, every stream that is broken off with how
+that begins; at the end nothing may be held by anybody. The plugin runs as in tests/conformance (set PYTHONPATH to it),
+in this process, with synchronous scheduling or (`--late`) a step ahead. Adds its verdict to
+benchmarks/results/vllm_soak.json; exits with 1 if something is wrong. `make soak-vllm` runs both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+from machine import facts
+from vllm_host import VLLMHost
+
+from multiverse.models import TINY
+from multiverse.models.task import generate
+from multiverse.models.tokenizer import turn
+
+RESULTS = Path(__file__).parent / "results" / "vllm_soak.json"
+PROMPTS, FOLLOW_UPS = 14, 4
+"""Problems, and how many of them are asked again behind the answer to another, as the next turn of a conversation."""
+ABORTED = 0.25
+"""Share of the clients that go away, each after a random number of steps."""
+PATIENCE = 3000
+"""Steps without a token for anybody, after which the engine hangs."""
+LOGPROB_TOLERANCE = 1e-3
+
+
+class Kind(NamedTuple):
+    """What a client asks for.
+
+    `like` names the kind whose undisturbed answer it has to get, its own if not given. `top_k` 1 makes an answer
+    certain that vLLM would not call greedy: with a seed, or with several answers.
+    """
+
+    weight: int
+    name: str
+    sampling: dict[str, Any]
+    like: str = ""
+    certain: bool = True
+
+
+KINDS = [
+    Kind(30, "greedy", {}, "logprobs"),
+    Kind(8, "logprobs", {"logprobs": 2}),
+    Kind(12, "plugin off", {"multiverse": {"enabled": False}}),
+    Kind(8, "two branches at once", {"multiverse": {"max_parallel": 2}}, "logprobs"),
+    Kind(6, "tree wanted", {"multiverse": {"return_tree": True}}, "logprobs"),
+    Kind(8, "40 tokens", {"max_tokens": 40}),
+    Kind(8, "110 tokens", {"max_tokens": 110}),
+    Kind(6, "60 positions", {"multiverse": {"max_critical_path": 60}}),
+    Kind(5, "two answers", {"n": 2, "temperature": 1.0, "top_k": 1}, "logprobs"),
+    Kind(5, "seed", {"seed": 7, "temperature": 1.0, "top_k": 1}, "logprobs"),
+    Kind(4, "sampled", {"seed": 7, "temperature": 1.5, "max_tokens": 200}, certain=False),
+]
+
+
+@dataclass
+class Client:
+    """One request. `seen` and `logprobs` by answer; it goes away at step `leaves`, if it still waits then."""
+
+    prompt: int
+    kind: Kind
+    leaves: int | None
+    seen: dict[int, list[int]] = field(default_factory=dict)
+    logprobs: list[float] = field(default_factory=list)
+    record: dict[str, Any] | None = None
+
+
+class Soak:
+    """Clients, their engine, and what became of them."""
+
+    def __init__(self, host: VLLMHost, at_once: int, seed: int) -> None:
+        self.host, self.at_once, self.rng = host, at_once, Random(seed)
+        tokenizer = self.host.llm.get_tokenizer()
+        problems = [generate(self.rng, held_out=True) for _ in range(PROMPTS)]
+        self.prompts = [list(tokenizer.encode(turn(problem))) for problem in problems]
+        self.follow_up = list(tokenizer.encode("\n"))
+        self.alone: dict[tuple[int, str], tuple[list[int], list[float] | None]] = {}
+        self.clients: dict[str, Client] = {}
+        self.counts: Counter[str] = Counter()
+        self.steps = self.quiet = self.recomputed = 0
+        self.wrong: list[str] = []
+
+    def undisturbed(self) -> None:
+        """Ask for everything alone, one after the other."""
+        for first, then in zip(self.prompts[:FOLLOW_UPS], self.prompts[-FOLLOW_UPS:], strict=True):
+            answer = self.host.generate([first])[0].ids
+            self.prompts.append(first + answer + self.follow_up + then)
+        for prompt, ids in enumerate(self.prompts):
+            for kind in KINDS:
+                if not kind.like:
+                    (answer,) = self.host.generate([ids], **kind.sampling)
+                    self.alone[prompt, kind.name] = (answer.ids, answer.logprobs)
+
+    def run(self, total: int) -> None:
+        """Let `total` clients come and go."""
+        started = 0
+        while started < total or self.clients:
+            while started < total and len(self.clients) < self.at_once and self.rng.random() < 0.5:
+                self._come()
+                started += 1
+                if started % 200 == 0:
+                    counters = self.host.counters()
+                    print(f"{started} requests, {self.steps} steps, {counters['replays']} replays", flush=True)
+            self._step()
+            self._go()
+            if self.quiet > PATIENCE:
+                self.wrong.append(f"hang: no token in {self.quiet} steps, {len(self.clients)} clients wait")
+                return
+
+    def _come(self) -> None:
+        (kind,) = self.rng.choices(KINDS, [kind.weight for kind in KINDS])
+        leaves = self.steps + self.rng.randrange(500) if self.rng.random() < ABORTED else None
+        client = Client(self.rng.randrange(len(self.prompts)), kind, leaves)
+        self.clients[self.host.start(self.prompts[client.prompt], **kind.sampling)] = client
+        self.counts["asked: " + kind.name] += 1
+
+    def _step(self) -> None:
+        outputs = self.host.llm.llm_engine.step()
+        self.steps += 1
+        self.quiet = 0 if outputs else self.quiet + 1
+        for output in outputs:
+            client = self.clients[output.request_id]
+            for choice in output.outputs:
+                client.seen.setdefault(choice.index, []).extend(choice.token_ids)
+                if choice.logprobs:
+                    rows = zip(choice.token_ids, choice.logprobs, strict=True)
+                    client.logprobs += [row[token].logprob for token, row in rows]
+            client.record = (output.kv_transfer_params or {}).get("multiverse", client.record)
+            if output.finished:
+                self._finish(output.request_id, client)
+
+    def _finish(self, name: str, client: Client) -> None:
+        """Compare a finished request with the undisturbed one."""
+        del self.clients[name]
+        kind, (expected, logprobs) = client.kind, self._expected(client)
+        seen = [client.seen[index] for index in sorted(client.seen)]
+        same = seen == [expected] * kind.sampling.get("n", 1)
+        self.counts["finished"] += 1
+        self.counts["with blocks"] += bool(client.record and client.record["blocks"])
+        if client.record:
+            self.counts["replayed with blocks"] += client.record["recomputed_tokens"] > 0
+            self.recomputed += client.record["recomputed_tokens"]
+        if kind.certain and not same:
+            self.wrong.append(f"{name} ({kind.name}, prompt {client.prompt}) got {seen}, alone {expected}")
+        if not kind.certain:
+            self.counts["sampled as alone"] += same
+        if client.logprobs and logprobs and same:
+            difference = max(abs(a - b) for a, b in zip(client.logprobs, logprobs, strict=True))
+            if difference > LOGPROB_TOLERANCE:
+                self.wrong.append(f"{name} ({kind.name}, prompt {client.prompt}): logprobs {difference} off")
+
+    def _expected(self, client: Client) -> tuple[list[int], list[float] | None]:
+        return self.alone[client.prompt, client.kind.like or client.kind.name]
+
+    def _go(self) -> None:
+        """Clients go away; what they saw until then was right."""
+        for name, client in list(self.clients.items()):
+            if client.leaves is not None and client.leaves <= self.steps:
+                self.host.abort(name)
+                del self.clients[name]
+                self.counts["aborted"] += 1
+                self.counts["aborted before the first token"] += not client.seen
+                expected, _ = self._expected(client)
+                if client.kind.certain and any(ids != expected[: len(ids)] for ids in client.seen.values()):
+                    self.wrong.append(f"{name}, aborted, saw {client.seen}, alone {expected}")
+
+    def leftovers(self) -> dict[str, int]:
+        """What scheduler, worker and front end still hold, once the worker has heard of the last end."""
+        self.host.generate([self.prompts[0]], max_tokens=1, multiverse={"enabled": False})
+        engine, scheduler = self.host.llm.llm_engine, self.host.scheduler
+        pool = scheduler.kv_cache_manager.block_pool
+        worker = engine.engine_core.engine_core.model_executor.driver_worker.worker
+        return self.host.leftovers() | {
+            "references to blocks": sum(block.ref_cnt for block in pool.blocks if not block.is_null),
+            "trees": len(scheduler._exiles) + len(scheduler._marked) + len(scheduler._preempted),
+            "block tables": len(scheduler.kv_cache_manager.coordinator.single_type_managers[0].req_to_blocks),
+            "requests in the worker": len(worker.model_runner.requests) - 1,
+            "requests in the front end": len(engine.output_processor.request_states),
+        }
+
+
+def main() -> None:
+    """Soak, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--late", action="store_true", help="schedule a step ahead, as async scheduling does")
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--at-once", type=int, default=64)
+    parser.add_argument("--blocks", type=int, default=110, help="KV blocks of 32 tokens in all")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    host = VLLMHost(str(TINY), arguments.blocks, arguments.late)
+    soak = Soak(host, arguments.at_once, arguments.seed)
+    soak.undisturbed()
+    before, wall, cpu = host.counters(), time.monotonic(), time.process_time()
+    soak.run(arguments.requests)
+    counters = {name: count - before[name] for name, count in host.counters().items()}
+    result = {
+        "command": " ".join(["benchmarks/vllm_soak.py", *sys.argv[1:]]),
+        "requests": arguments.requests,
+        "at_once": arguments.at_once,
+        "blocks": arguments.blocks,
+        "clients": dict(sorted(soak.counts.items())),
+        "steps": soak.steps,
+        "recomputed_tokens_of_finished": soak.recomputed,
+        "counters": counters,
+        "leftovers": soak.leftovers(),
+        "wrong": soak.wrong[:20],
+        "seconds": {"wall": round(time.monotonic() - wall), "cpu": round(time.process_time() - cpu)},
+        "machine": facts(),
+    }
+    result["verdict"] = "failed" if soak.wrong or any(result["leftovers"].values()) else "held"
+    print(json.dumps(result, indent=1))
+    RESULTS.parent.mkdir(exist_ok=True)
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known["a step ahead" if arguments.late else "step by step"] = result
+    RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+    sys.exit(result["verdict"] != "held")
+
+
+if __name__ == "__main__":
+    main()
