@@ -1,0 +1,224 @@
+"""SGLang as the suite sees it: its scheduler with its own event loop, in a process of its own, step by step.
+
+There is neither tokenizer manager nor detokenizer: requests are handed to the scheduler as the tokenizer manager would,
+and what it would send to the detokenizer is handed back. SGLang's leak checks run after every step.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from answer import Answer
+
+os.environ |= {"OMP_NUM_THREADS": "1", "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "1"}
+
+TOKENS_PER_BLOCK = 22
+"""Slots for each block of 32 that the suite asks for: at page size 1 no slot is lost in partly filled blocks."""
+
+
+class SGLangHost:
+    """One scheduler. `blocks` makes memory scarce; `overlap` is SGLang's default."""
+
+    def __init__(self, model: str, blocks: int | None = None, overlap: bool = True) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        tokens = 8192 if blocks is None else blocks * TOKENS_PER_BLOCK
+        self._process = context.Process(target=serve, args=(theirs, model, tokens, overlap), daemon=True)
+        self._process.start()
+        self._ids = itertools.count()
+        self._call("ready")
+
+    def _call(self, *message: Any) -> Any:
+        self._pipe.send(message)
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            raise AssertionError("the scheduler process died, see its output") from None
+
+    def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
+        requests = [self.start(prompt, **sampling) for prompt in prompts]
+        while not all(self._call("finished", request) for request in requests):
+            self._call("step")
+        answers = [self._call("answer", request) for request in requests]
+        self._settle()
+        return answers
+
+    def start(self, prompt: list[int], **sampling: Any) -> str:
+        name = f"request-{next(self._ids)}."
+        self._call("start", name, prompt, {"temperature": 0.0, "max_tokens": 800} | sampling)
+        return name
+
+    def step(self) -> dict[str, list[int]]:
+        return dict(self._call("step"))
+
+    def abort(self, request: str) -> None:
+        self._call("abort", request)
+        self._settle()
+
+    def _settle(self) -> None:
+        """SGLang drops an aborted or ended request with the result that is still under way."""
+        for _ in range(3):
+            self._call("step")
+
+    def leftovers(self) -> dict[str, int]:
+        return dict(self._call("leftovers"))
+
+    def counters(self) -> dict[str, int]:
+        return dict(self._call("counters"))
+
+
+def serve(pipe: Any, model: str, tokens: int, overlap: bool) -> None:
+    """Main function of the process."""
+    import multiverse_sglang
+
+    multiverse_sglang.enable()
+    Stepper(pipe, model, tokens, overlap).run()
+
+
+class Stepper:
+    """Runs SGLang's event loop; before each turn it serves the other process until that one asks for a step."""
+
+    def __init__(self, pipe: Any, model: str, tokens: int, overlap: bool) -> None:
+        from sglang.srt.managers.scheduler import Scheduler
+        from sglang.srt.runtime_context import SpawnRanks, publish
+        from sglang.srt.server_args import PortArgs, ServerArgs
+
+        arguments = ServerArgs(
+            model_path=model,
+            device="cpu",
+            attention_backend="torch_native",
+            dtype="float32",
+            page_size=1,
+            context_length=1024,
+            max_total_tokens=tokens,
+            max_running_requests=64,
+            disable_overlap_schedule=not overlap,
+            enable_deterministic_inference=True,
+            log_level="warning",
+        )
+        publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=0, gpu_id=0))
+        self.pipe = pipe
+        self.scheduler: Any = Scheduler(arguments, PortArgs.init_new(arguments))
+        self.seen: dict[str, list[int]] = {}
+        self.answers: dict[str, tuple[list[int], list[float], str | None]] = {}
+        self.scheduled = 0
+        self.scheduler.ingest_requests = self.ingest
+        self.scheduler.output_streamer.send_to_detokenizer = self
+        self.scheduler.send_abort_output = lambda output, _: self.aborted(output.rid)
+        self._count()
+
+    def run(self) -> None:
+        assert self.pipe.recv() == ("ready",)
+        self.pipe.send(None)
+        self.first = True
+        self.scheduler.run_event_loop()
+
+    # --- what the scheduler does ---------------------------------------------------------------------------------
+
+    def _count(self) -> None:
+        """Count tokens when they are computed. Under overlap SGLang runs one step past the end of every request before
+        it knows; that step is the host's, not ours."""
+        run_batch, process = self.scheduler.run_batch, self.scheduler.process_batch_result
+
+        def counted(batch: Any, *args: Any) -> Any:
+            self.scheduled += batch.extend_num_tokens if batch.forward_mode.is_extend() else len(batch.reqs)
+            return run_batch(batch, *args)
+
+        def processed(batch: Any, result: Any) -> Any:
+            self.scheduled -= sum(request.finished() and request.rid in self.answers for request in batch.reqs)
+            return process(batch, result)
+
+        self.scheduler.run_batch, self.scheduler.process_batch_result = counted, processed
+
+    def send_output(self, output: Any, *_: Any) -> None:
+        """What SGLang sends to the detokenizer."""
+        values = output.output_token_logprobs_val or [[] for _ in output.rids]
+        for rid, ids, logprobs, reason in zip(
+            output.rids, output.output_ids, values, output.finished_reasons, strict=True
+        ):
+            self.seen.setdefault(rid, []).extend(ids)
+            known = self.answers[rid]
+            self.answers[rid] = ([*known[0], *ids], [*known[1], *logprobs], reason and reason["type"])
+
+    def aborted(self, rid: str) -> None:
+        known = self.answers[rid]
+        self.answers[rid] = (known[0], known[1], "abort")
+
+    # --- what the test asks for ----------------------------------------------------------------------------------
+
+    def ingest(self, *_: Any, **__: Any) -> list[Any]:
+        """Instead of reading from the tokenizer manager."""
+        if not self.first:
+            if not self.scheduler.is_fully_idle():
+                self.scheduler.invariant_checker.self_check_during_busy()
+            seen, self.seen = self.seen, {}
+            self.pipe.send(seen)
+        self.first = False
+        while (message := self.pipe.recv()) != ("step",):
+            self.pipe.send(getattr(self, f"on_{message[0]}")(*message[1:]))
+        return []
+
+    def on_start(self, rid: str, prompt: list[int], sampling: dict[str, Any]) -> None:
+        from sglang.srt.managers.io_struct import TokenizedGenerateReqInput
+        from sglang.srt.sampling.sampling_params import SamplingParams
+
+        logprobs = sampling.pop("logprobs", None)
+        bias = {str(token): value for token, value in (sampling.pop("logit_bias", None) or {}).items()}
+        parameters = SamplingParams(
+            max_new_tokens=sampling.pop("max_tokens"),
+            sampling_seed=sampling.pop("seed", None),
+            logit_bias=bias or None,
+            **sampling,
+        )
+        parameters.normalize(self.scheduler.tokenizer)
+        self.answers[rid] = ([], [], None)
+        self.scheduler.handle_generate_request(
+            TokenizedGenerateReqInput(
+                rid=rid,
+                input_text=None,
+                input_ids=array("q", prompt),
+                input_embeds=None,
+                mm_inputs=None,
+                token_type_ids=None,
+                sampling_params=parameters,
+                return_logprob=logprobs is not None,
+                logprob_start_len=-1,
+                top_logprobs_num=logprobs or 0,
+                token_ids_logprob=None,
+                stream=True,
+            )
+        )
+
+    def on_abort(self, rid: str) -> None:
+        from sglang.srt.managers.io_struct import AbortReq
+
+        self.scheduler.abort_request(AbortReq(rid=rid))
+
+    def on_finished(self, rid: str) -> bool:
+        return self.answers[rid][2] is not None
+
+    def on_answer(self, rid: str) -> Answer:
+        ids, logprobs, reason = self.answers[rid]
+        return Answer(ids, logprobs or None, str(reason))
+
+    def on_leftovers(self) -> dict[str, int]:
+        scheduler = self.scheduler
+        pool = scheduler.token_to_kv_pool_allocator
+        free = pool.available_size() + scheduler.tree_cache.evictable_size()
+        batches = [batch for batch in (scheduler.running_batch, scheduler.last_batch) if batch is not None]
+        running = {id(request) for batch in batches for request in batch.reqs if not request.finished()}
+        conductor = scheduler.multiverse_conductor
+        return {
+            "slots": scheduler.max_total_num_tokens - free,
+            "rows": scheduler.req_to_token_pool.size - scheduler.req_to_token_pool.available_size(),
+            "protected": scheduler.tree_cache.protected_size(),
+            "requests": len(running) + len(scheduler.waiting_queue) + len(conductor.trees),
+        }
+
+    def on_counters(self) -> dict[str, int]:
+        return {"scheduled": self.scheduled, **self.scheduler.multiverse_conductor.counts}
