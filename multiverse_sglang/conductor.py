@@ -128,7 +128,6 @@ class Conductor(MemoryPressure):
         client.full_untruncated_fill_ids = array("q")
         setattr(client, ATTRIBUTE, None)
         root.tokens, root.written = run.origin_input_ids[:] + run.output_ids, len(run.output_ids)
-        tree.stream.drain()  # shown already
         tree.open, self.trees[run.rid] = True, tree
         root.part, root.delta = len(root.parts()) - 1, 0
         return True

@@ -40,8 +40,8 @@ def record_row(member: Member) -> None:
 def show(scheduler: Any, tree: RequestTree) -> None:
     """Hand what can be shown now to SGLang's streamer, which decides by itself when to send it."""
     client = tree.client
-    first = tree.stream.shown
-    tokens = tree.stream.drain()
+    first, drained = len(client.output_ids), tree.stream.drain()
+    tokens = drained[len(drained) + first - tree.stream.shown :]  # SGLang itself showed what came before the first fork
     if not tokens and not client.finished():
         return
     client.output_ids.extend(tokens)
@@ -67,6 +67,6 @@ def _append_rows(tree: RequestTree, tokens: list[int], first: int) -> None:
             found.output_top_logprobs_val.append(values)
             found.output_top_logprobs_idx.append(ids)
         if wanted is not None:
-            values, ids = row.chosen or ([None] * len(wanted), wanted)
+            values, ids = row.chosen or ([0.0] * len(wanted), wanted)
             found.output_token_ids_logprobs_val.append(values)
             found.output_token_ids_logprobs_idx.append(ids)

@@ -61,7 +61,7 @@ class Runs:
         return run
 
     def _parameters(self, member: Member) -> Any:
-        """Its own sampling parameters. `max_new_tokens` is not a limit but what SGLang reserves: the controller counts."""
+        """Its own sampling parameters. `max_new_tokens` is what SGLang reserves, no limit: the controller counts."""
         parameters = copy.copy(member.tree.client.sampling_params)
         parameters.min_new_tokens = 0
         parameters.max_new_tokens = 1 if member.draining else _expected_tokens(member)

@@ -12,7 +12,7 @@ from multiverse_sglang.tree import Member
 
 
 def accept(update_finish_state: Callable[[Any], None], request: Any, member: Member) -> None:
-    """Hand the token that SGLang just appended to `request` to the controller. SGLang's own rules may end its strand."""
+    """Hand the token that SGLang just appended to `request` to the controller. SGLang may end the strand with it."""
     tree, strand, controller = member.tree, member.strand, member.tree.controller
     member.arrived, member.sampled = True, None
     if member.draining:

@@ -21,7 +21,7 @@ def scheduler_init(original: Any, scheduler: Any, *args: Any, **kwargs: Any) -> 
     original(scheduler, *args, **kwargs)
     conductor = Conductor(scheduler)
     setattr(scheduler, _CONDUCTOR, conductor)
-    setattr(scheduler.invariant_checker, _CONDUCTOR, conductor)
+    setattr(scheduler.tree_cache, _CONDUCTOR, conductor)  # what the leak checker can reach
 
 
 def add_request_to_queue(original: Any, scheduler: Any, req: Any, is_retracted: bool = False) -> None:
@@ -113,7 +113,7 @@ def get_decode_retraction_order(order: list[int], reqs: Any) -> list[int]:
 def get_total_uncached_sizes(sizes: tuple[int, int], checker: Any) -> tuple[int, int]:
     """SGLang's leak check between steps counts what requests in batches hold; strands hold the rest."""
     full, sliding = sizes
-    return full + getattr(checker, _CONDUCTOR).held_tokens(), sliding
+    return full + getattr(checker.tree_cache, _CONDUCTOR).held_tokens(), sliding
 
 
 WRAPPERS = {

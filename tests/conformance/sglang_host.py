@@ -15,7 +15,11 @@ from typing import Any
 
 from answer import Answer
 
-os.environ |= {"OMP_NUM_THREADS": "1", "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "1"}
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "1",
+    "SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION": "8",  # else SGLang admits so carefully that memory never gets short
+}
 
 TOKENS_PER_BLOCK = 22
 """Slots for each block of 32 that the suite asks for: at page size 1 no slot is lost in partly filled blocks."""
@@ -30,6 +34,7 @@ class SGLangHost:
         tokens = 8192 if blocks is None else blocks * TOKENS_PER_BLOCK
         self._process = context.Process(target=serve, args=(theirs, model, tokens, overlap), daemon=True)
         self._process.start()
+        theirs.close()  # so that the death of the process is noticed
         self._ids = itertools.count()
         self._call("ready")
 
@@ -85,7 +90,7 @@ class Stepper:
 
     def __init__(self, pipe: Any, model: str, tokens: int, overlap: bool) -> None:
         from sglang.srt.managers.scheduler import Scheduler
-        from sglang.srt.runtime_context import SpawnRanks, publish
+        from sglang.srt.runtime_context import SpawnRanks, get_context, publish
         from sglang.srt.server_args import PortArgs, ServerArgs
 
         arguments = ServerArgs(
@@ -98,12 +103,14 @@ class Stepper:
             max_total_tokens=tokens,
             max_running_requests=64,
             disable_overlap_schedule=not overlap,
-            enable_deterministic_inference=True,
             log_level="warning",
         )
         publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=0, gpu_id=0))
         self.pipe = pipe
         self.scheduler: Any = Scheduler(arguments, PortArgs.init_new(arguments))
+        # SGLang obeys seeds only with --enable-deterministic-inference, which it refuses for torch_native
+        get_context().override("tests", enable_deterministic_inference=True)
+        self.scheduler.tp_worker.model_runner.sampler.enable_deterministic = True
         self.seen: dict[str, list[int]] = {}
         self.answers: dict[str, tuple[list[int], list[float], str | None]] = {}
         self.scheduled = 0
@@ -111,6 +118,7 @@ class Stepper:
         self.scheduler.output_streamer.send_to_detokenizer = self
         self.scheduler.send_abort_output = lambda output, _: self.aborted(output.rid)
         self._count()
+        self._report_raw_logprobs()
 
     def run(self) -> None:
         assert self.pipe.recv() == ("ready",)
@@ -121,8 +129,9 @@ class Stepper:
     # --- what the scheduler does ---------------------------------------------------------------------------------
 
     def _count(self) -> None:
-        """Count tokens when they are computed. Under overlap SGLang runs one step past the end of every request before
-        it knows; that step is the host's, not ours."""
+        """Count tokens that are computed or, at the end of a request, were found in the prefix cache: at page size 1 a
+        few of another prompt nearly always are. Under overlap SGLang computes one token past the end of every request,
+        before it knows; that one is not counted."""
         run_batch, process = self.scheduler.run_batch, self.scheduler.process_batch_result
 
         def counted(batch: Any, *args: Any) -> Any:
@@ -135,12 +144,27 @@ class Stepper:
 
         self.scheduler.run_batch, self.scheduler.process_batch_result = counted, processed
 
+    def _report_raw_logprobs(self) -> None:
+        """SGLang reports the logprobs it sampled from, logit bias included; the suite compares the model's own."""
+        runner = self.scheduler.tp_worker.model_runner
+        sample = runner.sample
+
+        def sampled(logits: Any, batch: Any) -> Any:
+            raw = logits.next_token_logits.log_softmax(-1)
+            tokens = sample(logits, batch)
+            if batch.return_logprob:
+                logits.next_token_logprobs = raw.gather(1, tokens.long()[:, None])[:, 0]
+            return tokens
+
+        runner.sample = sampled
+
     def send_output(self, output: Any, *_: Any) -> None:
         """What SGLang sends to the detokenizer."""
         values = output.output_token_logprobs_val or [[] for _ in output.rids]
-        for rid, ids, logprobs, reason in zip(
-            output.rids, output.output_ids, values, output.finished_reasons, strict=True
+        for rid, ids, logprobs, reason, cached in zip(
+            output.rids, output.output_ids, values, output.finished_reasons, output.cached_tokens, strict=True
         ):
+            self.scheduled += cached if reason else 0
             self.seen.setdefault(rid, []).extend(ids)
             known = self.answers[rid]
             self.answers[rid] = ([*known[0], *ids], [*known[1], *logprobs], reason and reason["type"])
