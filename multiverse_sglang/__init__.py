@@ -6,8 +6,11 @@ logs what a plugin raises and starts without it, so a refusal has to end the pro
 
 from __future__ import annotations
 
+import sys
+
 from multiverse.activation import is_on, switch_on
-from multiverse.errors import UnsupportedHostError
+from multiverse.errors import OptionError, UnsupportedHostError
+from multiverse.options import take_flags
 
 
 def enable() -> None:
@@ -27,6 +30,7 @@ def register() -> None:
     from multiverse_sglang.hooks import install
 
     try:
+        take_flags(sys.argv)
         install()
-    except UnsupportedHostError as error:
+    except (UnsupportedHostError, OptionError) as error:
         raise SystemExit(str(error)) from error

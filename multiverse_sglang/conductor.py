@@ -12,15 +12,18 @@ import bisect
 import copy
 import itertools
 import logging
+import time
 from array import array
+from http import HTTPStatus
 from typing import Any
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH, ReqKvInfo
 
 from multiverse.binding import bind, detect
-from multiverse.budgets import Limits, Reason
+from multiverse.budgets import Reason
 from multiverse.controller import Controller
-from multiverse.errors import UnsupportedHostError
+from multiverse.errors import MultiverseError, UnsupportedHostError
+from multiverse.options import Options
 from multiverse.replay import Part, starts
 from multiverse.strand import Status, Strand
 from multiverse_sglang.memory import MemoryPressure
@@ -31,6 +34,9 @@ from multiverse_sglang.slots import SlotPool
 from multiverse_sglang.tree import Member, RequestTree
 
 logger = logging.getLogger("sglang.multiverse")
+
+FIELD = "multiverse"
+"""Key of a request's options in `custom_params` of its sampling parameters, and of the record in `meta_info`."""
 
 
 class Conductor(MemoryPressure):
@@ -44,12 +50,16 @@ class Conductor(MemoryPressure):
     def __init__(self, scheduler: Any) -> None:
         refuse_unsupported(scheduler)
         self.scheduler = scheduler
-        self.binding = bind(detect(scheduler.tokenizer), scheduler.tokenizer, eos=())  # SGLang decides what ends
+        self.options = Options.from_environment()
+        if self.options.structure == "strict":
+            raise UnsupportedHostError("--multiverse-structure strict is not there for SGLang yet")
+        dialect = self.options.dialect or detect(scheduler.tokenizer)
+        self.binding = bind(dialect, scheduler.tokenizer, eos=())  # SGLang decides what ends a sequence
         self.pool = SlotPool(scheduler)
         self.runs = Runs(scheduler, self.pool)
         self.cache = LayoutCache(scheduler.tree_cache)
         self.trees: dict[str, RequestTree] = {}
-        self.counts = {"forks": 0, "joins": 0, "replays": 0}
+        self.counts = {"forks": 0, "joins": 0, "replays": 0, "cached_tokens": 0}
         self._ages = itertools.count()
 
     # --- a request comes ---------------------------------------------------------------------------------------
@@ -58,11 +68,18 @@ class Conductor(MemoryPressure):
         """Give a request that was just queued its controller; one that holds blocks is taken apart at once."""
         if not _eligible(request):
             return
-        limits = Limits(
-            max_tokens=request.sampling_params.max_new_tokens, context_length=self.scheduler.model_config.context_len
+        try:
+            options = self.options.for_request((request.sampling_params.custom_params or {}).get(FIELD))
+            limits = options.limits(request.sampling_params.max_new_tokens, self.scheduler.model_config.context_len)
+        except MultiverseError as error:
+            self._refuse(request, str(error))
+            return
+        if not options.enabled:
+            return
+        controller = Controller(
+            self.binding, limits, request.origin_input_ids, separators=options.separators, admit=self._affords
         )
-        controller = Controller(self.binding, limits, request.origin_input_ids, admit=self._affords)
-        tree = RequestTree(controller, next(self._ages), request)
+        tree = RequestTree(controller, options, next(self._ages), request)
         setattr(request, ATTRIBUTE, tree.root)
         controller.begin()
         if tree.structured:
@@ -71,6 +88,12 @@ class Conductor(MemoryPressure):
             tree.open, tree.root.run = True, None
             self.trees[request.rid] = tree
             self.begin(tree)
+
+    def _refuse(self, request: Any, message: str) -> None:
+        """Answer a request whose options are wrong, as SGLang does: an HTTP 400."""
+        self.scheduler.waiting_queue.remove(request)
+        request.finished_reason = FINISH_ABORT(message, HTTPStatus.BAD_REQUEST, "BadRequestError")
+        self.scheduler.output_streamer.stream_output([request], request.return_logprob)
 
     def _affords(self, strand: Strand, labels: Any) -> Reason | None:
         """A fork is refused only if the pool could never hold it; short of memory, branches wait their turn."""
@@ -90,6 +113,7 @@ class Conductor(MemoryPressure):
             found.slots = found.slots[: len(root.tokens) - 1]
             found.own = len(found.slots)
             tree.client.cached_tokens = max(tree.client.cached_tokens, found.own)
+            self.counts["cached_tokens"] += found.own
             root.held = found
         root.given(part)
         self.runs.queue(root)
@@ -128,7 +152,7 @@ class Conductor(MemoryPressure):
         client.full_untruncated_fill_ids = array("q")
         setattr(client, ATTRIBUTE, None)
         root.tokens, root.written = run.origin_input_ids[:] + run.output_ids, len(run.output_ids)
-        tree.open, self.trees[run.rid] = True, tree
+        tree.open, tree.plain, self.trees[run.rid] = True, len(run.output_ids), tree
         root.part, root.delta = len(root.parts()) - 1, 0
         return True
 
@@ -168,6 +192,7 @@ class Conductor(MemoryPressure):
         member = tree.members[strand.key] = Member(tree, strand, parent.tokens[:], held=self.pool.share(parent.held))
         member.tokens.extend(member.parts()[0].tokens)
         member.given(0)
+        tree.started_at.setdefault(strand.key, time.monotonic())
         self.runs.queue(member)
         self.counts["forks"] += strand.key[-1] == 0
 
@@ -191,6 +216,7 @@ class Conductor(MemoryPressure):
             if self.binding.dialect.join != "splice":
                 self.runs.release(branch)
             tree.members.pop(branch.strand.key)
+            tree.closed_at[branch.strand.key] = time.monotonic()
         parent.tokens.extend(part.tokens)
         parent.given(parent.part + 1)
         self.runs.queue(parent)
@@ -226,7 +252,7 @@ class Conductor(MemoryPressure):
         """Give up all KV of a tree and compute it again, exactly, when there is room."""
         root = tree.root
         for member in reversed(list(tree.members.values())):
-            self.runs.release(member)
+            tree.recomputed += self.runs.release(member)
         tree.members = {(): root}
         self.counts["replays"] += 1
         self.begin(tree)

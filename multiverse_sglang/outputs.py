@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from multiverse.report import Observed, report
 from multiverse_sglang.tree import Member, RequestTree
 
 
@@ -47,7 +48,38 @@ def show(scheduler: Any, tree: RequestTree) -> None:
     client.output_ids.extend(tokens)
     if client.return_logprob:
         _append_rows(tree, tokens, first)
+    if client.finished():
+        add_record(tree, client)
     scheduler.output_streamer.stream_output([client], client.return_logprob)
+
+
+def add_record(tree: RequestTree, request: Any) -> None:
+    """Put the record of a request that ended behind its last token, if there is anything to tell."""
+    root = tree.controller.root
+    if not root.forks and not root.fallbacks and not tree.options.return_tree:
+        return
+    observed = Observed(
+        recomputed_tokens=tree.recomputed,
+        started={key: at - tree.created for key, at in tree.started_at.items()},
+        closed={key: at - tree.created for key, at in tree.closed_at.items()},
+        logprobs=_strand_logprobs(tree) if request.return_logprob else None,
+    )
+    record = report(tree.controller, observed, tree.options.return_tree)
+    request.customized_info = {"multiverse": [*[None] * (len(request.output_ids) - 1), record]}
+
+
+def _strand_logprobs(tree: RequestTree) -> dict[tuple[int, ...], list[float | None]]:
+    """By strand key, a logprob per token; `None` for those that the engine wrote."""
+    known = tree.client.logprob.output_token_logprobs_val
+    values: dict[tuple[int, ...], list[float | None]] = {}
+    at = 0
+    for strand, start, end in tree.controller.root.spans():
+        rows, found = tree.rows.get(strand.key, {}), values.setdefault(strand.key, [])
+        for offset in range(start, end):
+            plain = at < len(known) and (at < tree.plain or not tree.open)
+            found.append(known[at] if plain else rows[offset].value if offset in rows else None)
+            at += 1
+    return values
 
 
 def _append_rows(tree: RequestTree, tokens: list[int], first: int) -> None:

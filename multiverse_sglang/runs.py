@@ -90,13 +90,16 @@ class Runs:
         member.written = len(member.strand.tokens)
         run.finished_reason, run.finished_output = FINISH_ABORT("taken over by its strand"), True
 
-    def release(self, member: Member) -> None:
-        """Give up `member` with all KV that it owns."""
+    def release(self, member: Member) -> int:
+        """Give up `member` with all KV that it owns, and say how many tokens that are."""
         if member.run is not None:
             self.end(member)
-        if member.held is not None:
-            self._pool.release(member.held)
-            member.held = None
+        if member.held is None:
+            return 0
+        owned = len(member.held.slots) - member.held.own
+        self._pool.release(member.held)
+        member.held = None
+        return owned
 
 
 def _expected_tokens(member: Member) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH, FINISH_MATCHED_TOKEN
+from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH
 
 from multiverse.budgets import FinishReason
+from multiverse_sglang.outputs import add_record
 from multiverse_sglang.tree import Member
 
 
@@ -22,11 +23,14 @@ def accept(update_finish_state: Callable[[Any], None], request: Any, member: Mem
         _reserve(request)
     update_finish_state(request)
     reason = request.finished_reason
-    if reason is not None and not tree.open:
-        controller.end(strand, FinishReason.STOP)
-        return
     offset, token = len(strand.tokens), request.output_ids[-1]
-    if isinstance(reason, FINISH_MATCHED_TOKEN) and strand.parent is not None:
+    if reason is not None and not tree.open:
+        if controller.binding.tag(token) is None:
+            controller.accept(strand, token)
+        controller.end(strand, FinishReason.LENGTH if isinstance(reason, FINISH_LENGTH) else FinishReason.STOP)
+        add_record(tree, request)
+        return
+    if reason is not None and strand.parent is not None:
         controller.end(strand, FinishReason.STOP)  # the token that ends a branch is no part of the answer
     else:
         controller.accept(strand, token)
@@ -35,6 +39,7 @@ def accept(update_finish_state: Callable[[Any], None], request: Any, member: Mem
         _end(member, request, reason)
     elif controller.finish_reason is not None and not tree.open:
         request.finished_reason = FINISH_LENGTH(len(request.output_ids))
+        add_record(tree, request)
     if member.sampled is None:
         del request.output_ids[-1:]
 

@@ -6,11 +6,13 @@ every strand gets requests of its own (`runs.py`) that no client ever sees.
 
 from __future__ import annotations
 
+import time
 from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
 from multiverse.controller import Controller
+from multiverse.options import Options
 from multiverse.replay import Part, parts
 from multiverse.strand import Status, Strand
 from multiverse.stream import DocumentStream
@@ -85,21 +87,31 @@ class RequestTree:
     """The strands of one client request.
 
     Attributes:
+        options: the client's.
         age: order of arrival.
         client: the request as the client knows it.
         members: by strand key, those that were started and not joined yet.
         rows: by strand key and offset, the logprobs of sampled tokens, if the client asked for any.
         open: whether it is taken apart into strands; before, SGLang computes `client` as it always does.
+        plain: tokens that SGLang had shown by itself before the first fork.
         reason: why SGLang ended the root, once it did.
+        recomputed: tokens that were computed again because memory was short.
+        created, started_at, closed_at: when the request came, and when each branch was started and joined.
     """
 
     controller: Controller
+    options: Options
     age: int
     client: Any
     members: dict[tuple[int, ...], Member] = field(default_factory=dict)
     rows: dict[tuple[int, ...], dict[int, Any]] = field(default_factory=dict)
     open: bool = False
+    plain: int = 0
     reason: Any = None
+    recomputed: int = 0
+    created: float = field(default_factory=time.monotonic)
+    started_at: dict[tuple[int, ...], float] = field(default_factory=dict)
+    closed_at: dict[tuple[int, ...], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.stream = DocumentStream(self.controller.root)

@@ -21,21 +21,24 @@ os.environ |= {
     "SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION": "8",  # else SGLang admits so carefully that memory never gets short
 }
 
-TOKENS_PER_BLOCK = 22
-"""Slots for each block of 32 that the suite asks for: at page size 1 no slot is lost in partly filled blocks."""
+TOKENS_PER_BLOCK = 32
+"""The suite counts memory in blocks of this size."""
 
 
 class SGLangHost:
-    """One scheduler. `blocks` makes memory scarce; `overlap` is SGLang's default."""
+    """One scheduler. `blocks` makes memory scarce; `late` is SGLang's default, the overlap scheduler."""
 
-    def __init__(self, model: str, blocks: int | None = None, overlap: bool = True) -> None:
+    def __init__(self, model: str, blocks: int | None = None, late: bool = True, **options: str) -> None:
+        os.environ |= {f"MULTIVERSE_{name.upper()}": value for name, value in options.items()}
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         tokens = 8192 if blocks is None else blocks * TOKENS_PER_BLOCK
-        self._process = context.Process(target=serve, args=(theirs, model, tokens, overlap), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, model, tokens, late), daemon=True)
         self._process.start()
         theirs.close()  # so that the death of the process is noticed
         self._ids = itertools.count()
+        for name in options:
+            del os.environ[f"MULTIVERSE_{name.upper()}"]
         self._call("ready")
 
     def _call(self, *message: Any) -> Any:
@@ -46,11 +49,15 @@ class SGLangHost:
             raise AssertionError("the scheduler process died, see its output") from None
 
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
-        requests = [self.start(prompt, **sampling) for prompt in prompts]
+        several = [{"seed": sampling["seed"] + i} if "seed" in sampling else {} for i in range(sampling.pop("n", 1))]
+        requests = [self.start(prompt, **sampling | own) for prompt in prompts for own in several]
         while not all(self._call("finished", request) for request in requests):
             self._call("step")
         answers = [self._call("answer", request) for request in requests]
         self._settle()
+        for answer in answers:
+            if answer.finish_reason.startswith("abort: "):
+                raise ValueError(answer.finish_reason)
         return answers
 
     def start(self, prompt: list[int], **sampling: Any) -> str:
@@ -85,6 +92,11 @@ def serve(pipe: Any, model: str, tokens: int, overlap: bool) -> None:
     Stepper(pipe, model, tokens, overlap).run()
 
 
+def ending(reason: dict[str, Any]) -> str:
+    """Why a request ended; of an abort, what its client is told."""
+    return f"abort: {reason.get('message')}" if reason["type"] == "abort" else str(reason["type"])
+
+
 class Stepper:
     """Runs SGLang's event loop; before each turn it serves the other process until that one asks for a step."""
 
@@ -99,7 +111,7 @@ class Stepper:
             attention_backend="torch_native",
             dtype="float32",
             page_size=1,
-            context_length=1024,
+            context_length=1025,  # SGLang leaves the last position free
             max_total_tokens=tokens,
             max_running_requests=64,
             disable_overlap_schedule=not overlap,
@@ -113,6 +125,7 @@ class Stepper:
         self.scheduler.tp_worker.model_runner.sampler.enable_deterministic = True
         self.seen: dict[str, list[int]] = {}
         self.answers: dict[str, tuple[list[int], list[float], str | None]] = {}
+        self.records: dict[str, dict[str, Any] | None] = {}
         self.scheduled = 0
         self.scheduler.ingest_requests = self.ingest
         self.scheduler.output_streamer.send_to_detokenizer = self
@@ -129,9 +142,9 @@ class Stepper:
     # --- what the scheduler does ---------------------------------------------------------------------------------
 
     def _count(self) -> None:
-        """Count tokens that are computed or, at the end of a request, were found in the prefix cache: at page size 1 a
-        few of another prompt nearly always are. Under overlap SGLang computes one token past the end of every request,
-        before it knows; that one is not counted."""
+        """Count tokens that are computed or, at the end of a request, were found in the prefix cache as causal ones: at
+        page size 1 a few of another prompt nearly always are. Under overlap SGLang computes one token past the end of
+        every request, before it knows; that one is not counted."""
         run_batch, process = self.scheduler.run_batch, self.scheduler.process_batch_result
 
         def counted(batch: Any, *args: Any) -> Any:
@@ -160,14 +173,19 @@ class Stepper:
 
     def send_output(self, output: Any, *_: Any) -> None:
         """What SGLang sends to the detokenizer."""
+        from sglang.srt.managers.io_struct import unwrap_from_pickle
+
         values = output.output_token_logprobs_val or [[] for _ in output.rids]
-        for rid, ids, logprobs, reason, cached in zip(
-            output.rids, output.output_ids, values, output.finished_reasons, output.cached_tokens, strict=True
+        info = unwrap_from_pickle(output.customized_info) or {}
+        records = info.get("multiverse") or [[] for _ in output.rids]
+        for rid, ids, logprobs, reason, cached, record in zip(
+            output.rids, output.output_ids, values, output.finished_reasons, output.cached_tokens, records, strict=True
         ):
+            self.records[rid] = record[-1] if record else None
             self.scheduled += cached if reason else 0
             self.seen.setdefault(rid, []).extend(ids)
             known = self.answers[rid]
-            self.answers[rid] = ([*known[0], *ids], [*known[1], *logprobs], reason and reason["type"])
+            self.answers[rid] = ([*known[0], *ids], [*known[1], *logprobs], reason and ending(reason))
 
     def aborted(self, rid: str) -> None:
         known = self.answers[rid]
@@ -192,11 +210,13 @@ class Stepper:
         from sglang.srt.sampling.sampling_params import SamplingParams
 
         logprobs = sampling.pop("logprobs", None)
+        options = sampling.pop("multiverse", None)
         bias = {str(token): value for token, value in (sampling.pop("logit_bias", None) or {}).items()}
         parameters = SamplingParams(
             max_new_tokens=sampling.pop("max_tokens"),
             sampling_seed=sampling.pop("seed", None),
             logit_bias=bias or None,
+            custom_params=None if options is None else {"multiverse": options},
             **sampling,
         )
         parameters.normalize(self.scheduler.tokenizer)
@@ -228,7 +248,7 @@ class Stepper:
 
     def on_answer(self, rid: str) -> Answer:
         ids, logprobs, reason = self.answers[rid]
-        return Answer(ids, logprobs or None, str(reason))
+        return Answer(ids, logprobs or None, str(reason), self.records.get(rid))
 
     def on_leftovers(self) -> dict[str, int]:
         scheduler = self.scheduler
@@ -245,4 +265,5 @@ class Stepper:
         }
 
     def on_counters(self) -> dict[str, int]:
-        return {"scheduled": self.scheduled, **self.scheduler.multiverse_conductor.counts}
+        counts = self.scheduler.multiverse_conductor.counts
+        return counts | {"scheduled": self.scheduled - counts["cached_tokens"]}
