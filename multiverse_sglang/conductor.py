@@ -99,11 +99,11 @@ class Conductor(MemoryPressure):
         """A fork is refused only if the pool could never hold it; short of memory, branches wait their turn."""
         return Reason.KV_CAPACITY if strand.kv_length + 8 * len(labels) > self.pool.total else None
 
-    def begin(self, tree: RequestTree) -> None:
-        """Queue the root with its first part, or behind what the radix tree has of its blocks."""
+    def begin(self, tree: RequestTree, look: bool = True) -> None:
+        """Queue the root with its first part or, if it may `look`, behind what the radix tree has of its blocks."""
         root, prompt, part = tree.root, tree.controller.prompt, 0
         seams = starts(prompt.strand)
-        found = self.cache.find(tree) if len(seams) > 1 else None
+        found = self.cache.find(tree) if look and len(seams) > 1 else None
         if found is not None:
             part = bisect.bisect(seams, len(found.slots)) - 1
         root.tokens = array("q", [*prompt.ids[: seams[part]], *root.parts()[part].tokens])
@@ -255,7 +255,7 @@ class Conductor(MemoryPressure):
             tree.recomputed += self.runs.release(member)
         tree.members = {(): root}
         self.counts["replays"] += 1
-        self.begin(tree)
+        self.begin(tree, look=False)  # what it found would be locked, and memory is short
 
     def held_tokens(self) -> int:
         """Slots that strands hold outside of SGLang's batches, for its leak checks."""

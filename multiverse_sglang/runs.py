@@ -30,9 +30,8 @@ class Runs:
     def queue(self, member: Member) -> None:
         """Let SGLang compute what `member` has no KV of, and sample behind it if its strand is open."""
         run = member.run = self._make(member)
-        queue = self._scheduler.waiting_queue
-        run.time_stats.wait_queue_entry_time = member.tree.client.time_stats.wait_queue_entry_time
-        queue.append(run)
+        self._scheduler.waiting_queue.append(run)
+        run.time_stats.set_wait_queue_entry_time()
 
     def _make(self, member: Member) -> Any:
         client = member.tree.client
