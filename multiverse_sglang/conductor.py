@@ -22,13 +22,14 @@ from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH, ReqK
 from multiverse.binding import bind, detect
 from multiverse.budgets import Reason
 from multiverse.controller import Controller
-from multiverse.errors import MultiverseError, UnsupportedHostError
+from multiverse.errors import MultiverseError
 from multiverse.options import Options
 from multiverse.replay import Part, starts
 from multiverse.strand import Status, Strand
 from multiverse_sglang.memory import MemoryPressure
 from multiverse_sglang.outputs import record_row, show
 from multiverse_sglang.prefix_cache import LayoutCache
+from multiverse_sglang.refusals import eligible, refuse_unsupported
 from multiverse_sglang.runs import ATTRIBUTE, Runs
 from multiverse_sglang.slots import SlotPool
 from multiverse_sglang.tree import Member, RequestTree
@@ -48,11 +49,9 @@ class Conductor(MemoryPressure):
     """
 
     def __init__(self, scheduler: Any) -> None:
-        refuse_unsupported(scheduler)
-        self.scheduler = scheduler
         self.options = Options.from_environment()
-        if self.options.structure == "strict":
-            raise UnsupportedHostError("--multiverse-structure strict is not there for SGLang yet")
+        refuse_unsupported(scheduler, self.options)
+        self.scheduler = scheduler
         dialect = self.options.dialect or detect(scheduler.tokenizer)
         self.binding = bind(dialect, scheduler.tokenizer, eos=())  # SGLang decides what ends a sequence
         self.pool = SlotPool(scheduler)
@@ -66,7 +65,7 @@ class Conductor(MemoryPressure):
 
     def admit(self, request: Any) -> None:
         """Give a request that was just queued its controller; one that holds blocks is taken apart at once."""
-        if not _eligible(request):
+        if not eligible(request):
             return
         try:
             options = self.options.for_request((request.sampling_params.custom_params or {}).get(FIELD))
@@ -262,45 +261,3 @@ class Conductor(MemoryPressure):
         members = [m for tree in self.trees.values() for m in tree.members.values()]
         idle = [m.held for m in members if m.held is not None and (m.run is None or not m.run.kv.holds_kv)]
         return sum(len(held.slots) - held.own for held in idle)
-
-
-def _eligible(request: Any) -> bool:
-    """Whether a request can have blocks. The others decode as without the plugin."""
-    return not (
-        hasattr(request, ATTRIBUTE)
-        or request.finished()
-        or request.to_finish is not None
-        or request.sampling_params.max_new_tokens < 1
-        or request.grammar is not None
-        or request.session is not None
-        or request.beam_group is not None
-        or request.multimodal_inputs is not None
-        or request.input_embeds is not None
-        or request.return_hidden_states
-        or request.return_routed_experts
-        or request.return_sampling_mask
-    )
-
-
-def refuse_unsupported(scheduler: Any) -> None:
-    """Raise UnsupportedHostError if blocks can't work in `scheduler` as it is configured."""
-    checks = {
-        "pages of more than one token (--page-size)": scheduler.page_size != 1,
-        "speculative decoding (--speculative-algorithm)": not scheduler.spec_algorithm.is_none(),
-        "prefill-decode disaggregation (--disaggregation-mode)": scheduler.disaggregation_mode.value != "null",
-        "pipeline parallelism (--pp-size)": scheduler.server_args.pp_size > 1,
-        "data-parallel attention (--enable-dp-attention)": scheduler.require_mlp_sync,
-        "a hierarchical or external KV cache": scheduler.enable_hierarchical_cache
-        or scheduler.enable_lmcache
-        or scheduler.enable_hisparse
-        or scheduler.enable_unified_cache_external_linker,
-        "models with sliding-window layers": scheduler.is_hybrid_swa,
-        "models with state-space layers": scheduler.is_hybrid_ssm,
-        "multimodal positions (M-RoPE)": scheduler.model_config.model_is_mrope,
-        "encoder-decoder models": scheduler.model_config.is_encoder_decoder,
-        "diffusion language models": scheduler.dllm_config is not None,
-        "embedding models": not scheduler.is_generation,
-        "a server without tokenizer (--skip-tokenizer-init)": scheduler.tokenizer is None,
-    }
-    if unsupported := [name for name, present in checks.items() if present]:
-        raise UnsupportedHostError(f"multiverse does not work with {', '.join(unsupported)}")
