@@ -13,6 +13,7 @@ from multiverse.hooks import Hook, describe, missing, resolve
 VERSIONS = ("0.5.23",)
 """Versions of SGLang that this adapter was tested with."""
 
+ARGUMENTS = "sglang.srt.server_args"
 SCHEDULER = "sglang.srt.managers.scheduler:Scheduler"
 REQUEST = "sglang.srt.managers.schedule_batch:Req"
 BATCH = "sglang.srt.managers.schedule_batch:ScheduleBatch"
@@ -31,6 +32,9 @@ _TOKEN = "a per-token request callback"
 _KEY = "custom radix keys per request"
 
 HOOKS = (
+    Hook(f"{ARGUMENTS}:prepare_server_args", ("argv",), True,
+         "`sglang serve` copies its command line before plugins are loaded: take our flags out of the copy", "0.5.23",
+         "plugins that may add arguments"),
     Hook(f"{SCHEDULER}.__init__", (), True, "give each scheduler its conductor; refuse what can't work", "0.5.23",
          "a plugin hook for schedulers"),
     Hook(f"{SCHEDULER}._add_request_to_queue", ("req", "is_retracted"), True,

@@ -7,14 +7,23 @@ from typing import Any
 import torch
 from sglang.srt.plugins.hook_registry import HookType
 
+from multiverse.activation import take_flag
+from multiverse.options import take_flags
 from multiverse_sglang.conductor import Conductor
-from multiverse_sglang.hooks import ALLOCATION, BATCH, CHECKER, FORWARD, REQUEST, SCHEDULER, STREAMER
+from multiverse_sglang.hooks import ALLOCATION, ARGUMENTS, BATCH, CHECKER, FORWARD, REQUEST, SCHEDULER, STREAMER
 from multiverse_sglang.memory import tree_of
 from multiverse_sglang.runs import ATTRIBUTE, begin_where_held
 from multiverse_sglang.tokens import accept
 from multiverse_sglang.tree import Member
 
 _CONDUCTOR = "multiverse_conductor"
+
+
+def prepare_server_args(original: Any, argv: list[str]) -> Any:
+    arguments = ["sglang", *argv]
+    take_flag(arguments)
+    take_flags(arguments)
+    return original(arguments[1:])
 
 
 def scheduler_init(original: Any, scheduler: Any, *args: Any, **kwargs: Any) -> None:
@@ -117,6 +126,7 @@ def get_total_uncached_sizes(sizes: tuple[int, int], checker: Any) -> tuple[int,
 
 
 WRAPPERS = {
+    f"{ARGUMENTS}:prepare_server_args": (HookType.AROUND, prepare_server_args),
     f"{SCHEDULER}.__init__": (HookType.AROUND, scheduler_init),
     f"{SCHEDULER}._add_request_to_queue": (HookType.AROUND, add_request_to_queue),
     f"{SCHEDULER}.get_next_batch_to_run": (HookType.AROUND, get_next_batch_to_run),
