@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model with vLLM and watch it fork, decode in parallel and join
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and run all tests
-.PHONY: demo serve test test-core test-oracle test-training test-curator test-eval test-vllm lint format bench bench-vllm soak-vllm model docs clean
+.PHONY: demo serve test test-core test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm soak-vllm model docs clean
 
 PY = .venvs/core/bin/python
 
@@ -42,6 +42,11 @@ test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's w
 	@tools/setup vllm
 	.venvs/vllm/bin/python -m pytest --durations=5 tests/conformance tests/e2e
 	.venvs/vllm/bin/python -m pytest --durations=5 tests/vllm_workers
+
+test-sglang:  ## the same suite inside SGLang; what its adapter lacks yet is named in docs/serving-sglang.md
+	@tools/setup sglang
+	.venvs/sglang/bin/python -m pytest --durations=5 tests/conformance tests/e2e/test_sglang_server.py \
+		-k "not under_strict_structure and not penalty_counts"
 
 lint:
 	@tools/setup core

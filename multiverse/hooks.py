@@ -15,7 +15,7 @@ class Hook:
 
     Attributes:
         target: `module:Class.attribute`, or `module:Class` where only the attributes of its instances matter.
-        parameters: the parameters relied upon; of a class, its fields or the attributes that its `__init__` has to set.
+        parameters: the parameters relied upon; of a class, its fields or the attributes that its methods set and read.
         wrapped: whether it is overridden or wrapped; else it is only called or read.
         why: what for.
         since: the first version in which it was seen like this.
@@ -45,12 +45,15 @@ def missing(hooks: Iterable[Hook]) -> list[str]:
 
 
 def _known_names(found: Any) -> set[str]:
-    """The parameters of a function; what a class declares, and what its `__init__` and its bases' set or name."""
-    if inspect.isclass(found):
-        makers = [inspect.unwrap(vars(base)["__init__"]) for base in found.__mro__ if "__init__" in vars(base)]
-        named = {name for maker in makers if inspect.isfunction(maker) for name in maker.__code__.co_names}
-        return named | {name for base in found.__mro__ for name in vars(base).get("__annotations__", ())}
-    return set(inspect.signature(found).parameters)
+    """The parameters of a function; what a class declares and what its methods and those of its bases name."""
+    if not inspect.isclass(found):
+        return set(inspect.signature(found).parameters)
+    names: set[str] = set()
+    for base in found.__mro__:
+        methods = [inspect.unwrap(value) for value in vars(base).values() if inspect.isfunction(value)]
+        names |= {name for method in methods if inspect.isfunction(method) for name in method.__code__.co_names}
+        names |= set(vars(base).get("__annotations__", ()))
+    return names
 
 
 def resolve(target: str) -> Any:

@@ -49,3 +49,12 @@ def _own_parts(strand: Strand) -> list[Part]:
     if strand.status is not Status.PARKED:
         found.append(Part(strand.tokens[at:], strand.deltas[-1], ()))
     return found
+
+
+def starts(strand: Strand) -> list[int]:
+    """Where in the KV sequence of `strand`, whose branches are all joined, each of its parts begins."""
+    found, at = [0], 0
+    for offset, children in strand.forks:
+        found.append(found[-1] + offset - at + sum(end - start for c in children for _, start, end in c.spans()))
+        at = offset
+    return found

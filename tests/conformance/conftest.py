@@ -27,7 +27,11 @@ def make_host(model: str, blocks: int | None = None, late: bool = False, **optio
         from vllm_host import VLLMHost
 
         return VLLMHost(model, blocks, late, **options)
-    raise RuntimeError("no host is installed here: run this suite with the Python of .venvs/vllm")
+    if find_spec("sglang") is not None:
+        from sglang_host import SGLangHost
+
+        return SGLangHost(model, blocks, late, **options)
+    raise RuntimeError("no host is installed here: run this suite with the Python of .venvs/vllm or .venvs/sglang")
 
 
 @pytest.fixture(scope="session")

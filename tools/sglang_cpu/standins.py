@@ -104,6 +104,10 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         parent, _, child = module.__name__.rpartition(".")
         if parent in sys.modules:
             setattr(sys.modules[parent], child, module)
+        if module.__name__ == "sgl_kernel":
+            import ops
+
+            ops.define()
 
 
 def install() -> None:
@@ -113,3 +117,5 @@ def install() -> None:
         sys.meta_path.append(Finder(absent))
     if "sgl_kernel" in absent:
         os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "1")
+    if "triton" in absent:
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # or torch.compile asks the stand-in what it can do

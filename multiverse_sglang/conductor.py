@@ -1,0 +1,263 @@
+"""The life of requests inside SGLang's scheduler: tokens go to controllers, what they order is done between steps.
+
+One conductor per scheduler. It is called by the wrappers of `hooks.py` and touches SGLang through `runs`, `slots` and
+`outputs`; all decisions are the core's. A strand that forks or closes loses its run; its last tokens have no KV yet and
+are computed by a run that samples nothing (draining): a parent's before its branches start, those of branches together
+once the last of them closed.
+"""
+
+from __future__ import annotations
+
+import bisect
+import copy
+import itertools
+import logging
+import time
+from array import array
+from http import HTTPStatus
+from typing import Any
+
+from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH, ReqKvInfo
+
+from multiverse.binding import bind, detect
+from multiverse.budgets import Reason
+from multiverse.controller import Controller
+from multiverse.errors import MultiverseError
+from multiverse.options import Options
+from multiverse.replay import Part, starts
+from multiverse.strand import Status, Strand
+from multiverse_sglang.memory import MemoryPressure
+from multiverse_sglang.outputs import record_row, show
+from multiverse_sglang.prefix_cache import LayoutCache
+from multiverse_sglang.refusals import eligible, refuse_unsupported
+from multiverse_sglang.runs import ATTRIBUTE, Runs
+from multiverse_sglang.slots import SlotPool
+from multiverse_sglang.tree import Member, RequestTree
+
+logger = logging.getLogger("sglang.multiverse")
+
+FIELD = "multiverse"
+"""Key of a request's options in `custom_params` of its sampling parameters, and of the record in `meta_info`."""
+
+
+class Conductor(MemoryPressure):
+    """Forks, parks and joins the requests of one scheduler.
+
+    Raises:
+        UnsupportedHostError: if the scheduler is configured for something that blocks can't work with.
+        BindingError: if the tokenizer knows the tags of no dialect.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self.options = Options.from_environment()
+        refuse_unsupported(scheduler, self.options)
+        self.scheduler = scheduler
+        dialect = self.options.dialect or detect(scheduler.tokenizer)
+        self.binding = bind(dialect, scheduler.tokenizer, eos=())  # SGLang decides what ends a sequence
+        self.pool = SlotPool(scheduler)
+        self.runs = Runs(scheduler, self.pool)
+        self.cache = LayoutCache(scheduler.tree_cache)
+        self.trees: dict[str, RequestTree] = {}
+        self.counts = {"forks": 0, "joins": 0, "replays": 0, "cached_tokens": 0}
+        self._ages = itertools.count()
+
+    # --- a request comes ---------------------------------------------------------------------------------------
+
+    def admit(self, request: Any) -> None:
+        """Give a request that was just queued its controller; one that holds blocks is taken apart at once."""
+        if not eligible(request):
+            return
+        try:
+            options = self.options.for_request((request.sampling_params.custom_params or {}).get(FIELD))
+            limits = options.limits(request.sampling_params.max_new_tokens, self.scheduler.model_config.context_len)
+        except MultiverseError as error:
+            self._refuse(request, str(error))
+            return
+        if not options.enabled:
+            return
+        controller = Controller(
+            self.binding, limits, request.origin_input_ids, separators=options.separators, admit=self._affords
+        )
+        tree = RequestTree(controller, options, next(self._ages), request)
+        setattr(request, ATTRIBUTE, tree.root)
+        controller.begin()
+        if tree.structured:
+            self.scheduler.waiting_queue.remove(request)
+            setattr(request, ATTRIBUTE, None)
+            tree.open, tree.root.run = True, None
+            self.trees[request.rid] = tree
+            self.begin(tree)
+
+    def _refuse(self, request: Any, message: str) -> None:
+        """Answer a request whose options are wrong, as SGLang does: an HTTP 400."""
+        self.scheduler.waiting_queue.remove(request)
+        request.finished_reason = FINISH_ABORT(message, HTTPStatus.BAD_REQUEST, "BadRequestError")
+        self.scheduler.output_streamer.stream_output([request], request.return_logprob)
+
+    def _affords(self, strand: Strand, labels: Any) -> Reason | None:
+        """A fork is refused only if the pool could never hold it; short of memory, branches wait their turn."""
+        return Reason.KV_CAPACITY if strand.kv_length + 8 * len(labels) > self.pool.total else None
+
+    def begin(self, tree: RequestTree, look: bool = True) -> None:
+        """Queue the root with its first part or, if it may `look`, behind what the radix tree has of its blocks."""
+        root, prompt, part = tree.root, tree.controller.prompt, 0
+        seams = starts(prompt.strand)
+        found = self.cache.find(tree) if look and len(seams) > 1 else None
+        if found is not None:
+            part = bisect.bisect(seams, len(found.slots)) - 1
+        root.tokens = array("q", [*prompt.ids[: seams[part]], *root.parts()[part].tokens])
+        if found is not None and part == 0:
+            self.pool.release(found)  # it ends within the first block: not worth the trouble
+        elif found is not None:
+            found.slots = found.slots[: len(root.tokens) - 1]
+            found.own = len(found.slots)
+            tree.client.cached_tokens = max(tree.client.cached_tokens, found.own)
+            self.counts["cached_tokens"] += found.own
+            root.held = found
+        root.given(part)
+        self.runs.queue(root)
+
+    # --- after a step ------------------------------------------------------------------------------------------
+
+    def settle(self, batch: Any) -> None:
+        """Do what the tokens of `batch` decided: fork, park, join, answer."""
+        trees: dict[int, RequestTree] = {}
+        for request in batch.reqs:
+            member: Member | None = getattr(request, ATTRIBUTE, None)
+            if member is None or member.run is not request or not member.arrived:
+                continue
+            tree = member.tree
+            member.arrived = False
+            if tree.open:
+                record_row(member)
+            elif not self._open(tree):
+                continue
+            trees[tree.age] = tree
+            if member.draining or member.strand.status is not Status.RUNNING:
+                self.runs.end(member)
+        for tree in trees.values():
+            self._progress(tree)
+
+    def _open(self, tree: RequestTree) -> bool:
+        """Take a request apart if it just forked: from now on SGLang's request is only what the client sees."""
+        run, root = tree.client, tree.root
+        if run.finished():
+            setattr(run, ATTRIBUTE, None)
+            return False
+        if root.strand.status is Status.RUNNING:
+            return False
+        tree.client = client = copy.copy(run)
+        client.output_ids, client.kv, client.lock = run.output_ids[:], ReqKvInfo(), None
+        client.full_untruncated_fill_ids = array("q")
+        setattr(client, ATTRIBUTE, None)
+        root.tokens, root.written = run.origin_input_ids[:] + run.output_ids, len(run.output_ids)
+        tree.open, tree.plain, self.trees[run.rid] = True, len(run.output_ids), tree
+        root.part, root.delta = len(root.parts()) - 1, 0
+        return True
+
+    def _progress(self, tree: RequestTree) -> None:
+        """Start and join what can be, and show the client what is new."""
+        if tree.controller.finish_reason is None:
+            self._reconcile(tree)
+            show(self.scheduler, tree)
+        else:
+            self.finish(tree, tree.reason or FINISH_LENGTH(tree.controller.ledger.used))
+
+    def _reconcile(self, tree: RequestTree) -> None:
+        """Bring what SGLang computes to what the controller wants: start branches, join closed ones."""
+        for member in list(tree.members.values()):
+            if member.run is not None or tree.members.get(member.strand.key) is not member:
+                continue
+            known = member.parts()
+            children = known[member.part].children
+            if not children:
+                continue  # closed: its parent sees to it
+            if member.computed < len(member.tokens):
+                member.draining = True
+                self.runs.queue(member)
+                continue
+            for child in children:
+                if child.key not in tree.members and child.status is not Status.WAITING:
+                    self._start(tree, child, member)
+            branches = [tree.members[child.key] for child in children if child.key in tree.members]
+            if len(branches) == len(children) and all(branch.closed for branch in branches):
+                self._join(member, branches, known[member.part + 1])
+
+    # --- map ---------------------------------------------------------------------------------------------------
+
+    def _start(self, tree: RequestTree, strand: Strand, parent: Member) -> None:
+        """Make a member of a branch; its KV begins with its parent's."""
+        assert parent.held is not None
+        member = tree.members[strand.key] = Member(tree, strand, parent.tokens[:], held=self.pool.share(parent.held))
+        member.tokens.extend(member.parts()[0].tokens)
+        member.given(0)
+        tree.started_at.setdefault(strand.key, time.monotonic())
+        self.runs.queue(member)
+        self.counts["forks"] += strand.key[-1] == 0
+
+    # --- reduce ------------------------------------------------------------------------------------------------
+
+    def _join(self, parent: Member, branches: list[Member], part: Part) -> None:
+        """Hand the branches' KV to the parent and let it go on; before, complete it, for all of them at once."""
+        tree = parent.tree
+        if incomplete := [branch for branch in branches if branch.computed < len(branch.tokens)]:
+            for branch in incomplete:
+                branch.draining = True
+                self.runs.queue(branch)
+            return
+        assert parent.held is not None
+        shared = len(parent.held.slots)
+        held = [branch.held for branch in branches if branch.held is not None]
+        if self.binding.dialect.join == "splice":
+            parent.held = self.pool.splice(parent.held, held)
+        for branch in branches:
+            parent.tokens.extend(branch.tokens[shared:])
+            if self.binding.dialect.join != "splice":
+                self.runs.release(branch)
+            tree.members.pop(branch.strand.key)
+            tree.closed_at[branch.strand.key] = time.monotonic()
+        parent.tokens.extend(part.tokens)
+        parent.given(parent.part + 1)
+        self.runs.queue(parent)
+        self.counts["joins"] += 1
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def finish(self, tree: RequestTree, reason: Any) -> None:
+        """Answer the client for the last time and give back everything."""
+        tree.controller.abort()  # nothing if it ended by itself
+        root = tree.root
+        if root.run is not None:
+            self.runs.end(root)
+        if root.held is not None and not isinstance(reason, FINISH_ABORT):
+            self.cache.insert(tree, root.held)
+        for member in reversed(list(tree.members.values())):
+            self.runs.release(member)
+        tree.members.clear()
+        self.trees.pop(tree.client.rid, None)
+        tree.client.finished_reason = reason
+        tree.client.time_stats.set_completion_time()
+        show(self.scheduler, tree)
+
+    def abort(self, wanted: Any) -> None:
+        """End the trees that an abort message of SGLang means, branches and all."""
+        for tree in list(self.trees.values()):
+            rids = [tree.client.rid, *(m.run.rid for m in tree.members.values() if m.run is not None)]
+            if wanted.abort_all or tree.client.rid.startswith(wanted.rid) or wanted.rid in rids:
+                message = wanted.abort_message or "Aborted"
+                self.finish(tree, FINISH_ABORT(message))
+
+    def replay(self, tree: RequestTree) -> None:
+        """Give up all KV of a tree and compute it again, exactly, when there is room."""
+        root = tree.root
+        for member in reversed(list(tree.members.values())):
+            tree.recomputed += self.runs.release(member)
+        tree.members = {(): root}
+        self.counts["replays"] += 1
+        self.begin(tree, look=False)  # what it found would be locked, and memory is short
+
+    def held_tokens(self) -> int:
+        """Slots that strands hold outside of SGLang's batches, for its leak checks."""
+        members = [m for tree in self.trees.values() for m in tree.members.values()]
+        idle = [m.held for m in members if m.held is not None and (m.run is None or not m.run.kv.holds_kv)]
+        return sum(len(held.slots) - held.own for held in idle)

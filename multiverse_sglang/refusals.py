@@ -1,0 +1,52 @@
+"""What blocks can't work with: configurations, which are refused at start, and requests, which decode plainly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multiverse.errors import UnsupportedHostError
+from multiverse.options import Options
+from multiverse_sglang.runs import ATTRIBUTE
+
+
+def eligible(request: Any) -> bool:
+    """Whether a request can have blocks. The others decode as without the plugin."""
+    return not (
+        hasattr(request, ATTRIBUTE)
+        or request.finished()
+        or request.to_finish is not None
+        or request.sampling_params.max_new_tokens < 1
+        or request.grammar is not None
+        or request.session is not None
+        or request.beam_group is not None
+        or request.multimodal_inputs is not None
+        or request.input_embeds is not None
+        or request.return_hidden_states
+        or request.return_routed_experts
+        or request.return_sampling_mask
+    )
+
+
+def refuse_unsupported(scheduler: Any, options: Options) -> None:
+    """Raise UnsupportedHostError if blocks can't work in `scheduler` as it is configured."""
+    checks = {
+        "pages of more than one token (--page-size)": scheduler.page_size != 1,
+        "speculative decoding (--speculative-algorithm)": not scheduler.spec_algorithm.is_none(),
+        "prefill-decode disaggregation (--disaggregation-mode)": scheduler.disaggregation_mode.value != "null",
+        "pipeline parallelism (--pp-size)": scheduler.server_args.pp_size > 1,
+        "data-parallel attention (--enable-dp-attention)": scheduler.require_mlp_sync,
+        "a hierarchical or external KV cache": scheduler.enable_hierarchical_cache
+        or scheduler.enable_lmcache
+        or scheduler.enable_hisparse
+        or scheduler.enable_unified_cache_external_linker,
+        "models with sliding-window layers": scheduler.is_hybrid_swa,
+        "models with state-space layers": scheduler.is_hybrid_ssm,
+        "multimodal positions (M-RoPE)": scheduler.model_config.model_is_mrope,
+        "encoder-decoder models": scheduler.model_config.is_encoder_decoder,
+        "diffusion language models": scheduler.dllm_config is not None,
+        "embedding models": not scheduler.is_generation,
+        "a server without tokenizer (--skip-tokenizer-init)": scheduler.tokenizer is None,
+        "--multiverse-structure strict (on SGLang not there yet)": options.structure == "strict",
+    }
+    if unsupported := [name for name, present in checks.items() if present]:
+        raise UnsupportedHostError(f"multiverse does not work with {', '.join(unsupported)}")

@@ -1,0 +1,128 @@
+"""One request as the adapter sees it: a tree of strands, each computed by one SGLang request after the other.
+
+A client's request is SGLang's own until its first fork; from then on it is only what the client is answered with, and
+every strand gets requests of its own (`runs.py`) that no client ever sees.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiverse.controller import Controller
+from multiverse.options import Options
+from multiverse.replay import Part, parts
+from multiverse.strand import Status, Strand
+from multiverse.stream import DocumentStream
+
+
+@dataclass(eq=False)
+class Held:
+    """KV slots of a strand that is in no batch.
+
+    Attributes:
+        slots: slot index of every computed token of its sequence, an int64 tensor on the KV pool's device.
+        own: the first of them that is its own; those before belong to its parent or to the radix tree.
+        lock: what keeps the radix tree from evicting its part, if anything.
+    """
+
+    slots: Any
+    own: int
+    lock: Any = None
+
+
+@dataclass(eq=False)
+class Member:
+    """A strand and how far it is computed.
+
+    Attributes:
+        tokens: its whole sequence, what it shares with its parent included, as far as it was given.
+        part: index of the part that is or was computed last.
+        delta: position delta of that part.
+        written: how many of the strand's own tokens it was given.
+        draining: what is computed is known already; the token sampled behind it is ignored.
+        run: the SGLang request that is queued or in a batch for it, if any.
+        held: its KV while none is in a batch. While one is, only the lock is still valid.
+        arrived: whether a result came for the run in this step.
+        sampled: offset in the strand's tokens of the token that came with it, if it was kept.
+    """
+
+    tree: RequestTree
+    strand: Strand
+    tokens: array[int] = field(default_factory=lambda: array("q"))
+    part: int = 0
+    delta: int = 0
+    written: int = 0
+    draining: bool = False
+    run: Any = None
+    held: Held | None = None
+    arrived: bool = False
+    sampled: int | None = None
+
+    def parts(self) -> list[Part]:
+        """The parts of the strand, as far as they are known."""
+        return parts(self.tree.controller, self.strand)
+
+    def given(self, part: int) -> None:
+        """Note that the sequence now ends with `part`, and whether there is anything to sample behind it."""
+        known = self.parts()
+        self.part, self.delta, self.written = part, known[part].delta, len(self.strand.tokens)
+        self.draining = part + 1 < len(known) or self.strand.status is not Status.RUNNING
+
+    @property
+    def computed(self) -> int:
+        """Tokens of its sequence whose KV is there."""
+        return 0 if self.held is None else len(self.held.slots)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is a branch that ended, with nothing under way for it. Its last tokens may have no KV yet."""
+        return self.run is None and self.strand.status is Status.CLOSED and self.part == len(self.parts()) - 1
+
+
+@dataclass(eq=False)
+class RequestTree:
+    """The strands of one client request.
+
+    Attributes:
+        options: the client's.
+        age: order of arrival.
+        client: the request as the client knows it.
+        members: by strand key, those that were started and not joined yet.
+        rows: by strand key and offset, the logprobs of sampled tokens, if the client asked for any.
+        open: whether it is taken apart into strands; before, SGLang computes `client` as it always does.
+        plain: tokens that SGLang had shown by itself before the first fork.
+        reason: why SGLang ended the root, once it did.
+        recomputed: tokens that were computed again because memory was short.
+        created, started_at, closed_at: when the request came, and when each branch was started and joined.
+    """
+
+    controller: Controller
+    options: Options
+    age: int
+    client: Any
+    members: dict[tuple[int, ...], Member] = field(default_factory=dict)
+    rows: dict[tuple[int, ...], dict[int, Any]] = field(default_factory=dict)
+    open: bool = False
+    plain: int = 0
+    reason: Any = None
+    recomputed: int = 0
+    created: float = field(default_factory=time.monotonic)
+    started_at: dict[tuple[int, ...], float] = field(default_factory=dict)
+    closed_at: dict[tuple[int, ...], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.stream = DocumentStream(self.controller.root)
+        self.members[()] = Member(self, self.controller.root, run=self.client)
+
+    @property
+    def root(self) -> Member:
+        """The member that the tree begins and ends with."""
+        return self.members[()]
+
+    @property
+    def structured(self) -> bool:
+        """Whether its KV is more than one causal sequence, now or at some time."""
+        return bool(self.controller.root.forks or self.controller.prompt.strand.forks)

@@ -1,0 +1,144 @@
+"""What is put around SGLang's functions: each only hands over to the conductor of its scheduler. Rows of `hooks.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sglang.srt.plugins.hook_registry import HookType
+
+from multiverse.activation import take_flag
+from multiverse.options import take_flags
+from multiverse_sglang.conductor import Conductor
+from multiverse_sglang.hooks import ALLOCATION, ARGUMENTS, BATCH, CHECKER, FORWARD, REQUEST, SCHEDULER, STREAMER
+from multiverse_sglang.memory import tree_of
+from multiverse_sglang.runs import ATTRIBUTE, begin_where_held
+from multiverse_sglang.tokens import accept
+from multiverse_sglang.tree import Member
+
+_CONDUCTOR = "multiverse_conductor"
+
+
+def prepare_server_args(original: Any, argv: list[str]) -> Any:
+    arguments = ["sglang", *argv]
+    take_flag(arguments)
+    take_flags(arguments)
+    return original(arguments[1:])
+
+
+def scheduler_init(original: Any, scheduler: Any, *args: Any, **kwargs: Any) -> None:
+    original(scheduler, *args, **kwargs)
+    conductor = Conductor(scheduler)
+    setattr(scheduler, _CONDUCTOR, conductor)
+    setattr(scheduler.tree_cache, _CONDUCTOR, conductor)  # what the leak checker can reach
+
+
+def add_request_to_queue(original: Any, scheduler: Any, req: Any, is_retracted: bool = False) -> None:
+    conductor: Conductor = getattr(scheduler, _CONDUCTOR)
+    tree = tree_of(req)
+    if tree is not None:
+        conductor.replay(tree)  # a run that SGLang retracted
+        return
+    original(scheduler, req, is_retracted)
+    if scheduler.waiting_queue and scheduler.waiting_queue[-1] is req:
+        conductor.admit(req)
+
+
+def get_next_batch_to_run(original: Any, scheduler: Any, running_batch: Any, last_batch: Any) -> Any:
+    conductor: Conductor = getattr(scheduler, _CONDUCTOR)
+    conductor.make_room()
+    plan = original(scheduler, running_batch=running_batch, last_batch=last_batch)
+    if plan.batch_to_run is None and conductor.trees:
+
+        def again() -> Any:
+            return original(scheduler, running_batch=plan.running_batch, last_batch=None)
+
+        plan = conductor.unblock(again, plan)
+    return plan
+
+
+def process_batch_result(original: Any, scheduler: Any, batch: Any, result: Any) -> None:
+    original(scheduler, batch, result)
+    conductor: Conductor = getattr(scheduler, _CONDUCTOR)
+    conductor.settle(batch)
+
+
+def update_finish_state(original: Any, req: Any, new_accepted_len: int = 1) -> None:
+    member: Member | None = getattr(req, ATTRIBUTE, None)
+    if member is None or new_accepted_len != 1 or req.finished():
+        original(req, new_accepted_len)
+    else:
+        accept(original, req, member)
+
+
+def init_next_round_input(original: Any, req: Any, tree_cache: Any = None, cow_mamba: Any = None) -> None:
+    member: Member | None = getattr(req, ATTRIBUTE, None)
+    if member is None or member.held is None or req.kv.holds_kv or tree_cache is None:
+        original(req, tree_cache, cow_mamba)
+    else:
+        begin_where_held(tree_cache, req, member.held)
+
+
+def prefix_kv_indices(original: Any, batch: Any, req: Any) -> torch.Tensor:
+    member: Member | None = getattr(req, ATTRIBUTE, None)
+    if member is None or member.held is None or req.kv.holds_kv:
+        return original(batch, req)
+    return member.held.slots
+
+
+def forward_batch_init_new(forward: Any, *args: Any, **kwargs: Any) -> None:
+    """Add the position delta of each strand to what was computed from lengths."""
+    batch = kwargs["batch"] if "batch" in kwargs else next(arg for arg in args if hasattr(arg, "reqs"))
+    members = [getattr(req, ATTRIBUTE, None) for req in batch.reqs or ()]
+    deltas = [0 if member is None else member.delta for member in members]
+    if not any(deltas):
+        return
+    offsets = torch.tensor(deltas, dtype=forward.positions.dtype)
+    if forward.forward_mode.is_extend():
+        offsets = offsets.repeat_interleave(torch.tensor(batch.extend_lens))
+    positions = forward.positions.clone()
+    positions[: len(offsets)] += offsets.to(positions.device, non_blocking=True)
+    forward.positions = positions
+
+
+def stream_output(original: Any, streamer: Any, reqs: Any, return_logprob: bool, skip_req: Any = None) -> None:
+    """Runs have no client; what they computed is shown in document order by `outputs.show`."""
+    original(streamer, [req for req in reqs if tree_of(req) is None], return_logprob, skip_req)
+
+
+def is_fully_idle(idle: bool, scheduler: Any, *_: Any, **__: Any) -> bool:
+    return idle and not getattr(scheduler, _CONDUCTOR).trees
+
+
+def abort_request(original: Any, scheduler: Any, recv_req: Any) -> None:
+    getattr(scheduler, _CONDUCTOR).abort(recv_req)
+    original(scheduler, recv_req)
+
+
+def get_decode_retraction_order(order: list[int], reqs: Any) -> list[int]:
+    return sorted(order, key=lambda index: tree_of(reqs[index]) is None)
+
+
+def get_total_uncached_sizes(sizes: tuple[int, int], checker: Any) -> tuple[int, int]:
+    """SGLang's leak check between steps counts what requests in batches hold; strands hold the rest."""
+    full, sliding = sizes
+    return full + getattr(checker.tree_cache, _CONDUCTOR).held_tokens(), sliding
+
+
+WRAPPERS = {
+    f"{ARGUMENTS}:prepare_server_args": (HookType.AROUND, prepare_server_args),
+    f"{SCHEDULER}.__init__": (HookType.AROUND, scheduler_init),
+    f"{SCHEDULER}._add_request_to_queue": (HookType.AROUND, add_request_to_queue),
+    f"{SCHEDULER}.get_next_batch_to_run": (HookType.AROUND, get_next_batch_to_run),
+    f"{SCHEDULER}.process_batch_result": (HookType.AROUND, process_batch_result),
+    f"{SCHEDULER}.is_fully_idle": (HookType.AFTER, is_fully_idle),
+    f"{SCHEDULER}.abort_request": (HookType.AROUND, abort_request),
+    f"{REQUEST}.update_finish_state": (HookType.AROUND, update_finish_state),
+    f"{REQUEST}.init_next_round_input": (HookType.AROUND, init_next_round_input),
+    f"{BATCH}._get_decode_retraction_order": (HookType.AFTER, get_decode_retraction_order),
+    f"{ALLOCATION}:_prefix_kv_indices": (HookType.AROUND, prefix_kv_indices),
+    f"{FORWARD}.init_new": (HookType.AFTER, forward_batch_init_new),
+    f"{STREAMER}.stream_output": (HookType.AROUND, stream_output),
+    f"{CHECKER}._get_total_uncached_sizes": (HookType.AFTER, get_total_uncached_sizes),
+}
+"""By target of the table: how SGLang's registry has to apply what."""
