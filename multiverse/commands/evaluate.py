@@ -19,10 +19,10 @@ def add_parser(commands: Any) -> None:
         "eval",
         help="measure accuracy and parallelism of a model behind a server",
         usage="multiverse eval CONFIG.yaml\n       multiverse eval compare RUN RUN...\n"
-        "       multiverse eval budget RUN...\n       multiverse eval recorded FILE...",
+        "       multiverse eval budget RUN...\n       multiverse eval recorded FILE...\n       multiverse eval harness",
         description="Runs the tasks of CONFIG.yaml, or goes on where an earlier run was interrupted. `compare` puts"
         " runs (output directories) side by side, `budget` draws accuracy against budgets, `recorded` grades answers"
-        " in files.",
+        " in files, `harness` prints the directory of the tasks for lm-eval.",
         epilog="docs/evaluation.md explains the configuration. Exit status 1: something is missing, run it again.",
     )
     parser.add_argument("what", nargs="+", help=argparse.SUPPRESS)
@@ -42,10 +42,13 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 if everything is done, 1 if something is missing."""
     try:
-        import multiverse.evaluation.run  # noqa: F401  # whether everything it needs is there
+        import multiverse.evaluation.run  # whether everything it needs is there
     except ImportError as error:
         raise RunError(f"eval needs more packages ({error.name}): pip install multiverse-engine[eval]") from error
     use, *names = options.what
+    if options.what == ["harness"]:
+        print(Path(multiverse.evaluation.__file__).parent / "harness")
+        return 0
     if use not in _USES:
         if names:
             raise RunError(f"one CONFIG.yaml, or one of {', '.join(_USES)} and what it is about; got {options.what}")

@@ -111,8 +111,13 @@ def _text(found: dict[str, Any], at: str) -> str:
     ]
     ends = {name: stops_paying(lines) for name, lines in found.items()}
     told = [
-        f"{name}: branching gains {PAYS - 1:.0%} or more "
-        + ("throughout" if end is None else f"below {at} {end:g} and less from there on")
-        for name, end in ends.items()
+        f"{name}: branching gains {PAYS - 1:.0%} or more " + _until(end, lines[0].at, at)
+        for (name, end), lines in zip(ends.items(), found.values(), strict=True)
     ]
     return table((*head, "p95 s, both", "tokens/s, both"), rows) + "\n\n" + "\n".join(told)
+
+
+def _until(end: float | None, first: float, at: str) -> str:
+    if end is None:
+        return "throughout"
+    return "nowhere" if end == first else f"below {at} {end:g} and less from there on"

@@ -133,6 +133,7 @@ def test_the_command_prints_a_table_and_where_it_stops_paying(tmp_path: Path) ->
     assert "degree 2: branching gains 5% or more throughout" in done[1]
     assert set(json.loads((tmp_path / "plan.json").read_text())) == {"degree 1.1", "degree 2"}
     assert (tmp_path / "plan.png").exists()
+    assert "degree 1.01: branching gains 5% or more nowhere" in run_plan("--degree", "1.01", "--batch", "1,2")[1]
     answers = tmp_path / "a.jsonl"
     answers.write_text("".join(json.dumps({"text": p.parallel}) + "\n" for p in KNOWN.values()))
     assert "| transcripts | 2 |" in run_plan("--transcripts", answers, "--batch", "2", "--machine", "b200")[1]

@@ -1,0 +1,34 @@
+"""The tasks in `lm-eval`: it asks a real server over HTTP, and our grader decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lm_eval
+from lm_eval.tasks import TaskManager
+from program import KNOWN, Program, run
+
+from multiverse.evaluation.tasks import builtin_tasks
+
+
+def test_lm_eval_knows_every_task() -> None:
+    directory = run("harness").stdout.strip()
+    manager = TaskManager(include_path=directory, include_defaults=False)
+    assert sorted(manager.all_tasks) == [f"multiverse_{name}" for name in builtin_tasks()]
+
+
+def test_lm_eval_asks_the_problems_and_takes_our_verdicts(start: Callable[..., tuple[Program, str]]) -> None:
+    program, url = start(wrong=set(list(KNOWN)[:3]))
+    results = lm_eval.simple_evaluate(
+        model="local-chat-completions",
+        model_args={"model": "tiny", "base_url": f"{url}/chat/completions", "num_concurrent": 4},
+        tasks=["multiverse_embedded"],
+        task_manager=TaskManager(include_path=run("harness").stdout.strip(), include_defaults=False),
+        apply_chat_template=True,
+        limit=12,
+        bootstrap_iters=0,
+    )
+    assert results["results"]["multiverse_embedded"]["pass@1,none"] == 9 / 12
+    assert {body["messages"][-1]["content"] for body in program.seen} == set(list(KNOWN)[:12])
+    assert Path(run("harness").stdout.strip()).is_dir()
