@@ -15,11 +15,10 @@ import openai
 
 from multiverse.errors import MultiverseError, RunError
 from multiverse.reply_store import Reply, ReplyStore, request_key
+from multiverse.responses import FIELD
 from multiverse.settings import Endpoint
 
 Message = dict[str, str]
-FIELD = "multiverse"
-"""Where a Multiverse server puts its figures in `usage`."""
 
 _CHARACTERS_PER_TOKEN = 3.5
 _IN_A_ROW = 10

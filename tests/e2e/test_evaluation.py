@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import socket
 import sys
+from itertools import islice
 from pathlib import Path
 
-from multiverse.evaluation.config import Config
+from multiverse.evaluation.compare import compare
+from multiverse.evaluation.config import Config, Serve
 from multiverse.evaluation.problems import load_problems
-from multiverse.evaluation.run import evaluate
+from multiverse.evaluation.run import Outcome, evaluate
 from multiverse.evaluation.scores import scores
-from multiverse.evaluation.tasks import load_task
+from multiverse.evaluation.server import serving
+from multiverse.evaluation.tasks import Mode, load_task
 from multiverse.models import TINY
 from multiverse.models.task import HELD_OUT_SEED, stream
+from multiverse.settings import Endpoint
 
 PROBLEMS = 40
 ENVIRONMENT = {
@@ -23,35 +27,47 @@ ENVIRONMENT = {
 }
 
 
-def test_the_embedded_model_is_served_asked_and_graded(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = f"{Path(sys.executable).with_name('vllm')} serve {TINY} --plugin multiverse --served-model-name tiny"
-    command += f" --dtype float32 --max-model-len 1024 --block-size 32 --enforce-eager --host 127.0.0.1 --port {port}"
+def evaluated(mode: Mode, endpoint: Endpoint, home: Path) -> Outcome:
     config = Config(
-        output=tmp_path / "run",
+        output=home / mode,
         model="tiny",
         tasks=["embedded"],
         limit=PROBLEMS,
         tokenizer=str(TINY),
         max_tokens=900,
         parameters={"temperature": 0},
-        endpoint={"base_url": f"http://127.0.0.1:{port}/v1", "timeout": 300},
-        serve={"command": command, "environment": ENVIRONMENT, "wait": 300},
+        endpoint=endpoint,
+        mode=mode,
     )
-    outcome = evaluate(config, tmp_path)
-    assert (outcome.refused, outcome.unfinished, outcome.warnings) == ([], 0, [])
-    (score,) = scores(outcome.results.samples)
-    assert score.samples == PROBLEMS
+    outcome = evaluate(config, home)
+    assert (outcome.refused, outcome.unfinished) == ([], 0)
+    assert len(outcome.results.samples) == PROBLEMS
+    return outcome
+
+
+def test_the_embedded_model_is_served_asked_and_graded(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = f"{Path(sys.executable).with_name('vllm')} serve {TINY} --plugin multiverse --served-model-name tiny"
+    command += f" --dtype float32 --max-model-len 1024 --block-size 32 --enforce-eager --host 127.0.0.1 --port {port}"
+    endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", timeout=300)
+    with serving(Serve(command=command, environment=ENVIRONMENT, wait=300), endpoint, tmp_path / "log"):
+        parallel, sequential = (evaluated(mode, endpoint, tmp_path) for mode in ("parallel", "sequential"))
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+    (score,) = scores(parallel.results.samples)
+    assert parallel.warnings == []
     assert score.accuracy >= 0.95  # 99.5 % of a thousand (multiverse/models/tiny/README.md)
     assert score.well_formed == 1.0
     assert score.parallel_degree > 1.3
-    should = {
-        problem.prompt: problem.forks
-        for problem in (p for p, _ in zip(stream(HELD_OUT_SEED), range(400), strict=False))
-    }
+    should = {problem.prompt: problem.forks for problem in islice(stream(HELD_OUT_SEED), 400)}
     asked = {problem.id: problem.question for problem in load_problems(load_task("embedded", tmp_path))}
-    assert all((sample.blocks > 0) == should[asked[sample.id]] for sample in outcome.results.samples)
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    assert all((sample.blocks > 0) == should[asked[sample.id]] for sample in parallel.results.samples)
+    assert {sample.counted for sample in parallel.results.samples if sample.blocks} == {"server"}
+
+    assert scores(sequential.results.samples)[0].parallel_degree == 1.0
+    (row,) = compare([sequential.results, parallel.results])
+    assert row.problems == PROBLEMS
+    assert row.better >= row.worse  # it was trained to fork
