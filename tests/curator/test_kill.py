@@ -86,7 +86,7 @@ def test_killed_at_twenty_moments_and_resumed_it_comes_to_the_same_end_and_asks_
 def test_an_interrupt_from_the_keyboard_ends_the_run_and_keeps_what_was_done(
     teach: Serve, configure: Configure, tmp_path: Path
 ) -> None:
-    teacher, url = teach(latency=0.02)
+    teacher, url = teach(latency=0.3)  # so that it is far from its end when the signal comes
     config = configure(url, 12)
     process = subprocess.Popen(command(config), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while len(teacher.answered) < 10:
