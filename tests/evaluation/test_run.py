@@ -75,7 +75,7 @@ def test_a_second_run_asks_nothing_and_needs_no_server(start: Start, configure: 
 
 
 def test_a_run_that_is_interrupted_goes_on_with_what_is_missing(start: Start, configure: Configure) -> None:
-    program, url = start(latency=0.3)
+    program, url = start(latency=1.0)
     config = configure(url)
     process = subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
