@@ -1,11 +1,11 @@
 """Random operations inside vLLM: 2,000 requests, 64 at once, too little memory, clients that go away.
 
 Every request that ends is compared with what the same request yields alone, every stream that is broken off with how
-that begins; at the end nothing may be held by anybody. One kind of answer is compared less strictly and counted apart: if
-a token budget runs out while several branches are open, it depends on when each of them was scheduled how the budget
-is split, so such an answer has to have the same length, and branches that begin alike. The plugin runs as in tests/conformance (set PYTHONPATH to it),
-in this process, with synchronous scheduling or (`--late`) a step ahead. Adds its verdict to
-benchmarks/results/vllm_soak.json; exits with 1 if something is wrong. `make soak-vllm` runs both.
+that begins; at the end nothing may be held by anybody. One kind of answer is compared less strictly and counted apart:
+if a token budget runs out while several branches are open (see budget_cut), it has to be as long, and its branches have
+to begin alike. The plugin runs as in tests/conformance (set PYTHONPATH to it), in this process, with synchronous
+scheduling or (`--late`) a step ahead. Adds its verdict to benchmarks/results/vllm_soak.json; exits with 1 if something
+is wrong. `make soak-vllm` runs both.
 """
 
 from __future__ import annotations
