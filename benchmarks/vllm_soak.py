@@ -147,7 +147,7 @@ class Soak:
                 if choice.logprobs:
                     rows = zip(choice.token_ids, choice.logprobs, strict=True)
                     client.logprobs += [row[token].logprob for token, row in rows]
-            client.record = (output.kv_transfer_params or {}).get("multiverse", client.record)
+            client.record = output.outputs[0].multiverse or client.record
             if output.finished:
                 self._finish(output.request_id, client)
 
