@@ -64,7 +64,7 @@ class Race:
 
     def plugin(self, prompt: list[int]) -> None:
         (output,) = self._generate([prompt], max_tokens=self.tokens, extra_args=self.close_after)
-        record = output.kv_transfer_params["multiverse"]
+        record = output.outputs[0].multiverse
         assert len(output.outputs[0].token_ids) == record["tokens"] == self.tokens, record
         assert record["branches"] == self.branches, record
         assert record["recomputed_tokens"] == 0, record
@@ -123,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--case", nargs="*", choices=[f"{n}x{length}" for n, length, *_ in CASES])
+    parser.add_argument("--repeats", type=int, help="instead of the case's own number")
     arguments = parser.parse_args()
     multiverse_vllm.enable()
     with tempfile.TemporaryDirectory() as path:
@@ -134,7 +135,7 @@ def main() -> None:
                 continue
             race = Race(llm, branches, length, Random(branches * length))
             race.plugin(race.prompt())  # once for nothing
-            found = measure(race, repeats, sequential)
+            found = measure(race, arguments.repeats or repeats, sequential)
             command = f"benchmarks/vllm_speed.py --dtype {arguments.dtype} --case {name}"
             head = {"command": command, "parameters": parameters, "prompt": PROMPT, "conclusion": CONCLUSION}
             add_results(RESULTS, {f"{name} {arguments.dtype}": head | found | {"machine": facts()}})
