@@ -83,12 +83,17 @@ def test_killed_at_twenty_moments_and_resumed_it_comes_to_the_same_end_and_asks_
     assert len(lines(output / "train.jsonl")) >= 0.95 * chains
 
 
+def heed_interrupts() -> None:
+    """A shell lets its background jobs ignore interrupts, and a test may run in one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_from_the_keyboard_ends_the_run_and_keeps_what_was_done(
     teach: Serve, configure: Configure, tmp_path: Path
 ) -> None:
     teacher, url = teach(latency=0.3)  # so that it is far from its end when the signal comes
     config = configure(url, 12)
-    process = subprocess.Popen(command(config), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(config), cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)  # noqa: PLW1509
     while len(teacher.answered) < 10:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -74,10 +74,15 @@ def test_a_second_run_asks_nothing_and_needs_no_server(start: Start, configure: 
     assert (len(program.seen), samples(config)) == (asked, first)
 
 
+def heed_interrupts() -> None:
+    """A shell lets its background jobs ignore interrupts, and a test may run in one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_run_that_is_interrupted_goes_on_with_what_is_missing(start: Start, configure: Configure) -> None:
     program, url = start(latency=1.0)
     config = configure(url)
-    process = subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)  # noqa: PLW1509
     until = time.monotonic() + 60
     while len(program.seen) < 9 and time.monotonic() < until:
         time.sleep(0.05)
