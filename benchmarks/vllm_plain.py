@@ -1,6 +1,6 @@
 """What the plugin costs traffic that has no blocks: the same requests to an engine with it and to one without it.
 
-Two processes on one thread each, one engine each, which are asked in turn. What is timed is the CPU time that a process
+Processes on one thread each, one engine each, which are asked in turn. What is timed is the CPU time that a process
 takes for a batch of plain requests (to the one with the plugin they may fork at any time; random weights don't), and
 within it that of the scheduler, which is where the plugin works: its difference divided by the whole shows costs that
 are far smaller than the noise of the whole. Adds to benchmarks/results/vllm_speed.json. Run with `make bench-vllm`.
@@ -26,8 +26,8 @@ from multiverse.models import TINY
 
 RESULTS = Path(__file__).parent / "results" / "vllm_speed.json"
 PROMPT, REPLY = 32, 32
-BATCHES = {1: 12, 16: 10, 64: 6}
-"""Repeats by batch size."""
+BATCHES = {1: 6, 16: 5, 64: 4}
+"""Repeats by batch size, in every round."""
 WORK = ("add_request", "schedule", "update_from_output")
 
 
@@ -66,7 +66,7 @@ class Engine:
             self.scheduling, start = 0.0, time.process_time()
             generate(self.llm, prompts, max_tokens=REPLY * (4 if batch == 1 else 1))
             whole = time.process_time() - start
-            assert not getattr(self.scheduler, "multiverse_counts", {}).get("forks")
+            assert not hasattr(self.scheduler, "tally") or not self.scheduler.tally.totals["forks"]
             print("RESULT", json.dumps([whole, self.scheduling]), flush=True)
 
 
@@ -94,26 +94,45 @@ class Worker:
         self.process.wait()
 
 
-def measure(on: Worker, off: Worker, batch: int, repeats: int) -> dict[str, Any]:
+def ask_in_turn(workers: list[Worker], batch: int, repeats: int) -> list[list[tuple[float, float]]]:
+    """By worker, what it took for the same batches; who comes first changes. The first batch is for warming up."""
+    found: list[list[tuple[float, float]]] = [[] for _ in workers]
+    for repeat in range(repeats + 1):
+        at = repeat % len(workers)
+        for which in [*range(at, len(workers)), *range(at)]:
+            seconds = workers[which].ask(batch, repeat + 1)
+            if repeat:
+                found[which].append(seconds)
+    return found
+
+
+def compare(on: list[tuple[float, float]], off: list[tuple[float, float]], batch: int) -> dict[str, float]:
     """Throughput with the plugin as a share of that without it, in two ways."""
-    pairs = []
-    for repeat in range(-1, repeats):
-        order = (on, off) if repeat % 2 else (off, on)
-        seconds = {worker: worker.ask(batch, repeat + 2) for worker in order}
-        if repeat >= 0:
-            pairs.append((*seconds[on], *seconds[off]))
-    whole_off = statistics.median(pair[2] for pair in pairs)
-    extra = statistics.median(pair[1] for pair in pairs) - statistics.median(pair[3] for pair in pairs)
+    whole_off = statistics.median(whole for whole, _ in off)
+    scheduler_on, scheduler_off = (statistics.median(part for _, part in side) for side in (on, off))
     tokens = batch * REPLY * (4 if batch == 1 else 1)
     return {
-        "batch": batch,
-        "repeats": repeats,
-        "cpu_seconds_off": spread([pair[2] for pair in pairs]),
-        "off / on": spread([pair[2] / pair[0] for pair in pairs]),
-        "scheduler_us_per_token_off": round(1e6 * statistics.median(pair[3] for pair in pairs) / tokens, 1),
-        "scheduler_us_per_token_on": round(1e6 * statistics.median(pair[1] for pair in pairs) / tokens, 1),
-        "by scheduler time": round(whole_off / (whole_off + extra), 4),
+        "off / on": statistics.median(b[0] / a[0] for a, b in zip(on, off, strict=True)),
+        "scheduler_us_per_token_off": round(1e6 * scheduler_off / tokens, 1),
+        "scheduler_us_per_token_on": round(1e6 * scheduler_on / tokens, 1),
+        "by scheduler time": round(whole_off / (whole_off + scheduler_on - scheduler_off), 4),
     }
+
+
+def measure(model: str, dtype: str, batches: list[int], rounds: int) -> dict[int, list[dict[str, float]]]:
+    """By batch size, a comparison per round. Every round starts new processes: two alike can differ by 3 %, which is
+    why a second one without the plugin is asked too: `control` is what nothing looks like."""
+    found: dict[int, list[dict[str, float]]] = {batch: [] for batch in batches}
+    for number in range(rounds):
+        workers = [Worker(model, dtype, plugin) for plugin in ("on", "off", "off")]
+        for batch in batches:
+            on, off, again = ask_in_turn(workers, batch, BATCHES[batch])
+            control = statistics.median(b[0] / a[0] for a, b in zip(again, off, strict=True))
+            found[batch].append(compare(on, off, batch) | {"control": control})
+            print(f"round {number + 1} of {rounds}, batch {batch}:", found[batch][-1], flush=True)
+        for worker in workers:
+            worker.close()
+    return found
 
 
 def main() -> None:
@@ -122,6 +141,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--model", help="a model of your own; `tiny` is the embedded one, which takes 5 ms a step")
     parser.add_argument("--batch", type=int, nargs="*", choices=list(BATCHES), default=list(BATCHES))
+    parser.add_argument("--rounds", type=int, default=3, help="how often to start anew")
     parser.add_argument("--worker", choices=["on", "off"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -131,15 +151,14 @@ def main() -> None:
         if not arguments.model:
             make_model(Path(path))
         model = {None: path, "tiny": str(TINY)}.get(arguments.model, arguments.model)
-        workers = [Worker(model, arguments.dtype, plugin) for plugin in ("on", "off")]
-        for batch in arguments.batch:
-            found = measure(*workers, batch, BATCHES[batch])
-            command = " ".join(["benchmarks/vllm_plain.py", *sys.argv[1:]])
-            name = f"plain {arguments.model or '100M'} {batch} {arguments.dtype}"
-            add_results(RESULTS, {name: {"command": command} | found | {"machine": facts()}})
-            print(name, found, flush=True)
-        for worker in workers:
-            worker.close()
+        found = measure(model, arguments.dtype, arguments.batch, arguments.rounds)
+    for batch, rounds in found.items():
+        result = {name: spread([entry[name] for entry in rounds]) for name in rounds[0]}
+        command = " ".join(["benchmarks/vllm_plain.py", *sys.argv[1:]])
+        head = {"command": command, "batch": batch, "rounds": len(rounds), "repeats per round": BATCHES[batch]}
+        name = f"plain {arguments.model or '100M'} {batch} {arguments.dtype}"
+        add_results(RESULTS, {name: head | result | {"machine": facts()}})
+        print(name, result, flush=True)
 
 
 if __name__ == "__main__":

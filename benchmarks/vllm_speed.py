@@ -37,7 +37,7 @@ CASES = [(4, 64, 3, True), (8, 128, 2, True), (4, 512, 2, False)]
 
 
 class Race:
-    """N branches of L tokens, decoded in three ways."""
+    """N branches of L tokens, decoded in three ways, and the prefill of one of them."""
 
     def __init__(self, llm: Any, branches: int, length: int, rng: Random) -> None:
         self.llm, self.branches, self.length, self.rng = llm, branches, length, rng
@@ -84,6 +84,12 @@ class Race:
         assert len(joined) + CONCLUSION == PROMPT + self.tokens
         self._generate([joined], max_tokens=CONCLUSION, extra_args=PLAIN)
 
+    def prefill(self, prompt: list[int]) -> None:
+        """Only what the client computes again: all branches but the first, behind what is in the prefix cache."""
+        again = (self.branches - 1) * (len(self.headers[0]) + self.length + 1 + len(self.separator)) + len(self.tail)
+        text = [self.rng.randrange(100) for _ in range(again)]
+        self._generate([prompt + text], max_tokens=1, extra_args=PLAIN)
+
 
 def cpu_seconds(work: Callable[[list[int]], None], prompt: list[int]) -> float:
     start = time.process_time()
@@ -93,7 +99,7 @@ def cpu_seconds(work: Callable[[list[int]], None], prompt: list[int]) -> float:
 
 def measure(race: Race, repeats: int, sequential: bool) -> dict[str, Any]:
     """CPU seconds of each way, and their ratios within each repeat."""
-    ways = [race.plugin, race.client, *([race.sequential] if sequential else [])]
+    ways = [race.plugin, race.client, race.prefill, *([race.sequential] if sequential else [])]
     seconds: dict[str, list[float]] = {way.__name__: [] for way in ways}
     for repeat in range(repeats):
         prompt = race.prompt()
@@ -112,6 +118,7 @@ def measure(race: Race, repeats: int, sequential: bool) -> dict[str, Any]:
     }
     ratios = {name: [b / a for a, b in zip(seconds["plugin"], seconds[name], strict=True)] for name in seconds}
     found["client / plugin"] = spread(ratios["client"])
+    found["prefill / plugin"] = spread(ratios["prefill"])
     if sequential:
         found["sequential / plugin"] = spread(ratios["sequential"])
         found["share of bound"] = spread([ratio / bound for ratio in ratios["sequential"]])
