@@ -123,8 +123,10 @@ def measure(model: str, dtype: str, batches: list[int], rounds: int) -> dict[int
     """By batch size, a comparison per round. Every round starts new processes: two alike can differ by 3 %, which is
     why a second one without the plugin is asked too: `control` is what nothing looks like."""
     found: dict[int, list[dict[str, float]]] = {batch: [] for batch in batches}
+    kinds = ("on", "off", "off")
     for number in range(rounds):
-        workers = [Worker(model, dtype, plugin) for plugin in ("on", "off", "off")]
+        started = {at % 3: Worker(model, dtype, kinds[at % 3]) for at in range(number, number + 3)}  # each comes first once
+        workers = [started[at] for at in range(3)]
         for batch in batches:
             on, off, again = ask_in_turn(workers, batch, BATCHES[batch])
             control = statistics.median(b[0] / a[0] for a, b in zip(again, off, strict=True))
