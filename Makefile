@@ -20,7 +20,7 @@ test: test-core test-oracle test-training test-curator test-eval test-vllm
 
 test-core:  ## no torch, no host: two minutes from a fresh clone
 	@tools/setup core
-	$(PY) -m pytest --durations=5 tests/core
+	$(PY) -m pytest --durations=5 tests/core tests/docs
 
 test-oracle:  ## torch and transformers: oracle, embedded model, commands
 	@tools/setup oracle
@@ -78,10 +78,11 @@ model:  ## trains the embedded model from scratch, about an hour, and measures i
 	$(PY) -m multiverse.models.train
 	$(PY) -m multiverse.models.evaluate
 
-docs:  ## draws the pictures of docs/
+docs:  ## draws the pictures of docs/ and writes the dashboard
 	@tools/setup core
 	$(PY) -m pip install -q --disable-pip-version-check -e ".[docs]"
 	$(PY) docs/plot_layout.py
+	$(PY) docs/plot_dashboard.py
 
 clean:
 	rm -rf .venvs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
