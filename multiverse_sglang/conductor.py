@@ -23,21 +23,22 @@ from multiverse.binding import bind, detect
 from multiverse.budgets import Reason
 from multiverse.controller import Controller
 from multiverse.errors import MultiverseError
+from multiverse.metrics import Tally
 from multiverse.options import Options
 from multiverse.replay import Part, starts
+from multiverse.responses import FIELD
 from multiverse.strand import Status, Strand
 from multiverse_sglang.memory import MemoryPressure
+from multiverse_sglang.metrics import Metrics
 from multiverse_sglang.outputs import record_row, show
 from multiverse_sglang.prefix_cache import LayoutCache
-from multiverse_sglang.refusals import eligible, refuse_unsupported
+from multiverse_sglang.refusals import check_options, eligible, is_new, refuse_unsupported
 from multiverse_sglang.runs import ATTRIBUTE, Runs
 from multiverse_sglang.slots import SlotPool
+from multiverse_sglang.strict import StrictTags
 from multiverse_sglang.tree import Member, RequestTree
 
 logger = logging.getLogger("sglang.multiverse")
-
-FIELD = "multiverse"
-"""Key of a request's options in `custom_params` of its sampling parameters, and of the record in `meta_info`."""
 
 
 class Conductor(MemoryPressure):
@@ -58,29 +59,35 @@ class Conductor(MemoryPressure):
         self.runs = Runs(scheduler, self.pool)
         self.cache = LayoutCache(scheduler.tree_cache)
         self.trees: dict[str, RequestTree] = {}
-        self.counts = {"forks": 0, "joins": 0, "replays": 0, "cached_tokens": 0}
+        self.tally = Tally()
+        self.metrics = Metrics.of(scheduler)
         self._ages = itertools.count()
 
     # --- a request comes ---------------------------------------------------------------------------------------
 
     def admit(self, request: Any) -> None:
         """Give a request that was just queued its controller; one that holds blocks is taken apart at once."""
-        if not eligible(request):
+        if not is_new(request):
             return
         try:
-            options = self.options.for_request((request.sampling_params.custom_params or {}).get(FIELD))
+            given = (request.sampling_params.custom_params or {}).get(FIELD)
+            options = self.options.for_request(given)
             limits = options.limits(request.sampling_params.max_new_tokens, self.scheduler.model_config.context_len)
+            if given is not None:
+                check_options(request, options)
         except MultiverseError as error:
             self._refuse(request, str(error))
             return
-        if not options.enabled:
+        if not options.enabled or not eligible(request):
             return
         controller = Controller(
             self.binding, limits, request.origin_input_ids, separators=options.separators, admit=self._affords
         )
-        tree = RequestTree(controller, options, next(self._ages), request)
+        tree = RequestTree(controller, options, self.tally, given is not None, next(self._ages), request)
         setattr(request, ATTRIBUTE, tree.root)
-        controller.begin()
+        tree.tell(controller.root, controller.begin())
+        if options.structure == "strict":
+            request.grammar = StrictTags(controller, controller.root)
         if tree.structured:
             self.scheduler.waiting_queue.remove(request)
             setattr(request, ATTRIBUTE, None)
@@ -112,7 +119,7 @@ class Conductor(MemoryPressure):
             found.slots = found.slots[: len(root.tokens) - 1]
             found.own = len(found.slots)
             tree.client.cached_tokens = max(tree.client.cached_tokens, found.own)
-            self.counts["cached_tokens"] += found.own
+            self.tally.count("cached_tokens", found.own)
             root.held = found
         root.given(part)
         self.runs.queue(root)
@@ -135,8 +142,12 @@ class Conductor(MemoryPressure):
             trees[tree.age] = tree
             if member.draining or member.strand.status is not Status.RUNNING:
                 self.runs.end(member)
+                if not member.draining:
+                    member.turned_at = time.monotonic()
         for tree in trees.values():
             self._progress(tree)
+        if self.metrics is not None:
+            self.metrics.update(self.tally, self.trees.values())
 
     def _open(self, tree: RequestTree) -> bool:
         """Take a request apart if it just forked: from now on SGLang's request is only what the client sees."""
@@ -149,6 +160,7 @@ class Conductor(MemoryPressure):
         tree.client = client = copy.copy(run)
         client.output_ids, client.kv, client.lock = run.output_ids[:], ReqKvInfo(), None
         client.full_untruncated_fill_ids = array("q")
+        client.grammar = None
         setattr(client, ATTRIBUTE, None)
         root.tokens, root.written = run.origin_input_ids[:] + run.output_ids, len(run.output_ids)
         tree.open, tree.plain, self.trees[run.rid] = True, len(run.output_ids), tree
@@ -193,7 +205,10 @@ class Conductor(MemoryPressure):
         member.given(0)
         tree.started_at.setdefault(strand.key, time.monotonic())
         self.runs.queue(member)
-        self.counts["forks"] += strand.key[-1] == 0
+        if strand.key[-1] == 0:
+            self.tally.count("forks")
+            if parent.turned_at is not None:
+                self.tally.observe("fork_seconds", time.monotonic() - parent.turned_at)
 
     # --- reduce ------------------------------------------------------------------------------------------------
 
@@ -210,6 +225,7 @@ class Conductor(MemoryPressure):
         held = [branch.held for branch in branches if branch.held is not None]
         if self.binding.dialect.join == "splice":
             parent.held = self.pool.splice(parent.held, held)
+            self.tally.count("spliced_tokens", len(parent.held.slots) - shared)
         for branch in branches:
             parent.tokens.extend(branch.tokens[shared:])
             if self.binding.dialect.join != "splice":
@@ -219,13 +235,15 @@ class Conductor(MemoryPressure):
         parent.tokens.extend(part.tokens)
         parent.given(parent.part + 1)
         self.runs.queue(parent)
-        self.counts["joins"] += 1
+        self.tally.count("joins")
+        closed = max(branch.turned_at or 0.0 for branch in branches)
+        self.tally.observe("join_seconds", time.monotonic() - closed)
 
     # --- the end -----------------------------------------------------------------------------------------------
 
     def finish(self, tree: RequestTree, reason: Any) -> None:
         """Answer the client for the last time and give back everything."""
-        tree.controller.abort()  # nothing if it ended by itself
+        tree.abort()  # nothing if it ended by itself
         root = tree.root
         if root.run is not None:
             self.runs.end(root)
@@ -253,7 +271,7 @@ class Conductor(MemoryPressure):
         for member in reversed(list(tree.members.values())):
             tree.recomputed += self.runs.release(member)
         tree.members = {(): root}
-        self.counts["replays"] += 1
+        self.tally.count("replays")
         self.begin(tree, look=False)  # what it found would be locked, and memory is short
 
     def held_tokens(self) -> int:

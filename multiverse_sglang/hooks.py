@@ -4,6 +4,7 @@ only logs a hook that fails to apply, we refuse to start."""
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -20,6 +21,10 @@ BATCH = "sglang.srt.managers.schedule_batch:ScheduleBatch"
 ALLOCATION = "sglang.srt.mem_cache.allocation"
 FORWARD = "sglang.srt.model_executor.forward_batch_info:ForwardBatch"
 STREAMER = "sglang.srt.managers.scheduler_components.output_streamer:SchedulerOutputStreamer"
+SAMPLING = "sglang.srt.sampling.sampling_batch_info:SamplingBatchInfo"
+FRONT = "sglang.srt.managers.tokenizer_manager:TokenizerManager"
+CHAT = "sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat"
+COMPLETION = "sglang.srt.entrypoints.openai.serving_completions:OpenAIServingCompletion"
 CHECKER = "sglang.srt.managers.scheduler_components.invariant_checker:SchedulerInvariantChecker"
 _CACHE = "sglang.srt.mem_cache.base_prefix_cache"
 _ROWS = "sglang.srt.mem_cache.memory_pool:ReqToTokenPool"
@@ -30,6 +35,7 @@ _PREFIX = "requests that may be queued with a prefix they hold"
 _POSITIONS = "a position delta per request"
 _TOKEN = "a per-token request callback"
 _KEY = "custom radix keys per request"
+_FIELDS = "extension fields in requests and responses"
 
 HOOKS = (
     Hook(f"{ARGUMENTS}:prepare_server_args", ("argv",), True,
@@ -37,6 +43,8 @@ HOOKS = (
          "plugins that may add arguments"),
     Hook(f"{SCHEDULER}.__init__", (), True, "give each scheduler its conductor; refuse what can't work", "0.5.23",
          "a plugin hook for schedulers"),
+    Hook(f"{SCHEDULER}.get_output_streamer_class", (), True, "records and events go out with tokens", "0.5.23",
+         "nothing: SGLang offers it"),
     Hook(f"{SCHEDULER}._add_request_to_queue", ("req", "is_retracted"), True,
          "give each request its controller; replay what was retracted", "0.5.23", _FORK),
     Hook(f"{SCHEDULER}.get_next_batch_to_run", ("running_batch", "last_batch"), True,
@@ -55,10 +63,22 @@ HOOKS = (
     Hook(f"{BATCH}._get_decode_retraction_order", ("reqs",), True,
          "retract plain requests before strands", "0.5.23", _FORK),
     Hook(f"{FORWARD}.init_new", ("batch", "model_runner"), True, "add the position delta", "0.5.23", _POSITIONS),
+    Hook(f"{SAMPLING}.from_schedule_batch", ("batch",), True,
+         "penalties count what a strand has generated in runs before", "0.5.23", _FORK),
+    Hook(f"{FRONT}.update_request_meta_info", ("meta_info", "state", "customized_info", "index", "finish_reason"), True,
+         "receive records and events", "0.5.23", _FIELDS),
+    Hook(f"{FRONT}.generate_request", ("obj", "request"), True, "hand them to whoever asked", "0.5.23", _FIELDS),
     Hook(f"{STREAMER}.stream_output", ("reqs", "return_logprob", "skip_req"), True,
          "strands have no client of their own", "0.5.23", _FORK),
     Hook(f"{CHECKER}._get_total_uncached_sizes", (), True,
          "the leak check between steps has to know what strands hold", "0.5.23", _FORK),
+    Hook(f"{STREAMER}.build_additional_customized_info", ("reqs",), False,
+         "give records and events to the requests that go out", "0.5.23", "nothing: SGLang offers it"),
+    Hook("sglang.srt.constrained.xgrammar_backend:XGrammarGrammar.fill_vocab_mask", ("vocab_mask", "idx"), False,
+         "strict structure: one bit per token that may be sampled", "0.5.23", "nothing: SGLang offers it"),
+    *(Hook(f"sglang.srt.sampling.penaltylib:Batched{kind}Penalizer",
+           (f"{kind.lower()}_penalties", f"cumulated_{kind.lower()}_penalties"), False, "complete its counts", "0.5.23",
+           "penalizers that ask requests for what they count") for kind in ("Frequency", "Presence", "Repetition")),
     Hook(REQUEST, ("origin_input_ids", "output_ids", "full_untruncated_fill_ids", "prefix_len", "last_node",
          "last_host_node", "best_match_node", "host_hit_length", "swa_host_hit_length", "mamba_host_hit_length",
          "num_matched_prefix_tokens", "already_computed", "kv", "lock", "finished_reason", "finished_len",
@@ -88,6 +108,20 @@ HOOKS = (
     Hook(f"{_REGISTRY}.register", ("target", "hook", "hook_type"), False, "apply the wrappers", "0.5.23", "nothing"),
     Hook(f"{_REGISTRY}.apply_hooks", (), False, "apply the wrappers", "0.5.23", "a report of what failed to apply"),
 )  # fmt: skip
+
+
+API_HOOKS = (
+    Hook(f"{CHAT}._generate_chat_stream", ("adapted_request", "request", "raw_request"), True,
+         "events, trees and figures", "0.5.23", _FIELDS),
+    Hook(f"{CHAT}._handle_non_streaming_request", ("adapted_request", "request", "raw_request"), True,
+         "trees and figures", "0.5.23", _FIELDS),
+    Hook(f"{COMPLETION}._generate_completion_stream", ("adapted_request", "request", "raw_request"), True,
+         "events, trees and figures", "0.5.23", _FIELDS),
+    Hook(f"{COMPLETION}._handle_non_streaming_request", ("adapted_request", "request", "raw_request"), True,
+         "trees and figures", "0.5.23", _FIELDS),
+    Hook("sglang.srt.entrypoints.http_server:app", (), False, "take the field out of requests", "0.5.23", _FIELDS),
+)  # fmt: skip
+"""Of processes that serve HTTP only: their modules take seconds to import."""
 
 
 def check() -> list[str]:
@@ -120,16 +154,34 @@ def install() -> None:
         UnsupportedHostError: with everything that does not match, before anything was changed; or with every wrapper
             that SGLang failed to apply.
     """
-    if problems := check():
-        raise UnsupportedHostError("multiverse can't run in this SGLang:\n  " + "\n  ".join(problems))
-    from sglang.srt.plugins.hook_registry import HookRegistry
-
+    _refuse(check())
     from multiverse_sglang.wrappers import WRAPPERS
 
-    targets = [hook.target for hook in HOOKS if hook.wrapped]
+    _apply(HOOKS, WRAPPERS)
+
+
+@functools.cache
+def install_api() -> None:
+    """The same for SGLang's HTTP server, in the process that is about to serve."""
+    _refuse(missing(API_HOOKS))
+    from multiverse_sglang import api
+
+    _apply(API_HOOKS, api.WRAPPERS)
+    api.install()
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise UnsupportedHostError("multiverse can't run in this SGLang:\n  " + "\n  ".join(problems))
+
+
+def _apply(hooks: tuple[Hook, ...], wrappers: Mapping[str, tuple[Any, Any]]) -> None:
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    targets = [hook.target for hook in hooks if hook.wrapped]
     before = {target: resolve(target) for target in targets}
     for target in targets:
-        kind, wrapper = WRAPPERS[target]
+        kind, wrapper = wrappers[target]
         HookRegistry.register(target.replace(":", "."), wrapper, kind)
     HookRegistry.apply_hooks()
     if failed := [target for target in targets if resolve(target) is before[target]]:

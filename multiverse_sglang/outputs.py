@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 from multiverse.report import Observed, report
+from multiverse_sglang.streamer import tell
 from multiverse_sglang.tree import Member, RequestTree
 
 
@@ -54,18 +56,19 @@ def show(scheduler: Any, tree: RequestTree) -> None:
 
 
 def add_record(tree: RequestTree, request: Any) -> None:
-    """Put the record of a request that ended behind its last token, if there is anything to tell."""
+    """Send the record of a request that ended with its last output, if there is anything to tell, or it was asked."""
     root = tree.controller.root
-    if not root.forks and not root.fallbacks and not tree.options.return_tree:
+    if not root.forks and not root.fallbacks and not tree.asked:
         return
     observed = Observed(
         recomputed_tokens=tree.recomputed,
-        started={key: at - tree.created for key, at in tree.started_at.items()},
-        closed={key: at - tree.created for key, at in tree.closed_at.items()},
+        started={(): 0.0} | {key: at - tree.created for key, at in tree.started_at.items()},
+        closed={key: at - tree.created for key, at in tree.closed_at.items()} | {(): time.monotonic() - tree.created},
         logprobs=_strand_logprobs(tree) if request.return_logprob else None,
     )
     record = report(tree.controller, observed, tree.options.return_tree)
-    request.customized_info = {"multiverse": [*[None] * (len(request.output_ids) - 1), record]}
+    tree.tally.finished(record, (len(children) for strand in root.walk() for _, children in strand.forks))
+    tell(request, record)
 
 
 def _strand_logprobs(tree: RequestTree) -> dict[tuple[int, ...], list[float | None]]:

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from multiverse.errors import UnsupportedHostError
+from multiverse.errors import OptionError, UnsupportedHostError
 from multiverse.options import Options
+from multiverse.responses import STRUCTURED_OUTPUTS
 from multiverse_sglang.runs import ATTRIBUTE
+from multiverse_sglang.sampling import check_branch_sampling
+from multiverse_sglang.strict import BACKENDS
+
+
+def is_new(request: Any) -> bool:
+    """Whether a request that was queued is one that nobody has looked at, and that is to be computed."""
+    return not hasattr(request, ATTRIBUTE) and not request.finished() and request.to_finish is None
+
+
+def check_options(request: Any, options: Options) -> None:
+    """Raise OptionError if the client of `request` asks for blocks and for something that blocks can't have."""
+    if options.enabled and request.grammar is not None:
+        raise OptionError(STRUCTURED_OUTPUTS)
+    check_branch_sampling(options)
 
 
 def eligible(request: Any) -> bool:
     """Whether a request can have blocks. The others decode as without the plugin."""
     return not (
-        hasattr(request, ATTRIBUTE)
-        or request.finished()
-        or request.to_finish is not None
-        or request.sampling_params.max_new_tokens < 1
+        request.sampling_params.max_new_tokens < 1
         or request.grammar is not None
         or request.session is not None
         or request.beam_group is not None
@@ -29,6 +41,7 @@ def eligible(request: Any) -> bool:
 
 def refuse_unsupported(scheduler: Any, options: Options) -> None:
     """Raise UnsupportedHostError if blocks can't work in `scheduler` as it is configured."""
+    backend = scheduler.server_args.grammar_backend or "none"
     checks = {
         "pages of more than one token (--page-size)": scheduler.page_size != 1,
         "speculative decoding (--speculative-algorithm)": not scheduler.spec_algorithm.is_none(),
@@ -46,7 +59,9 @@ def refuse_unsupported(scheduler: Any, options: Options) -> None:
         "diffusion language models": scheduler.dllm_config is not None,
         "embedding models": not scheduler.is_generation,
         "a server without tokenizer (--skip-tokenizer-init)": scheduler.tokenizer is None,
-        "--multiverse-structure strict (on SGLang not there yet)": options.structure == "strict",
+        f"--multiverse-structure strict with --grammar-backend {backend}": options.structure == "strict"
+        and backend not in BACKENDS,
+        "several tokenizer workers (--tokenizer-worker-num)": scheduler.server_args.tokenizer_worker_num > 1,
     }
     if unsupported := [name for name, present in checks.items() if present]:
         raise UnsupportedHostError(f"multiverse does not work with {', '.join(unsupported)}")

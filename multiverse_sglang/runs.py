@@ -13,7 +13,9 @@ from typing import Any
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, Req
 
 from multiverse.strand import derive_seed
+from multiverse_sglang.sampling import in_branches
 from multiverse_sglang.slots import SlotPool
+from multiverse_sglang.strict import StrictTags
 from multiverse_sglang.tree import Held, Member
 
 ATTRIBUTE = "multiverse"
@@ -55,6 +57,8 @@ class Runs:
         run.logprob_start_len = len(run.origin_input_ids) if client.return_logprob else -1
         run.temp_scaled_logprobs = client.temp_scaled_logprobs
         run.top_p_normalized_logprobs = client.top_p_normalized_logprobs
+        if member.tree.options.structure == "strict" and not member.draining:
+            run.grammar = StrictTags(member.tree.controller, member.strand)
         run.skip_radix_cache_insert = client.skip_radix_cache_insert or member.held is not None
         setattr(run, ATTRIBUTE, member)
         return run
@@ -62,6 +66,8 @@ class Runs:
     def _parameters(self, member: Member) -> Any:
         """Its own sampling parameters. `max_new_tokens` is what SGLang reserves, no limit: the controller counts."""
         parameters = copy.copy(member.tree.client.sampling_params)
+        if member.strand.parent is not None:
+            parameters = in_branches(parameters, member.tree.options)
         parameters.min_new_tokens = 0
         parameters.max_new_tokens = 1 if member.draining else _expected_tokens(member)
         if parameters.sampling_seed is not None:

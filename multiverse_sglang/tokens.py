@@ -9,7 +9,7 @@ from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH
 
 from multiverse.budgets import FinishReason
 from multiverse_sglang.outputs import add_record
-from multiverse_sglang.tree import Member
+from multiverse_sglang.tree import Member, RequestTree
 
 
 def accept(update_finish_state: Callable[[Any], None], request: Any, member: Member) -> None:
@@ -25,15 +25,12 @@ def accept(update_finish_state: Callable[[Any], None], request: Any, member: Mem
     reason = request.finished_reason
     offset, token = len(strand.tokens), request.output_ids[-1]
     if reason is not None and not tree.open:
-        if controller.binding.tag(token) is None:
-            controller.accept(strand, token)
-        controller.end(strand, FinishReason.LENGTH if isinstance(reason, FINISH_LENGTH) else FinishReason.STOP)
-        add_record(tree, request)
+        _end_plain(tree, request, token)
         return
     if reason is not None and strand.parent is not None:
-        controller.end(strand, FinishReason.STOP)  # the token that ends a branch is no part of the answer
+        tree.end(strand, FinishReason.STOP)  # the token that ends a branch is no part of the answer
     else:
-        controller.accept(strand, token)
+        tree.tell(strand, controller.accept(strand, token))
         member.sampled = offset if strand.tokens[offset : offset + 1] == [token] else None
     if reason is not None:
         _end(member, request, reason)
@@ -42,6 +39,16 @@ def accept(update_finish_state: Callable[[Any], None], request: Any, member: Mem
         add_record(tree, request)
     if member.sampled is None:
         del request.output_ids[-1:]
+
+
+def _end_plain(tree: RequestTree, request: Any, token: int) -> None:
+    """SGLang ended a request that had not forked yet, with `token`."""
+    controller, root = tree.controller, tree.controller.root
+    if controller.binding.tag(token) is None:
+        tree.tell(root, controller.accept(root, token))
+    length = isinstance(request.finished_reason, FINISH_LENGTH)
+    tree.end(root, FinishReason.LENGTH if length else FinishReason.STOP)
+    add_record(tree, request)
 
 
 def _reserve(run: Any) -> None:
@@ -53,9 +60,9 @@ def _reserve(run: Any) -> None:
 def _end(member: Member, run: Any, reason: Any) -> None:
     """SGLang ended a run: by a stop string or token, or an error. Its KV is not SGLang's to release."""
     run.finished_reason = run.finished_len = None
-    controller, tree = member.tree.controller, member.tree
-    controller.end(member.strand, FinishReason.STOP)
+    tree = member.tree
+    tree.end(member.strand, FinishReason.STOP)
     if isinstance(reason, FINISH_ABORT):
-        controller.abort()
-    if controller.finish_reason is not None:
+        tree.abort()
+    if tree.controller.finish_reason is not None:
         tree.reason = reason

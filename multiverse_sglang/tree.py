@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import time
 from array import array
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
+from multiverse.actions import Action
+from multiverse.budgets import FinishReason
 from multiverse.controller import Controller
+from multiverse.metrics import Tally
 from multiverse.options import Options
 from multiverse.replay import Part, parts
 from multiverse.strand import Status, Strand
-from multiverse.stream import DocumentStream
+from multiverse.stream import DocumentStream, EventStream
+from multiverse_sglang.streamer import tell
 
 
 @dataclass(eq=False)
@@ -47,6 +52,7 @@ class Member:
         held: its KV while none is in a batch. While one is, only the lock is still valid.
         arrived: whether a result came for the run in this step.
         sampled: offset in the strand's tokens of the token that came with it, if it was kept.
+        turned_at: when it forked last, in monotonic seconds; `None` if it has not.
     """
 
     tree: RequestTree
@@ -60,6 +66,7 @@ class Member:
     held: Held | None = None
     arrived: bool = False
     sampled: int | None = None
+    turned_at: float | None = None
 
     def parts(self) -> list[Part]:
         """The parts of the strand, as far as they are known."""
@@ -87,7 +94,9 @@ class RequestTree:
     """The strands of one client request.
 
     Attributes:
-        options: the client's.
+        options: the client's, on top of the server's.
+        tally: where the scheduler counts.
+        asked: whether the client's request has a `multiverse` field.
         age: order of arrival.
         client: the request as the client knows it.
         members: by strand key, those that were started and not joined yet.
@@ -101,6 +110,8 @@ class RequestTree:
 
     controller: Controller
     options: Options
+    tally: Tally
+    asked: bool
     age: int
     client: Any
     members: dict[tuple[int, ...], Member] = field(default_factory=dict)
@@ -115,7 +126,22 @@ class RequestTree:
 
     def __post_init__(self) -> None:
         self.stream = DocumentStream(self.controller.root)
+        streams = self.options.stream == "events" and self.client.stream
+        self._events = EventStream(self.controller.root) if streams else None
         self.members[()] = Member(self, self.controller.root, run=self.client)
+
+    def tell(self, strand: Strand, actions: Iterable[Action]) -> None:
+        """Tell the client what the controller decided about `strand`, if it wants events."""
+        if self._events is not None and (events := self._events.push(strand, actions)):
+            tell(self.client, {"events": [astuple(event) for event in events]})
+
+    def end(self, strand: Strand, reason: FinishReason) -> None:
+        """End `strand` because SGLang says so."""
+        self.tell(strand, self.controller.end(strand, reason))
+
+    def abort(self) -> None:
+        """End the request and all its strands; nothing if it has ended by itself."""
+        self.tell(self.controller.root, self.controller.abort())
 
     @property
     def root(self) -> Member:

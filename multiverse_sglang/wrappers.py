@@ -10,9 +10,24 @@ from sglang.srt.plugins.hook_registry import HookType
 from multiverse.activation import take_flag
 from multiverse.options import take_flags
 from multiverse_sglang.conductor import Conductor
-from multiverse_sglang.hooks import ALLOCATION, ARGUMENTS, BATCH, CHECKER, FORWARD, REQUEST, SCHEDULER, STREAMER
+from multiverse_sglang.front import generate_request, update_request_meta_info
+from multiverse_sglang.hooks import (
+    ALLOCATION,
+    ARGUMENTS,
+    BATCH,
+    CHECKER,
+    FORWARD,
+    FRONT,
+    REQUEST,
+    SAMPLING,
+    SCHEDULER,
+    STREAMER,
+    install_api,
+)
 from multiverse_sglang.memory import tree_of
+from multiverse_sglang.penalties import complete, generated_before
 from multiverse_sglang.runs import ATTRIBUTE, begin_where_held
+from multiverse_sglang.streamer import BlocksStreamer
 from multiverse_sglang.tokens import accept
 from multiverse_sglang.tree import Member
 
@@ -23,6 +38,7 @@ def prepare_server_args(original: Any, argv: list[str]) -> Any:
     arguments = ["sglang", *argv]
     take_flag(arguments)
     take_flags(arguments)
+    install_api()  # this process is going to serve HTTP
     return original(arguments[1:])
 
 
@@ -125,9 +141,22 @@ def get_total_uncached_sizes(sizes: tuple[int, int], checker: Any) -> tuple[int,
     return full + getattr(checker.tree_cache, _CONDUCTOR).held_tokens(), sliding
 
 
+def get_output_streamer_class(streamer: Any, scheduler: Any) -> Any:  # noqa: ARG001
+    return BlocksStreamer
+
+
+def from_schedule_batch(info: Any, batch: Any, *_: Any, **__: Any) -> None:
+    """Let penalties count what the strands of a new batch have generated in runs before."""
+    if info.penalizer_orchestrator.is_required:
+        members = [getattr(req, ATTRIBUTE, None) for req in batch.reqs]
+        late = batch.enable_overlap
+        complete(info.penalizer_orchestrator, [generated_before(member, late) for member in members])
+
+
 WRAPPERS = {
     f"{ARGUMENTS}:prepare_server_args": (HookType.AROUND, prepare_server_args),
     f"{SCHEDULER}.__init__": (HookType.AROUND, scheduler_init),
+    f"{SCHEDULER}.get_output_streamer_class": (HookType.AFTER, get_output_streamer_class),
     f"{SCHEDULER}._add_request_to_queue": (HookType.AROUND, add_request_to_queue),
     f"{SCHEDULER}.get_next_batch_to_run": (HookType.AROUND, get_next_batch_to_run),
     f"{SCHEDULER}.process_batch_result": (HookType.AROUND, process_batch_result),
@@ -138,6 +167,9 @@ WRAPPERS = {
     f"{BATCH}._get_decode_retraction_order": (HookType.AFTER, get_decode_retraction_order),
     f"{ALLOCATION}:_prefix_kv_indices": (HookType.AROUND, prefix_kv_indices),
     f"{FORWARD}.init_new": (HookType.AFTER, forward_batch_init_new),
+    f"{SAMPLING}.from_schedule_batch": (HookType.AFTER, from_schedule_batch),
+    f"{FRONT}.update_request_meta_info": (HookType.AROUND, update_request_meta_info),
+    f"{FRONT}.generate_request": (HookType.AROUND, generate_request),
     f"{STREAMER}.stream_output": (HookType.AROUND, stream_output),
     f"{CHECKER}._get_total_uncached_sizes": (HookType.AFTER, get_total_uncached_sizes),
 }

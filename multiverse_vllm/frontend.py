@@ -15,7 +15,7 @@ import msgspec
 
 from multiverse.errors import OptionError, UnsupportedHostError
 from multiverse.options import FLAGS, Options, flag
-from multiverse.responses import FIELD
+from multiverse.responses import FIELD, STRUCTURED_OUTPUTS, merge
 from multiverse_vllm.refusals import refuse_configuration
 
 STRICT = "multiverse_vllm.strict:StrictTags"
@@ -37,10 +37,7 @@ def request_options(server: Options, params: Any) -> Options:
     given = (getattr(params, "extra_args", None) or {}).get(FIELD)
     options = server.for_request(given)
     if given is not None and options.enabled and getattr(params, "structured_outputs", None) is not None:
-        raise OptionError(
-            "structured outputs constrain one sequence, blocks make several: a request can't ask for both. "
-            'Leave "multiverse" out, or say {"enabled": false}'
-        )
+        raise OptionError(STRUCTURED_OUTPUTS)
     if options.branch_sampling:
         in_branches(params, options)
     return options
@@ -153,10 +150,3 @@ def _install_outputs() -> None:
     RequestState.make_request_output = make_request_output
     RequestState._new_completion_output = new_completion_output
     RequestOutput.add = add_output
-
-
-def merge(first: dict[str, Any] | None, second: dict[str, Any]) -> dict[str, Any]:
-    """What two outputs say of one choice, the second being the later."""
-    events = [*(first or {}).get("events", ()), *second.get("events", ())]
-    rest = {name: value for told in (first or {}, second) for name, value in told.items() if name != "events"}
-    return {**rest, "events": events} if events else rest

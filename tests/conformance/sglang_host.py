@@ -184,11 +184,11 @@ class Stepper:
 
         values = output.output_token_logprobs_val or [[] for _ in output.rids]
         info = unwrap_from_pickle(output.customized_info) or {}
-        records = info.get("multiverse") or [[] for _ in output.rids]
-        for rid, ids, logprobs, reason, cached, record in zip(
-            output.rids, output.output_ids, values, output.finished_reasons, output.cached_tokens, records, strict=True
+        news = info.get("multiverse") or [[] for _ in output.rids]
+        for rid, ids, logprobs, reason, cached, told in zip(
+            output.rids, output.output_ids, values, output.finished_reasons, output.cached_tokens, news, strict=True
         ):
-            self.records[rid] = record[-1] if record else None
+            self.records[rid] = told[-1] if told else None
             self.scheduled += cached if reason else 0
             self.seen.setdefault(rid, []).extend(ids)
             known = self.answers[rid]
@@ -273,5 +273,5 @@ class Stepper:
         }
 
     def on_counters(self) -> dict[str, int]:
-        counts = self.scheduler.multiverse_conductor.counts
+        counts = self.scheduler.multiverse_conductor.tally.totals
         return counts | {"scheduled": self.scheduled - counts["cached_tokens"]}

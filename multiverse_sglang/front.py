@@ -1,0 +1,59 @@
+"""The front end of an engine: what its scheduler tells of a request, put where whoever asked finds it.
+
+For the OpenAI server that is a `Told` that it attaches to its request; for everybody else `meta_info["multiverse"]`:
+the record of a finished request, and under `events` what happened since the last output, if the client wants events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from multiverse.responses import FIELD, Told, merge
+
+LISTENER = "multiverse_listener"
+"""Of a request of the tokenizer manager: the `Told` that wants to hear, instead of `meta_info`."""
+_PENDING = "multiverse_pending"
+
+
+def update_request_meta_info(
+    original: Any, manager: Any, meta_info: Any, state: Any, customized_info: Any, index: int, finish_reason: Any
+) -> None:
+    """Keep what the scheduler tells until an output goes out: some of SGLang's outputs are overtaken by the next."""
+    rest = {name: values for name, values in customized_info.items() if name != FIELD}
+    original(manager, meta_info, state, rest, index, finish_reason)
+    for news in customized_info[FIELD][index] if FIELD in customized_info else ():
+        state.__dict__[_PENDING] = merge(state.__dict__.get(_PENDING), news)
+    if _PENDING in state.__dict__:
+        meta_info[FIELD] = state.__dict__
+
+
+def generate_request(original: Any, manager: Any, obj: Any, request: Any = None) -> AsyncGenerator[Any, None]:
+    """The tokenizer manager's outputs, each with what came with it."""
+    return _tap(original(manager, obj, request), manager.tokenizer, obj)
+
+
+async def _tap(outputs: Any, tokenizer: Any, obj: Any) -> AsyncGenerator[Any, None]:
+    listener: Told | None = obj.__dict__.get(LISTENER)
+    told = listener or Told(tokenizer, _skips_special_tokens(obj))
+    async with aclosing(outputs):
+        async for output in outputs:
+            several = output if isinstance(output, list) else [output]
+            for place, one in enumerate(several):
+                meta_info = one.get("meta_info") or {}
+                pending = meta_info.pop(FIELD, None)
+                index = one.get("index", place)
+                if pending is None or _PENDING not in pending:
+                    continue
+                told.hear(index, pending.pop(_PENDING))
+                if listener is None:
+                    events = told.take_events().get(index)
+                    meta_info[FIELD] = told.records.get(index, {}) | ({"events": events} if events else {})
+            yield output
+
+
+def _skips_special_tokens(obj: Any) -> bool:
+    parameters = obj.sampling_params
+    first = parameters[0] if isinstance(parameters, list) and parameters else parameters
+    return bool((first or {}).get("skip_special_tokens", True)) if isinstance(first, dict) else True
