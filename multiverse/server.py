@@ -25,10 +25,12 @@ from types import TracebackType
 
 from multiverse.errors import UnsupportedHostError
 
-HOSTS = ("vllm",)
+HOSTS = ("vllm", "sglang")
 LAST_LINES = 30
 """Lines of the log that are shown when a server does not start."""
 
+_SGLANG_ON_CPU = ("--device", "cpu", "--attention-backend", "torch_native", "--dtype", "float32")
+_SGLANG_SMALL = ("--context-length", "1025", "--max-total-tokens", "16384", "--max-running-requests", "64")
 _VLLM_ON_CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -67,12 +69,33 @@ def command(host: str, model: str, port: int, extra: Sequence[str] = (), address
         raise UnsupportedHostError(f"unknown host {host!r}; there are {', '.join(HOSTS)}")
     if not installed(host):
         raise UnsupportedHostError(f"{host} is not installed in {sys.prefix}: run tools/setup {host}")
-    arguments = [str(Path(sys.executable).with_name("vllm")), "serve", model, "--plugin", "multiverse"]
-    arguments += ["--host", address, "--port", str(port)]
+    return (_vllm if host == "vllm" else _sglang)(model, ["--host", address, "--port", str(port)], extra)
+
+
+def _vllm(model: str, where: Sequence[str], extra: Sequence[str]) -> Command:
+    arguments = [_executable("vllm"), "serve", model, "--plugin", "multiverse", *where]
     if not _vllm_is_for_cpus():
         return Command((*arguments, *extra))
     arguments += ["--dtype", "float32", "--enforce-eager", "--block-size", "32", "--max-model-len", "1024"]
     return Command((*arguments, *extra), _VLLM_ON_CPU)
+
+
+def _sglang(model: str, where: Sequence[str], extra: Sequence[str]) -> Command:
+    arguments = [_executable("sglang"), "serve", "--model-path", model, "--plugin", "multiverse", *where]
+    arguments += ["--page-size", "1", "--enable-metrics"]
+    if not _torch_is_for_cpus():
+        return Command((*arguments, *extra))
+    arguments += [*_SGLANG_ON_CPU, *_SGLANG_SMALL, "--skip-server-warmup"]
+    return Command((*arguments, *extra), {"OMP_NUM_THREADS": "1"})
+
+
+def _executable(name: str) -> str:
+    """The command of that name in the environment of the running interpreter."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def _torch_is_for_cpus() -> bool:
+    return metadata.version("torch").endswith("+cpu")
 
 
 def _vllm_is_for_cpus() -> bool:

@@ -236,8 +236,8 @@ class Conductor(MemoryPressure):
         parent.given(parent.part + 1)
         self.runs.queue(parent)
         self.tally.count("joins")
-        closed = max(branch.turned_at or 0.0 for branch in branches)
-        self.tally.observe("join_seconds", time.monotonic() - closed)
+        if closed := [branch.turned_at for branch in branches if branch.turned_at is not None]:
+            self.tally.observe("join_seconds", time.monotonic() - max(closed))
 
     # --- the end -----------------------------------------------------------------------------------------------
 
@@ -270,7 +270,7 @@ class Conductor(MemoryPressure):
         root = tree.root
         for member in reversed(list(tree.members.values())):
             tree.recomputed += self.runs.release(member)
-        tree.members = {(): root}
+        tree.members, root.turned_at = {(): root}, None
         self.tally.count("replays")
         self.begin(tree, look=False)  # what it found would be locked, and memory is short
 

@@ -29,10 +29,12 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "demo",
         help="watch the embedded model think in parallel",
-        description="Serves the embedded model with vLLM on this machine, asks it a few questions over HTTP and shows "
-        "the branches as they grow; then the same sequentially. Nothing is downloaded.",
+        description="Serves the embedded model with vLLM or SGLang on this machine, asks it a few questions over HTTP and "
+        "shows the branches as they grow; then the same sequentially. Nothing is downloaded.",
     )
-    parser.add_argument("--host", choices=(*HOSTS, "oracle"), help="default: vllm if it is installed here, else oracle")
+    parser.add_argument(
+        "--host", choices=(*HOSTS, "oracle"), help="default: the one that is installed here, else oracle"
+    )
     parser.add_argument("--url", help="ask this running server instead of starting one, e.g. http://localhost:8000")
     parser.add_argument("--model", default=str(TINY), help="another model with block tags (default: the embedded one)")
     parser.add_argument("--question", action="append", help="ask this instead, as often as you like")
@@ -52,11 +54,11 @@ class Question:
 def run(options: argparse.Namespace) -> int:
     """Ask, show, and compare with sequential decoding of the same model."""
     console = Console()
-    host = options.host or ("vllm" if options.url or installed("vllm") else "oracle")
-    if host == "oracle" and options.host is None:
+    host = options.host or next(filter(installed, HOSTS), "oracle")
+    if host == "oracle" and not (options.host or options.url):
         console.print(
-            "vLLM is not installed in this environment: the reference decoder answers instead. "
-            "`make demo` sets vLLM up and serves the model with it."
+            "Neither vLLM nor SGLang is installed in this environment: the reference decoder answers instead. "
+            "`make demo` sets a host up and serves the model with it."
         )
     with open_host(host, options, console) as asked:
         rows = [_compare(console, asked, question) for question in _questions(options)]

@@ -90,7 +90,7 @@ class _Remote:
         return Run(stream.text, tokens, stream.figures.get("critical_path_tokens", tokens), seconds)
 
     def _plain(self, question: str) -> Run:
-        """With the plugin switched off for this request: what vLLM does by itself."""
+        """With the plugin switched off for this request: what the host does by itself."""
         start, text, tokens = time.perf_counter(), "", 0
         chunks: Any = self._client.openai.chat.completions.create(
             model=self._client.model,
@@ -117,7 +117,7 @@ class _Oracle:
             from multiverse.oracle import load
         except ImportError as error:
             raise TranscriptError(
-                "the demo needs vLLM (tools/setup vllm), or the oracle: pip install multiverse-engine[oracle]"
+                "the demo needs vLLM or SGLang (tools/setup vllm), or the oracle: pip install multiverse-engine[oracle]"
             ) from error
         torch.set_num_threads(1)  # more only get into each other's way with a model this small
         self._model, self._tokenizer = load(model)

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from multiverse.models import TINY
-from multiverse.server import HOSTS, command
+from multiverse.server import HOSTS, command, installed
 
 
 def add_parser(commands: Any) -> None:
@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
         "settings it needs there. Options that this command does not know are handed to the host's server.",
     )
     parser.add_argument("model", nargs="?", default=str(TINY), help="default: the embedded model")
-    parser.add_argument("--host", choices=HOSTS, default="vllm", help="default: %(default)s")
+    parser.add_argument("--host", choices=HOSTS, help="default: the one that is installed here")
     parser.add_argument("--address", default="127.0.0.1", help="where it listens (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="default: %(default)s")
     parser.set_defaults(run=run, takes_more=True)
@@ -27,6 +27,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Become the server. Returns only if that fails."""
-    start = command(options.host, options.model, options.port, options.more, options.address)
+    host = options.host or next(filter(installed, HOSTS), HOSTS[0])
+    start = command(host, options.model, options.port, options.more, options.address)
     print(" ".join(start.arguments), flush=True)
     os.execvpe(start.arguments[0], start.arguments, start.full_environment())

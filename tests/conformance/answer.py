@@ -21,7 +21,14 @@ class Answer:
 
 
 class Host(Protocol):
-    """An engine in this process."""
+    """An engine in this process.
+
+    Attributes:
+        penalty_lag: how many of the last tokens penalties don't count yet. 1 under SGLang's overlap scheduler, which
+            counts a token a step after it was sampled, with and without the plugin.
+    """
+
+    penalty_lag: int
 
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
         """Decode `prompts` at the same time. Sampling parameters as in the OpenAI API; greedy if not given.

@@ -38,6 +38,7 @@ class SGLangHost:
         self._process = context.Process(target=serve, args=(theirs, model, tokens, late), daemon=True)
         self._process.start()
         theirs.close()  # so that the death of the process is noticed
+        self.penalty_lag = int(late)
         self._ids = itertools.count()
         self._missed: dict[str, list[int]] = {}
         for name in options:

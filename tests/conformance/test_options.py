@@ -165,7 +165,7 @@ def test_a_penalty_counts_what_the_token_sees_of_what_was_generated(
     assert sum(at > block.conclusion.start for at in sampled) > 5
     for at in sampled:
         before = found.predecessors[at]
-        seen = [transcript.ids[i] for i in range(len(prompt), before + 1) if mask[before, i]]
+        seen = [transcript.ids[i] for i in range(len(prompt), before + 1 - random_host.penalty_lag) if mask[before, i]]
         counts = torch.bincount(torch.tensor(seen, dtype=torch.int64), minlength=logits.shape[1])
         assert int((logits[before] - penalty * counts).argmax()) == transcript.ids[at], at - len(prompt)
 

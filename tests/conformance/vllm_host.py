@@ -28,6 +28,8 @@ multiverse_vllm.enable()
 class VLLMHost:
     """One `LLM`. `blocks` makes memory scarce, `late` schedules a step ahead; `settings` are vLLM's, `options` ours."""
 
+    penalty_lag = 0
+
     def __init__(
         self,
         model: str,

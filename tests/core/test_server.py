@@ -97,11 +97,12 @@ def test_a_server_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> No
 
 
 def test_a_host_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnsupportedHostError, match="unknown host 'tgi'; there are vllm"):
+    with pytest.raises(UnsupportedHostError, match="unknown host 'tgi'; there are vllm, sglang"):
         command("tgi", "model", 1)
     monkeypatch.setattr("multiverse.server.installed", lambda _: False)
-    with pytest.raises(UnsupportedHostError, match="tools/setup vllm"):
-        command("vllm", "model", 1)
+    for host in ("vllm", "sglang"):
+        with pytest.raises(UnsupportedHostError, match=f"tools/setup {host}"):
+            command(host, "model", 1)
 
 
 def test_what_the_user_has_set_wins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A real `vllm serve --plugin multiverse` with the embedded model, one for each module of tests."""
+"""A real `vllm serve --plugin multiverse`, or `sglang serve`, with the embedded model, one for each module of tests."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ from openai import OpenAI
 
 from multiverse.models import TINY
 from multiverse.models.task import Problem, generate
-from multiverse.server import Server, command, free_port
+from multiverse.server import HOSTS, Server, command, free_port, installed
 
 torch.set_num_threads(1)  # the oracle beside a busy server: more threads only wait for each other
 
 
+@pytest.fixture(scope="session")
+def host() -> str:
+    """The host that is installed here."""
+    return next(host for host in HOSTS if installed(host))
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def server(host: str) -> Iterator[str]:
     """The base URL of a server with the embedded model; of your own, if MULTIVERSE_TEST_SERVER names one."""
     if running := os.environ.get("MULTIVERSE_TEST_SERVER"):
         yield running
         return
     os.environ.pop("MULTIVERSE", None)
     port = free_port()
-    with Server(command("vllm", str(TINY), port, ["--served-model-name", "tiny"]), port) as server:
+    with Server(command(host, str(TINY), port, ["--served-model-name", "tiny"]), port) as server:
         server.wait(600)
         yield server.url
 

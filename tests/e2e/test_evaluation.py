@@ -1,9 +1,8 @@
-"""`multiverse eval` on the embedded model, with a real `vllm serve --plugin multiverse` that it starts itself."""
+"""`multiverse eval` on the embedded model, with a real server that it starts itself."""
 
 from __future__ import annotations
 
 import socket
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -16,15 +15,10 @@ from multiverse.evaluation.server import serving
 from multiverse.evaluation.tasks import Mode, load_task
 from multiverse.models import TINY
 from multiverse.models.task import HELD_OUT_SEED, stream
+from multiverse.server import command, free_port
 from multiverse.settings import Endpoint
 
 PROBLEMS = 40
-ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "OMP_NUM_THREADS": "1",
-    "TORCHDYNAMO_DISABLE": "1",
-}
 
 
 def evaluated(mode: Mode, endpoint: Endpoint, home: Path) -> Outcome:
@@ -45,14 +39,12 @@ def evaluated(mode: Mode, endpoint: Endpoint, home: Path) -> Outcome:
     return outcome
 
 
-def test_the_embedded_model_is_served_asked_and_graded(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = f"{Path(sys.executable).with_name('vllm')} serve {TINY} --plugin multiverse --served-model-name tiny"
-    command += f" --dtype float32 --max-model-len 1024 --block-size 32 --enforce-eager --host 127.0.0.1 --port {port}"
+def test_the_embedded_model_is_served_asked_and_graded(host: str, tmp_path: Path) -> None:
+    port = free_port()
+    start = command(host, str(TINY), port, ["--served-model-name", "tiny"])
     endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", timeout=300)
-    with serving(Serve(command=command, environment=ENVIRONMENT, wait=300), endpoint, tmp_path / "log"):
+    serve = Serve(command=" ".join(start.arguments), environment=dict(start.environment), wait=300)
+    with serving(serve, endpoint, tmp_path / "log"):
         parallel, sequential = (evaluated(mode, endpoint, tmp_path) for mode in ("parallel", "sequential"))
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0

@@ -1,4 +1,4 @@
-"""A real `vllm serve --plugin multiverse` over HTTP, as an unmodified OpenAI client sees it."""
+"""A real server with the plugin over HTTP, as an unmodified OpenAI client sees it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from multiverse.models.task import Problem
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import generate as reference
 from multiverse.oracle import load
+
+USED = {"vllm": "vllm:kv_cache_usage_perc", "sglang": "sglang:num_used_tokens"}
+"""What a host calls the share, or the number, of KV slots in use."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_a_stream_adds_up_to_the_answer(
 
 
 def test_a_client_that_goes_away_leaves_nothing_behind(
-    client: OpenAI, server: str, problems: list[Problem], expected: list[tuple[str, int]]
+    client: OpenAI, host: str, server: str, problems: list[Problem], expected: list[tuple[str, int]]
 ) -> None:
     for problem in problems[:8]:
         stream = ask(client, problem, stream=True)
@@ -62,7 +65,7 @@ def test_a_client_that_goes_away_leaves_nothing_behind(
             pass
         stream.close()
     until = time.monotonic() + 30
-    while (left := _gauge(server, "vllm:kv_cache_usage_perc")) and time.monotonic() < until:
+    while (left := _gauge(server, USED[host])) and time.monotonic() < until:
         time.sleep(0.5)
         ask(client, problems[0])
     assert left == 0
