@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and run all tests
-.PHONY: demo serve test test-core test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm soak-vllm model docs clean
+.PHONY: demo serve test test-core test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm soak-vllm soak-sglang model docs clean
 
 PY = .venvs/core/bin/python
 
@@ -67,10 +67,10 @@ bench-vllm:  ## a random model of 100 M parameters inside vLLM; writes benchmark
 	.venvs/vllm/bin/python benchmarks/vllm_speed.py
 	.venvs/vllm/bin/python benchmarks/vllm_plain.py
 
-soak-vllm:  ## random operations, 2,000 requests twice, half an hour; writes benchmarks/results/vllm_soak.json
-	@tools/setup vllm
-	PYTHONPATH=tests/conformance .venvs/vllm/bin/python benchmarks/vllm_soak.py
-	PYTHONPATH=tests/conformance .venvs/vllm/bin/python benchmarks/vllm_soak.py --late
+soak-vllm soak-sglang: soak-%:  ## random operations, 2,000 requests twice, half an hour; benchmarks/results/HOST_soak.json
+	@tools/setup $*
+	PYTHONPATH=tests/conformance .venvs/$*/bin/python benchmarks/soak.py
+	PYTHONPATH=tests/conformance .venvs/$*/bin/python benchmarks/soak.py --late
 
 model:  ## trains the embedded model from scratch, about an hour, and measures it
 	@tools/setup oracle

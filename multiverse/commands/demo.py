@@ -29,8 +29,8 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "demo",
         help="watch the embedded model think in parallel",
-        description="Serves the embedded model with vLLM or SGLang on this machine, asks it a few questions over HTTP and "
-        "shows the branches as they grow; then the same sequentially. Nothing is downloaded.",
+        description="Serves the embedded model with vLLM or SGLang on this machine, asks it a few questions over "
+        "HTTP and shows the branches as they grow; then the same sequentially. Nothing is downloaded.",
     )
     parser.add_argument(
         "--host", choices=(*HOSTS, "oracle"), help="default: the one that is installed here, else oracle"

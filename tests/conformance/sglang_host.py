@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from answer import Answer
@@ -55,9 +56,9 @@ class SGLangHost:
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
         several = [{"seed": sampling["seed"] + i} if "seed" in sampling else {} for i in range(sampling.pop("n", 1))]
         requests = [self.start(prompt, **sampling | own) for prompt in prompts for own in several]
-        while not all(self._call("finished", request) for request in requests):
+        while not all(map(self.finished, requests)):
             self._call("step")
-        answers = [self._call("answer", request) for request in requests]
+        answers = [self.answer(request) for request in requests]
         self._settle()
         self._missed = {}
         for answer in answers:
@@ -75,6 +76,15 @@ class SGLangHost:
         for request, tokens in self._call("step").items():
             seen.setdefault(request, []).extend(tokens)
         return seen
+
+    def finished(self, request: str) -> bool:
+        """Whether its last token was seen."""
+        return bool(self._call("finished", request))
+
+    def answer(self, request: str) -> Answer:
+        """What came of it so far."""
+        found: Answer = self._call("answer", request)
+        return found
 
     def abort(self, request: str) -> None:
         self._call("abort", request)
@@ -97,7 +107,8 @@ def serve(pipe: Any, model: str, tokens: int, overlap: bool) -> None:
     import multiverse_sglang
 
     multiverse_sglang.enable()
-    Stepper(pipe, model, tokens, overlap).run()
+    with suppress(EOFError):  # the tests are over
+        Stepper(pipe, model, tokens, overlap).run()
 
 
 def ending(reason: dict[str, Any]) -> str:

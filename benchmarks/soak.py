@@ -1,11 +1,11 @@
-"""Random operations inside vLLM: 2,000 requests, 64 at once, too little memory, clients that go away.
+"""Random operations inside a host: 2,000 requests, 64 at once, too little memory, clients that go away.
 
 Every request that ends is compared with what the same request yields alone, every stream that is broken off with how
 that begins; at the end nothing may be held by anybody. One kind of answer is compared less strictly and counted apart:
 if a token budget runs out while several branches are open (see budget_cut), it has to be as long, and its branches have
-to begin alike. The plugin runs as in tests/conformance (set PYTHONPATH to it), in this process, with synchronous
-scheduling or (`--late`) a step ahead. Adds its verdict to benchmarks/results/vllm_soak.json; exits with 1 if something
-is wrong. `make soak-vllm` runs both.
+to begin alike. The plugin runs as in tests/conformance (set PYTHONPATH to it) in whichever host is installed, with
+synchronous scheduling or (`--late`) a step ahead. Adds its verdict to benchmarks/results/HOST_soak.json; exits with 1
+if something is wrong. `make soak-vllm` and `make soak-sglang` run both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -23,13 +25,13 @@ from typing import Any, NamedTuple
 from answer import Answer
 from budget_cut import begin_alike, is_cut
 from machine import facts
-from vllm_host import VLLMHost
+from transformers import AutoTokenizer
 
 from multiverse.models import TINY
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 
-RESULTS = Path(__file__).parent / "results" / "vllm_soak.json"
+RESULTS = Path(__file__).parent / "results"
 PROMPTS, FOLLOW_UPS = 14, 4
 """Problems, and how many of them are asked again behind the answer to another, as the next turn of a conversation."""
 ABORTED = 0.25
@@ -43,7 +45,7 @@ class Kind(NamedTuple):
     """What a client asks for.
 
     `like` names the kind whose undisturbed answer it has to get, its own if not given. `top_k` 1 makes an answer
-    certain that vLLM would not call greedy: with a seed, or with several answers.
+    certain that a host would not call greedy: with a seed, or with several answers.
     """
 
     weight: int
@@ -84,12 +86,75 @@ class Client:
     record: dict[str, Any] | None = None
 
 
+class Output(NamedTuple):
+    """What came of one request in a step: by answer, new tokens and their logprobs; its record, if there is one."""
+
+    request: str
+    tokens: dict[int, tuple[list[int], list[float]]]
+    record: dict[str, Any] | None
+    finished: bool
+
+
+class VLLM:
+    """vLLM in this process."""
+
+    name = "vllm"
+
+    def __init__(self, blocks: int, late: bool) -> None:
+        from vllm_host import VLLMHost
+
+        self.host: Any = VLLMHost(str(TINY), blocks, late)
+
+    def step(self) -> Iterator[Output]:
+        for output in self.host.llm.llm_engine.step():
+            tokens = {}
+            for choice in output.outputs:
+                rows = zip(choice.token_ids, choice.logprobs or (), strict=False)
+                tokens[choice.index] = (list(choice.token_ids), [row[token].logprob for token, row in rows])
+            yield Output(output.request_id, tokens, output.outputs[0].multiverse, output.finished)
+
+    def leftovers(self) -> dict[str, int]:
+        """What scheduler, worker and front end hold, beyond what the suite looks at."""
+        engine, scheduler = self.host.llm.llm_engine, self.host.scheduler
+        pool = scheduler.kv_cache_manager.block_pool
+        worker = engine.engine_core.engine_core.model_executor.driver_worker.worker
+        return self.host.leftovers() | {
+            "references to blocks": sum(block.ref_cnt for block in pool.blocks if not block.is_null),
+            "trees": len(scheduler._exiles) + len(scheduler._marked) + len(scheduler._preempted),
+            "block tables": len(scheduler.kv_cache_manager.coordinator.single_type_managers[0].req_to_blocks),
+            "requests in the worker": len(worker.model_runner.requests) - 1,
+            "requests in the front end": len(engine.output_processor.request_states),
+        }
+
+
+class SGLang:
+    """SGLang's scheduler in a process of its own, with its leak checks after every step. One answer per request."""
+
+    name = "sglang"
+
+    def __init__(self, blocks: int, late: bool) -> None:
+        from sglang_host import SGLangHost
+
+        self.host: Any = SGLangHost(str(TINY), blocks, late)
+
+    def step(self) -> Iterator[Output]:
+        for request, tokens in self.host.step().items():
+            finished = self.host.finished(request)
+            answer = self.host.answer(request) if finished else None
+            logprobs = (answer.logprobs or []) if answer else []
+            yield Output(request, {0: (tokens, logprobs)}, answer and answer.record, finished)
+
+    def leftovers(self) -> dict[str, int]:
+        return dict(self.host.leftovers())
+
+
 class Soak:
     """Clients, their engine, and what became of them."""
 
-    def __init__(self, host: VLLMHost, at_once: int, seed: int) -> None:
-        self.host, self.at_once, self.rng = host, at_once, Random(seed)
-        tokenizer = self.host.llm.get_tokenizer()
+    def __init__(self, engine: VLLM | SGLang, at_once: int, seed: int) -> None:
+        self.engine, self.host, self.at_once, self.rng = engine, engine.host, at_once, Random(seed)
+        self.kinds = [kind for kind in KINDS if engine.name == "vllm" or "n" not in kind.sampling]
+        tokenizer = AutoTokenizer.from_pretrained(TINY)
         problems = [generate(self.rng, held_out=True) for _ in range(PROMPTS)]
         self.prompts = [list(tokenizer.encode(turn(problem))) for problem in problems]
         self.follow_up = list(tokenizer.encode("\n"))
@@ -106,7 +171,7 @@ class Soak:
             answer = self.host.generate([first])[0].ids
             self.prompts.append(first + answer + self.follow_up + then)
         for prompt, ids in enumerate(self.prompts):
-            for kind in KINDS:
+            for kind in self.kinds:
                 if not kind.like:
                     (answer,) = self.host.generate([ids], **with_tree(kind.sampling))
                     self.alone[prompt, kind.name] = answer
@@ -130,26 +195,25 @@ class Soak:
                 return
 
     def _come(self) -> None:
-        (kind,) = self.rng.choices(KINDS, [kind.weight for kind in KINDS])
+        (kind,) = self.rng.choices(self.kinds, [kind.weight for kind in self.kinds])
         leaves = self.steps + self.rng.randrange(500) if self.rng.random() < ABORTED else None
         client = Client(self.rng.randrange(len(self.prompts)), kind, leaves)
         self.clients[self.host.start(self.prompts[client.prompt], **with_tree(kind.sampling))] = client
         self.counts["asked: " + kind.name] += 1
 
     def _step(self) -> None:
-        outputs = self.host.llm.llm_engine.step()
+        outputs = list(self.engine.step())
         self.steps += 1
         self.quiet = 0 if outputs else self.quiet + 1
         for output in outputs:
-            client = self.clients[output.request_id]
-            for choice in output.outputs:
-                client.seen.setdefault(choice.index, []).extend(choice.token_ids)
-                if choice.logprobs:
-                    rows = zip(choice.token_ids, choice.logprobs, strict=True)
-                    client.logprobs += [row[token].logprob for token, row in rows]
-            client.record = output.outputs[0].multiverse or client.record
+            if (client := self.clients.get(output.request)) is None:
+                continue  # it went away, and this was on its way
+            for index, (tokens, logprobs) in output.tokens.items():
+                client.seen.setdefault(index, []).extend(tokens)
+                client.logprobs += logprobs
+            client.record = output.record or client.record
             if output.finished:
-                self._finish(output.request_id, client)
+                self._finish(output.request, client)
 
     def _finish(self, name: str, client: Client) -> None:
         """Compare a finished request with the undisturbed one."""
@@ -207,18 +271,9 @@ class Soak:
                     self.wrong.append(f"{name}, aborted, saw {client.seen}, alone {expected}")
 
     def leftovers(self) -> dict[str, int]:
-        """What scheduler, worker and front end still hold, once the worker has heard of the last end."""
+        """What is still held, once the worker has heard of the last end."""
         self.host.generate([self.prompts[0]], max_tokens=1, multiverse={"enabled": False})
-        engine, scheduler = self.host.llm.llm_engine, self.host.scheduler
-        pool = scheduler.kv_cache_manager.block_pool
-        worker = engine.engine_core.engine_core.model_executor.driver_worker.worker
-        return self.host.leftovers() | {
-            "references to blocks": sum(block.ref_cnt for block in pool.blocks if not block.is_null),
-            "trees": len(scheduler._exiles) + len(scheduler._marked) + len(scheduler._preempted),
-            "block tables": len(scheduler.kv_cache_manager.coordinator.single_type_managers[0].req_to_blocks),
-            "requests in the worker": len(worker.model_runner.requests) - 1,
-            "requests in the front end": len(engine.output_processor.request_states),
-        }
+        return self.engine.leftovers()
 
 
 def main() -> None:
@@ -230,14 +285,15 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=110, help="KV blocks of 32 tokens in all")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    host = VLLMHost(str(TINY), arguments.blocks, arguments.late)
-    soak = Soak(host, arguments.at_once, arguments.seed)
+    engine = (VLLM if find_spec("vllm") else SGLang)(arguments.blocks, arguments.late)
+    host = engine.host
+    soak = Soak(engine, arguments.at_once, arguments.seed)
     soak.undisturbed()
     before, wall, cpu = host.counters(), time.monotonic(), time.process_time()
     soak.run(arguments.requests)
     counters = {name: count - before[name] for name, count in host.counters().items()}
     result = {
-        "command": " ".join(["benchmarks/vllm_soak.py", *sys.argv[1:]]),
+        "command": " ".join(["benchmarks/soak.py", *sys.argv[1:]]),
         "requests": arguments.requests,
         "at_once": arguments.at_once,
         "blocks": arguments.blocks,
@@ -253,10 +309,10 @@ def main() -> None:
     }
     result["verdict"] = "failed" if soak.wrong or any(result["leftovers"].values()) else "held"
     print(json.dumps(result, indent=1))
-    RESULTS.parent.mkdir(exist_ok=True)
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    path = RESULTS / f"{engine.name}_soak.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
     known["a step ahead" if arguments.late else "step by step"] = result
-    RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+    path.write_text(json.dumps(known, indent=1) + "\n")
     sys.exit(result["verdict"] != "held")
 
 
