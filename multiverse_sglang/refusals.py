@@ -13,8 +13,12 @@ from multiverse_sglang.strict import BACKENDS
 
 
 def is_new(request: Any) -> bool:
-    """Whether a request that was queued is one that nobody has looked at, and that is to be computed."""
-    return not hasattr(request, ATTRIBUTE) and not request.finished() and request.to_finish is None
+    """Whether a request that was queued is one that nobody has looked at, and that is to generate something.
+
+    For several answers to one prompt SGLang computes that first, with a request that generates nothing.
+    """
+    known = hasattr(request, ATTRIBUTE) or request.finished() or request.to_finish is not None
+    return not known and request.sampling_params.max_new_tokens >= 1
 
 
 def check_options(request: Any, options: Options) -> None:
@@ -27,8 +31,7 @@ def check_options(request: Any, options: Options) -> None:
 def eligible(request: Any) -> bool:
     """Whether a request can have blocks. The others decode as without the plugin."""
     return not (
-        request.sampling_params.max_new_tokens < 1
-        or request.grammar is not None
+        request.grammar is not None
         or request.session is not None
         or request.beam_group is not None
         or request.multimodal_inputs is not None
