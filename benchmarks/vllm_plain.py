@@ -125,7 +125,9 @@ def measure(model: str, dtype: str, batches: list[int], rounds: int) -> dict[int
     found: dict[int, list[dict[str, float]]] = {batch: [] for batch in batches}
     kinds = ("on", "off", "off")
     for number in range(rounds):
-        started = {at % 3: Worker(model, dtype, kinds[at % 3]) for at in range(number, number + 3)}  # each comes first once
+        started = {
+            at % 3: Worker(model, dtype, kinds[at % 3]) for at in range(number, number + 3)
+        }  # each comes first once
         workers = [started[at] for at in range(3)]
         for batch in batches:
             on, off, again = ask_in_turn(workers, batch, BATCHES[batch])
