@@ -6,6 +6,7 @@ request may tighten the caps of its server, not loosen them.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections.abc import Mapping, MutableMapping
@@ -146,6 +147,13 @@ def _check_branch_sampling(given: Any) -> None:
 def flag(name: str) -> str:
     """The command line flag of an option."""
     return f"--multiverse-{name.replace('_', '-')}"
+
+
+def show_flags(parser: argparse.ArgumentParser) -> None:
+    """Let the help of a host's command line show the flags; they are taken out of it before it is parsed."""
+    group = parser.add_argument_group("Multiverse", "Options of --plugin multiverse.")
+    for name, text in FLAGS.items():
+        group.add_argument(flag(name), help=text, default=argparse.SUPPRESS)
 
 
 def take_flags(arguments: list[str], environment: MutableMapping[str, str] = os.environ) -> None:

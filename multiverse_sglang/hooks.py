@@ -41,6 +41,8 @@ HOOKS = (
     Hook(f"{ARGUMENTS}:prepare_server_args", ("argv",), True,
          "`sglang serve` copies its command line before plugins are loaded: take our flags out of the copy", "0.5.23",
          "plugins that may add arguments"),
+    Hook(f"{ARGUMENTS}:ServerArgs.add_cli_args", ("parser",), True, "show our flags in its help", "0.5.23",
+         "plugins that may add arguments"),
     Hook(f"{SCHEDULER}.__init__", (), True, "give each scheduler its conductor; refuse what can't work", "0.5.23",
          "a plugin hook for schedulers"),
     Hook(f"{SCHEDULER}.get_output_streamer_class", (), True, "records and events go out with tokens", "0.5.23",

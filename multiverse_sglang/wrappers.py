@@ -8,7 +8,7 @@ import torch
 from sglang.srt.plugins.hook_registry import HookType
 
 from multiverse.activation import take_flag
-from multiverse.options import take_flags
+from multiverse.options import show_flags, take_flags
 from multiverse_sglang.conductor import Conductor
 from multiverse_sglang.front import generate_request, update_request_meta_info
 from multiverse_sglang.hooks import (
@@ -40,6 +40,10 @@ def prepare_server_args(original: Any, argv: list[str]) -> Any:
     take_flags(arguments)
     install_api()  # this process is going to serve HTTP
     return original(arguments[1:])
+
+
+def add_cli_args(_nothing: None, parser: Any) -> None:
+    show_flags(parser)
 
 
 def scheduler_init(original: Any, scheduler: Any, *args: Any, **kwargs: Any) -> None:
@@ -145,7 +149,7 @@ def get_output_streamer_class(streamer: Any, scheduler: Any) -> Any:  # noqa: AR
     return BlocksStreamer
 
 
-def from_schedule_batch(info: Any, batch: Any, *_: Any, **__: Any) -> None:
+def from_schedule_batch(info: Any, _kind: Any, batch: Any, *_: Any, **__: Any) -> None:
     """Let penalties count what the strands of a new batch have generated in runs before."""
     if info.penalizer_orchestrator.is_required:
         members = [getattr(req, ATTRIBUTE, None) for req in batch.reqs]
@@ -155,6 +159,7 @@ def from_schedule_batch(info: Any, batch: Any, *_: Any, **__: Any) -> None:
 
 WRAPPERS = {
     f"{ARGUMENTS}:prepare_server_args": (HookType.AROUND, prepare_server_args),
+    f"{ARGUMENTS}:ServerArgs.add_cli_args": (HookType.AFTER, add_cli_args),
     f"{SCHEDULER}.__init__": (HookType.AROUND, scheduler_init),
     f"{SCHEDULER}.get_output_streamer_class": (HookType.AFTER, get_output_streamer_class),
     f"{SCHEDULER}._add_request_to_queue": (HookType.AROUND, add_request_to_queue),

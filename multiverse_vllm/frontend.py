@@ -7,14 +7,13 @@ under `events` what happened since the last output, if the client wants events.
 
 from __future__ import annotations
 
-import argparse
 import functools
 from typing import Any
 
 import msgspec
 
 from multiverse.errors import OptionError, UnsupportedHostError
-from multiverse.options import FLAGS, Options, flag
+from multiverse.options import Options, show_flags
 from multiverse.responses import FIELD, STRUCTURED_OUTPUTS, merge
 from multiverse_vllm.refusals import refuse_configuration
 
@@ -91,9 +90,7 @@ def install() -> None:
 
     @functools.wraps(add_cli_args)
     def _add_cli_args(parser: Any) -> Any:
-        group = parser.add_argument_group("Multiverse", "Options of --plugin multiverse.")
-        for name, text in FLAGS.items():  # shown only: they are taken out of the command line before it is parsed
-            group.add_argument(flag(name), help=text, default=argparse.SUPPRESS)
+        show_flags(parser)
         return add_cli_args(parser)
 
     InputProcessor.process_inputs = _process_inputs
