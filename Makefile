@@ -16,7 +16,7 @@ serve:
 	@tools/setup $(HOST)
 	.venvs/$(HOST)/bin/python -m multiverse serve --host $(HOST) --port $(PORT)
 
-test: test-core test-oracle test-training test-curator test-eval test-vllm
+test: test-core test-oracle test-training test-curator test-eval test-vllm test-sglang
 
 test-core:  ## no torch, no host: two minutes from a fresh clone
 	@tools/setup core
@@ -43,7 +43,7 @@ test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's w
 	.venvs/vllm/bin/python -m pytest --durations=5 tests/conformance tests/e2e
 	.venvs/vllm/bin/python -m pytest --durations=5 tests/vllm_workers
 
-test-sglang:  ## the same suite inside SGLang; what its adapter lacks yet is named in docs/serving-sglang.md
+test-sglang:  ## the same suites inside SGLang on this CPU
 	@tools/setup sglang
 	.venvs/sglang/bin/python -m pytest --durations=5 tests/conformance tests/e2e
 
