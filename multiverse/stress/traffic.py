@@ -1,0 +1,163 @@
+"""One request over HTTP, and how it went. Nothing that a server does is raised; it is an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import openai
+
+from multiverse.errors import RunError
+from multiverse.responses import FIELD
+from multiverse.stress.asks import Ask
+
+Outcome = Literal["same", "different", "answered", "left", "refused", "failed"]
+_CORE = ("model", "messages", "prompt", "max_tokens", "temperature", "seed", "stream", "stream_options")
+"""Fields of a body that the client knows as arguments."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Text and number of tokens of a whole answer."""
+
+    text: str
+    tokens: int
+    branches: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a request went.
+
+    Attributes:
+        outcome: `same` or `different` for what is compared, `answered` for what is not, `left` if the client went away,
+            `refused` if a malformed request got its 400, `failed` for whatever must not be.
+        detail: what was wrong.
+    """
+
+    ask: Ask
+    outcome: Outcome
+    answer: Answer | None = None
+    detail: str = ""
+
+
+class Asker:
+    """Asks one server; use it in an `async with`."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=timeout)
+
+    async def __aenter__(self) -> Asker:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def served(self) -> tuple[str, int]:
+        """Name and context length of the first model; a small one is taken if the server does not say.
+
+        Raises:
+            RunError: if nobody answers.
+        """
+        try:
+            model = (await self._client.models.list()).data[0]
+        except openai.OpenAIError as error:
+            raise RunError(f"{self._client.base_url} does not say what it serves: {error}") from error
+        return model.id, int((model.model_extra or {}).get("max_model_len") or 1024)
+
+    async def answer(self, ask: Ask) -> Answer:
+        """The whole answer. Raises what the client raises."""
+        if ask.body.get("stream"):
+            async with self._stream(ask.body) as chunks:
+                return await _collect(chunks)
+        response = await self._create(ask.body)
+        choice = response.choices[0]
+        text = choice.message.content if "messages" in ask.body else choice.text
+        figures = (response.usage.model_extra or {}).get(FIELD) or {}
+        return Answer(text or "", response.usage.completion_tokens, figures.get("branches", 0))
+
+    async def send(self, ask: Ask, expected: Mapping[int, Mapping[str, Answer]]) -> Result:
+        """Ask, and judge what comes back.
+
+        Args:
+            expected: by question and kind, what a quiet server answers.
+        """
+        try:
+            if ask.kind == "abort":
+                return await self._abort(ask)
+            if ask.kind == "gone":
+                return await self._leave(ask)
+            answer = await self.answer(ask)
+        except openai.BadRequestError as error:
+            right = ask.kind == "malformed" and ask.complaint in str(error)
+            return Result(ask, "refused" if right else "failed", detail="" if right else f"400: {error}")
+        except (openai.OpenAIError, ConnectionError) as error:
+            return Result(ask, "failed", detail=f"{type(error).__name__}: {error}")
+        return self._judge(ask, answer, expected)
+
+    @staticmethod
+    def _judge(ask: Ask, answer: Answer, expected: Mapping[int, Mapping[str, Answer]]) -> Result:
+        if ask.kind == "malformed":
+            return Result(ask, "failed", answer, f"was not refused: {ask.body[FIELD]!r}")
+        if answer.tokens > ask.body["max_tokens"]:
+            return Result(ask, "failed", answer, f"{answer.tokens} tokens of {ask.body['max_tokens']}")
+        if ask.question is None or ask.question not in expected:
+            return Result(ask, "answered", answer)
+        right = expected[ask.question][ask.kind]
+        if (right.text, right.tokens) == (answer.text, answer.tokens):
+            return Result(ask, "same", answer)
+        return Result(ask, "different", answer, _difference(right, answer))
+
+    async def _abort(self, ask: Ask) -> Result:
+        """Read a stream for a while and go away."""
+        read = 0
+        async with self._stream(ask.body) as chunks:
+            async for _ in chunks:
+                read += 1
+                if read >= ask.patience:
+                    break
+        return Result(ask, "left")
+
+    async def _leave(self, ask: Ask) -> Result:
+        """Go away before the answer is there."""
+        try:
+            answer = await asyncio.wait_for(self.answer(ask), ask.patience)
+        except TimeoutError:
+            return Result(ask, "left")
+        return Result(ask, "answered", answer)
+
+    async def _create(self, body: Mapping[str, Any]) -> Any:
+        known = {name: value for name, value in body.items() if name in _CORE}
+        extra = {name: value for name, value in body.items() if name not in _CORE}
+        resource: Any = self._client.chat.completions if "messages" in body else self._client.completions
+        return await resource.create(**known, extra_body=extra)
+
+    @asynccontextmanager
+    async def _stream(self, body: Mapping[str, Any]) -> AsyncIterator[Any]:
+        """The chunks of a stream, which is closed at the end."""
+        chunks = await self._create({**body, "stream": True})
+        try:
+            yield chunks
+        finally:
+            await chunks.close()
+
+
+async def _collect(chunks: Any) -> Answer:
+    text, tokens, branches = "", 0, 0
+    async for chunk in chunks:
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+        if chunk.usage is not None:
+            tokens = chunk.usage.completion_tokens
+            branches = ((chunk.usage.model_extra or {}).get(FIELD) or {}).get("branches", 0)
+    return Answer(text, tokens, branches)
+
+
+def _difference(right: Answer, found: Answer) -> str:
+    pairs = enumerate(zip(right.text, found.text, strict=False))
+    at = next((i for i, (a, b) in pairs if a != b), min(len(right.text), len(found.text)))
+    said = f"{found.text[at : at + 24]!r} in place of {right.text[at : at + 24]!r} at character {at}"
+    return f"{said}, {found.tokens} tokens in place of {right.tokens}"
