@@ -51,7 +51,8 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Stress the server; exit status 0 if it held."""
     try:
-        from multiverse.stress.run import Settings, stress
+        from multiverse.stress.report import Settings
+        from multiverse.stress.run import stress
     except ImportError as error:
         raise RunError("stress needs openai and prometheus-client: pip install multiverse-engine[stress]") from error
     settings = Settings(
