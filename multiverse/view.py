@@ -15,7 +15,7 @@ from multiverse.document import statistics
 from multiverse.layout import layout, parallel_blocks
 from multiverse.tree import Block, Transcript
 
-PAGE = File(__file__).parent / "data" / "view.html"
+_DATA = File(__file__).parent / "data"
 Key = tuple[int, ...]
 
 
@@ -76,7 +76,7 @@ class Picture:
     def page(self) -> str:
         """The HTML page."""
         data = json.dumps(asdict(self), ensure_ascii=False).replace("<", "\\u003c")  # no tag can end the script
-        return PAGE.read_text(encoding="utf-8").replace("/*DATA*/null", data)
+        return template("view.html").replace("/*DATA*/null", data)
 
     @staticmethod
     def _children(lane: Lane, block: int, by_key: Mapping[Key, Lane]) -> list[Lane]:
@@ -111,6 +111,12 @@ class Picture:
         for block in range(len(lane.pieces) - 1):
             if children := self._children(lane, block, by_key):
                 self._mark(max(children, key=lambda child: child.end), by_key)
+
+
+def template(name: str) -> str:
+    """A page of this package, with the style that all share in it."""
+    page = (_DATA / name).read_text(encoding="utf-8")
+    return page.replace("/*STYLE*/", (_DATA / "page.css").read_text(encoding="utf-8"))
 
 
 def from_record(record: Mapping[str, Any], title: str) -> Picture:

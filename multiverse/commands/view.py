@@ -1,4 +1,4 @@
-"""`multiverse view`: a finished answer as a page with its timeline."""
+"""`multiverse view`: a finished answer as a page with its timeline; with `--live`, a page where one looks on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from multiverse import records, view
 from multiverse.dialects import registry
 from multiverse.errors import TranscriptError
+from multiverse.live import QUESTION, LiveServer
 from multiverse.parser import parse_text
 
 
@@ -20,10 +21,13 @@ def add_parser(commands: Any) -> None:
         "view",
         help="draw the branches of an answer as a page",
         description="Draws a response that was asked for with return_tree, with positions and times; or any answer "
-        "with blocks, as `multiverse parse` reads them, in approximate tokens. With the URL of a server, asks it.",
+        "with blocks, as `multiverse parse` reads them, in approximate tokens. With the URL of a server, asks it; with "
+        "--live, serves a page where one asks it and sees the branches grow.",
     )
     parser.add_argument("source", metavar="FILE|URL", help="a file (- is standard input), or a server's URL")
     parser.add_argument("--question", help="what to ask the server")
+    parser.add_argument("--live", action="store_true", help="serve a page on this machine instead of writing one")
+    parser.add_argument("--port", type=int, default=8765, help="of the live page (default: %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=2000, help="of the server's answer (default: %(default)s)")
     parser.add_argument("--id", help="which answer of a file with several (default: the first)")
     parser.add_argument("--dialect", default="multiverse", help="name or TOML file (default: %(default)s)")
@@ -32,10 +36,22 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the page."""
-    picture = (_ask if options.source.startswith(("http://", "https://")) else _read)(options)
+    """Write the page, or serve the live one until interrupted."""
+    remote = options.source.startswith(("http://", "https://"))
+    if options.live:
+        return _serve(options, remote)
+    picture = (_ask if remote else _read)(options)
     Path(options.output).write_text(picture.page(), encoding="utf-8")
     print(f"{len(picture.lanes) - 1} branches drawn in {options.output}")
+    return 0
+
+
+def _serve(options: argparse.Namespace, remote: bool) -> int:
+    if not remote:
+        raise TranscriptError(f"--live needs the URL of a server, got {options.source!r}")
+    with LiveServer(options.source.rstrip("/"), options.port, options.question or QUESTION) as server:
+        print(f"{server.model} at {options.source} is asked on {server.url} (Ctrl+C ends)", flush=True)
+        server.serve_forever()
     return 0
 
 
