@@ -1,4 +1,4 @@
-"""A real `vllm serve --plugin multiverse`, or `sglang serve`, with the embedded model, one for each module of tests."""
+"""A real `vllm serve --plugin multiverse`, or `sglang serve`, with the embedded model, one for all tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def host() -> str:
     return next(host for host in HOSTS if installed(host))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(host: str) -> Iterator[str]:
     """The base URL of a server with the embedded model; of your own, if MULTIVERSE_TEST_SERVER names one."""
     if running := os.environ.get("MULTIVERSE_TEST_SERVER"):
@@ -36,7 +36,7 @@ def server(host: str) -> Iterator[str]:
         yield server.url
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def client(server: str) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0, timeout=120) as client:
         yield client

@@ -1,0 +1,135 @@
+"""`multiverse stress` against a real server, which holds, and against one that a proxy spoils, which does not."""
+
+from __future__ import annotations
+
+import csv
+import re
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from multiverse.cli import main
+
+Spoil = Callable[[str, bytes], bytes]
+QUICK = ["--rounds", "1", "--requests", "24", "--concurrency", "8", "--max-tokens", "200"]
+
+
+@contextmanager
+def proxy(server: str, spoil: Spoil) -> Iterator[str]:
+    """A server whose bodies are those of `server` after `spoil(path, body)`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.hand_on(None)
+
+        def do_POST(self) -> None:
+            self.hand_on(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def hand_on(self, body: bytes | None) -> None:
+            request = urllib.request.Request(server + self.path, body, {"Content-Type": "application/json"})
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    status, kind, data = answer.status, answer.headers["Content-Type"], answer.read()
+            except urllib.error.HTTPError as error:
+                status, kind, data = error.code, error.headers["Content-Type"], error.read()
+            data = spoil(self.path, data)
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            try:
+                self.wfile.write(data)
+            except OSError:
+                self.close_connection = True  # the client went away, which is part of the traffic
+
+        def log_message(self, *_: object) -> None: ...
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+    finally:
+        running.shutdown()
+        running.server_close()
+
+
+def stressed(url: str, file: Path, *more: str) -> int:
+    return main(["stress", url, "-o", str(file), *QUICK, *more])
+
+
+def test_a_server_holds_under_mixed_traffic(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = stressed(server, tmp_path / "stress.csv", "--rounds", "3", "--requests", "60", "--max-tokens", "400")
+    output = capsys.readouterr().out
+    assert (status, "verdict: held" in output) == (0, True), output
+    with (tmp_path / "stress.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    total = {name: sum(float(row[name]) for row in rows) for name in rows[0] if rows[0][name]}
+    assert (total["different"], total["failed"], total["running"], total["parked"], total["kv_usage"]) == (0,) * 5
+    assert min(total[name] for name in ("same", "answered", "left", "refused", "forked_branches", "kv_peak")) > 0
+    assert sum(total[name] for name in ("same", "answered", "left", "refused")) >= 180
+
+
+def test_answers_that_differ_are_a_failure(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One answer in five says something else."""
+    answers = iter(range(10**6))
+
+    def spoil(path: str, body: bytes) -> bytes:
+        return (
+            body.replace(b"Answer", b"answer")
+            if path.endswith("/chat/completions") and next(answers) % 5 == 4
+            else body
+        )
+
+    with proxy(server, spoil) as url:
+        assert stressed(url, tmp_path / "stress.csv") == 1
+    output = capsys.readouterr().out
+    assert re.search(r"[1-9]\d* of \d+ undisturbed answers differ; the first: .*'answer: ", output), output
+    assert "verdict: failed" in output
+
+
+def test_memory_that_is_not_given_back_is_a_failure(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the first answers, the metrics say that a hundredth of the KV cache and a branch are still in use."""
+    scraped = iter(range(10**6))
+
+    def spoil(path: str, body: bytes) -> bytes:
+        if path != "/metrics" or next(scraped) == 0:
+            return body
+        text = re.sub(rb"^(vllm:kv_cache_usage_perc\{.*\}) .*$", rb"\1 0.01", body, flags=re.M)
+        return re.sub(rb"^(multiverse:parked_sequences\{.*\}) .*$", rb"\1 1", text, flags=re.M)
+
+    with proxy(server, spoil) as url:
+        assert stressed(url, tmp_path / "stress.csv", "--patience", "6") == 1
+    output = capsys.readouterr().out
+    assert "round 1: not at rest after 6 s: KV 1.0%, 0 running, 0 waiting, 0 branches, 1 parked" in output
+
+
+def test_a_refusal_that_does_not_come_is_a_failure(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoil(path: str, body: bytes) -> bytes:
+        return body.replace(b"max_branches must", b"something must") if "completions" in path else body
+
+    with proxy(server, spoil) as url:
+        assert stressed(url, tmp_path / "stress.csv", "--requests", "60", "--seed", "3") == 1
+    assert "malformed: 400: " in capsys.readouterr().out
+
+
+def test_a_server_without_the_plugin_is_refused(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoil(path: str, body: bytes) -> bytes:
+        return body.replace(b"multiverse:", b"other:") if path == "/metrics" else body
+
+    with proxy(server, spoil) as url:
+        assert stressed(url, tmp_path / "stress.csv") == 2
+    assert "was the server started with --plugin multiverse?" in capsys.readouterr().err
+    assert stressed("http://127.0.0.1:9", tmp_path / "stress.csv") == 2
