@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and run all tests
-.PHONY: demo serve test test-core test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm soak-vllm soak-sglang model docs clean
+test: test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang
 
 PY = .venvs/core/bin/python
 
@@ -16,11 +16,15 @@ serve:
 	@tools/setup $(HOST)
 	.venvs/$(HOST)/bin/python -m multiverse serve --host $(HOST) --port $(PORT)
 
-test: test-core test-oracle test-training test-curator test-eval test-vllm test-sglang
+test: test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang
 
 test-core:  ## no torch, no host: two minutes from a fresh clone
 	@tools/setup core
 	$(PY) -m pytest --durations=5 tests/core tests/docs
+
+test-view:  ## the pages of multiverse view in a real, headless Chromium
+	@tools/setup browser
+	$(PY) -m pytest --durations=5 tests/view
 
 test-oracle:  ## torch and transformers: oracle, embedded model, commands
 	@tools/setup oracle

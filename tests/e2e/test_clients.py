@@ -14,9 +14,14 @@ import pytest
 from openai import OpenAI
 
 from multiverse.models import TINY
-from multiverse.models.task import Problem, stream
+from multiverse.models.task import Problem
+from multiverse.models.task import stream as drawn
 
 AT_ONCE = (1, 16, 64)
+
+
+def problems(number: int) -> list[Problem]:
+    return list(islice(drawn(9), number))
 
 
 def asked(client: OpenAI, problem: Problem, **options: Any) -> Any:
@@ -38,7 +43,7 @@ def streamed(client: OpenAI, problem: Problem) -> str:
 def test_an_openai_client_gets_the_same_answers_streamed_or_not_alone_or_in_a_crowd(
     client: OpenAI, at_once: int
 ) -> None:
-    asked_for = list(islice(stream(5), 8 if at_once == 1 else 2 * at_once))
+    asked_for = list(islice(drawn(5), 8 if at_once == 1 else 2 * at_once))
     with ThreadPoolExecutor(at_once) as pool:
         answers = list(pool.map(lambda problem: whole(client, problem), asked_for))
         assert list(pool.map(lambda problem: streamed(client, problem), asked_for)) == answers
@@ -48,7 +53,7 @@ def test_an_openai_client_gets_the_same_answers_streamed_or_not_alone_or_in_a_cr
 
 def test_the_tokens_of_all_branches_are_those_of_the_answer_for_300_random_structured_answers(client: OpenAI) -> None:
     """Sampled, so that many are malformed too; of every one the tree adds up."""
-    forking = [problem for problem in islice(stream(11), 450) if problem.forks][:300]
+    forking = [problem for problem in islice(drawn(11), 450) if problem.forks][:300]
 
     def one(numbered: tuple[int, Problem]) -> tuple[int, int, int, int]:
         seed, problem = numbered
@@ -68,9 +73,10 @@ def test_the_tokens_of_all_branches_are_those_of_the_answer_for_300_random_struc
 @pytest.mark.parametrize("at_once", AT_ONCE)
 def test_the_benchmark_of_vllm_runs_without_an_error(server: str, tmp_path: Path, at_once: int) -> None:
     """`vllm bench serve` as it is; it streams."""
+    pytest.importorskip("vllm", reason="it comes with vLLM; SGLang's own is tried below")
     number = 8 if at_once == 1 else 2 * at_once
     questions = tmp_path / "questions.jsonl"
-    questions.write_text("".join(json.dumps({"prompt": p.prompt}) + "\n" for p in islice(stream(9), number)))
+    questions.write_text("".join(json.dumps({"prompt": p.prompt}) + "\n" for p in problems(number)))
     command = [str(Path(sys.executable).with_name("vllm")), "bench", "serve", "--base-url", server]
     command += ["--backend", "openai-chat", "--endpoint", "/v1/chat/completions", "--model", "tiny"]
     command += ["--tokenizer", str(TINY), "--dataset-name", "custom", "--dataset-path", str(questions)]
@@ -88,6 +94,29 @@ def test_the_benchmark_of_vllm_runs_without_an_error(server: str, tmp_path: Path
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["completed"], result["failed"]) == (number, 0)
+    print(
+        f"{at_once} at once: {result['request_throughput']:.2f} requests/s, {result['output_throughput']:.0f} tokens/s"
+    )
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("at_once", AT_ONCE)
+def test_the_benchmark_of_sglang_runs_without_an_error(server: str, tmp_path: Path, at_once: int, stream: bool) -> None:
+    """`python -m sglang.bench_serving` as it is."""
+    pytest.importorskip("sglang", reason="it comes with SGLang; vLLM's own is tried above")
+    number = 8 if at_once == 1 else 2 * at_once
+    turns = [[{"from": "human", "value": p.prompt}, {"from": "gpt", "value": p.parallel}] for p in problems(number)]
+    questions = tmp_path / "questions.json"
+    questions.write_text(json.dumps([{"conversations": each} for each in turns]))
+    command = [sys.executable, "-m", "sglang.bench_serving", "--backend", "sglang-oai-chat", "--base-url", server]
+    command += ["--model", "tiny", "--tokenizer", str(TINY), "--dataset-name", "sharegpt", "--dataset-path"]
+    command += [str(questions), "--sharegpt-output-len", "600", "--num-prompts", str(number), "--max-concurrency"]
+    command += [str(at_once), "--output-file", str(tmp_path / "result.jsonl"), "--output-details"]
+    command += [] if stream else ["--disable-stream"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "result.jsonl").read_text().splitlines()[-1])
+    assert (result["completed"], set(result["errors"])) == (number, {""})
     print(
         f"{at_once} at once: {result['request_throughput']:.2f} requests/s, {result['output_throughput']:.0f} tokens/s"
     )
