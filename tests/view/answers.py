@@ -31,7 +31,7 @@ def nested() -> Host:
     write(h, (0, 2), "g" * 60 + "</Path>")
     write(h, (), "h</Conclusion>\n</Parallel>\n" + goal(2))
     write(h, (1, 0), "a</Path>")
-    write(h, (1, 1), "bb</Path>")
+    write(h, (1, 1), "bbb</Path>")
     write(h, (), "h</Conclusion>\n</Parallel>\nb<eos>")
     return h
 
