@@ -131,7 +131,8 @@ class Writer:
     def _deep(self, rng: Random) -> dict[str, Any]:
         """Blocks in conclusions of blocks, deeper than is allowed now and then."""
         fitting = max(1, self.context // 2 // (4 * _TOKENS_PER_OUTLINE))
-        depth = rng.randint(1, min(8, fitting)) if self.dialect.nesting else 1
+        nests = self.dialect.nesting and self.dialect.conclusion
+        depth = rng.randint(1, min(8, fitting)) if nests else 1
         opened = "".join(self._until_conclusion() for _ in range(depth - 1))
         return self._completion(rng, opened + self._goal(2), {})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from multiverse.dialects import Dialect
 from multiverse.stress.gauges import Gauges
-from multiverse.stress.traffic import Outcome, Result
+from multiverse.stress.results import Outcome, Result
 
 OUTCOMES: tuple[Outcome, ...] = ("same", "different", "answered", "left", "refused", "failed")
 

@@ -16,7 +16,8 @@ from multiverse.errors import RunError
 from multiverse.stress.asks import Ask, Kind, Writer
 from multiverse.stress.gauges import Gauges, read_gauges
 from multiverse.stress.report import Report, Round, Settings
-from multiverse.stress.traffic import Answer, Asker, Result
+from multiverse.stress.results import Answer, Result
+from multiverse.stress.traffic import Asker
 
 _SLACK = 1e-4
 """Share of the KV cache by which rest may differ from rest."""

@@ -5,43 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import openai
 
 from multiverse.errors import RunError
 from multiverse.responses import FIELD
 from multiverse.stress.asks import Ask
+from multiverse.stress.results import Answer, Result
 
-Outcome = Literal["same", "different", "answered", "left", "refused", "failed"]
 _CORE = ("model", "messages", "prompt", "max_tokens", "temperature", "seed", "stream", "stream_options")
 """Fields of a body that the client knows as arguments."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Text and number of tokens of a whole answer."""
-
-    text: str
-    tokens: int
-    branches: int = 0
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a request went.
-
-    Attributes:
-        outcome: `same` or `different` for what is compared, `answered` for what is not, `left` if the client went away,
-            `refused` if a malformed request got its 400, `failed` for whatever must not be.
-        detail: what was wrong.
-    """
-
-    ask: Ask
-    outcome: Outcome
-    answer: Answer | None = None
-    detail: str = ""
 
 
 class Asker:

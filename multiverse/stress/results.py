@@ -1,0 +1,35 @@
+"""How a request went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from multiverse.stress.asks import Ask
+
+Outcome = Literal["same", "different", "answered", "left", "refused", "failed"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Text and number of tokens of a whole answer."""
+
+    text: str
+    tokens: int
+    branches: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a request went.
+
+    Attributes:
+        outcome: `same` or `different` for what is compared, `answered` for what is not, `left` if the client went away,
+            `refused` if a malformed request got its 400, `failed` for whatever must not be.
+        detail: what was wrong.
+    """
+
+    ask: Ask
+    outcome: Outcome
+    answer: Answer | None = None
+    detail: str = ""
