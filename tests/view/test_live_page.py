@@ -116,7 +116,7 @@ def test_branches_are_seen_while_they_grow(page: Page, live: LiveServer, upstrea
     expect(page.locator(".card .card")).to_have_count(2)
     expect(page.locator(".card.closed")).to_have_count(3)
     expect(page.locator("#state")).to_contain_text("decoding")
-    expect(page.locator(".card.running").last).to_be_in_viewport()
+    expect(page.locator(".card.running").first).to_be_in_viewport()
     assert page.locator(".lane span").all_text_contents()[:4] == [
         *("answer", "branch 1", "branch 2", "\u00a0\u00a0branch 2.1"),
     ]
