@@ -59,6 +59,7 @@ class Conductor(MemoryPressure):
         self.runs = Runs(scheduler, self.pool)
         self.cache = LayoutCache(scheduler.tree_cache)
         self.trees: dict[str, RequestTree] = {}
+        self.exiles: list[RequestTree] = []
         self.tally = Tally()
         self.metrics = Metrics.of(scheduler)
         self._ages = itertools.count()
@@ -253,6 +254,8 @@ class Conductor(MemoryPressure):
             self.runs.release(member)
         tree.members.clear()
         self.trees.pop(tree.client.rid, None)
+        if tree in self.exiles:
+            self.exiles.remove(tree)
         tree.client.finished_reason = reason
         tree.client.time_stats.set_completion_time()
         show(self.scheduler, tree)
@@ -266,13 +269,13 @@ class Conductor(MemoryPressure):
                 self.finish(tree, FINISH_ABORT(message))
 
     def replay(self, tree: RequestTree) -> None:
-        """Give up all KV of a tree and compute it again, exactly, when there is room."""
+        """Give up all KV of a tree; it is computed again, exactly, when there is room."""
         root = tree.root
-        for member in reversed(list(tree.members.values())):
-            tree.recomputed += self.runs.release(member)
+        tree.given_up = sum(self.runs.release(member) for member in reversed(list(tree.members.values())))
+        tree.recomputed += tree.given_up
         tree.members, root.turned_at = {(): root}, None
         self.tally.count("replays")
-        self.begin(tree, look=False)  # what it found would be locked, and memory is short
+        self.exiles.append(tree)
 
     def held_tokens(self) -> int:
         """Slots that strands hold outside of SGLang's batches, for its leak checks."""

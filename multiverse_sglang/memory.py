@@ -13,6 +13,7 @@ from typing import Any
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
+from multiverse.exile import returning
 from multiverse_sglang.runs import ATTRIBUTE
 from multiverse_sglang.tree import Member, RequestTree
 
@@ -25,6 +26,8 @@ class MemoryPressure:
     scheduler: Any
     pool: Any
     trees: dict[str, RequestTree]
+    exiles: list[RequestTree]
+    begin: Callable[[RequestTree, bool], None]
     replay: Callable[[RequestTree], None]
     finish: Callable[[RequestTree, Any], None]
 
@@ -32,6 +35,8 @@ class MemoryPressure:
         """Before a step: free the slots that it needs, so that SGLang does not retract what it can't recompute."""
         if not self.trees:
             return
+        if self.exiles:
+            self._readmit()
         self._order_queue()
         while (running := self._running()) and self.pool.free() < len(running):
             if victim := self._youngest():
@@ -41,6 +46,16 @@ class MemoryPressure:
                 return
             else:
                 return  # SGLang retracts the plain ones
+
+    def _readmit(self) -> None:
+        """Let trees that gave up their slots begin again."""
+        oldest = self._oldest()
+        promised = len(self._running()) + sum(_missing(member) for member in oldest.members.values())
+        exiles = sorted(self.exiles, key=lambda tree: tree.age)
+        begins = list(returning(exiles, oldest, self.pool.free(), promised))
+        self.exiles = [tree for tree in exiles if tree not in begins]
+        for tree in begins:
+            self.begin(tree, False)  # what it found in the radix tree would be locked, and memory is short
 
     def unblock(self, schedule: Callable[[], Any], plan: Any) -> Any:
         """If nothing runs and nothing could be scheduled, whoever waits needs what trees hold: take it from them."""
@@ -106,6 +121,11 @@ def tree_of(request: Any) -> RequestTree | None:
     """The tree that `request` computes a strand of, if any."""
     member: Member | None = getattr(request, ATTRIBUTE, None)
     return member.tree if member is not None and member.tree.open else None
+
+
+def _missing(member: Member) -> int:
+    """Slots that a member needs before it can go on."""
+    return 0 if member.run is not None and member.run.kv.holds_kv else len(member.tokens) - member.computed
 
 
 def _holds(member: Member) -> bool:

@@ -105,6 +105,7 @@ class RequestTree:
         plain: tokens that SGLang had shown by itself before the first fork.
         reason: why SGLang ended the root, once it did.
         recomputed: tokens that were computed again because memory was short.
+        given_up: slots it gave up the last time.
         created, started_at, closed_at: when the request came, and when each branch was started and joined.
     """
 
@@ -120,6 +121,7 @@ class RequestTree:
     plain: int = 0
     reason: Any = None
     recomputed: int = 0
+    given_up: int = 0
     created: float = field(default_factory=time.monotonic)
     started_at: dict[tuple[int, ...], float] = field(default_factory=dict)
     closed_at: dict[tuple[int, ...], float] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.request import Request, RequestStatus
 
+from multiverse.exile import returning
 from multiverse.strand import Status
 from multiverse_vllm.tree import Member, RequestTree
 
@@ -43,14 +44,12 @@ class MemoryPressure:
     def _readmit(self) -> None:
         """Let trees that gave up their blocks begin again: the oldest at once, others when as many are free again."""
         exiles = sorted(filter(self._lives, self._exiles), key=lambda tree: tree.root.request.arrival_time)
-        trees, self._exiles = self._trees(), []
+        trees = self._trees()
         promised = self._blocks_needed(trees[0]) + len(self._members) if trees else 0
-        for tree in exiles:
-            if tree is trees[0] or self._table.free() >= promised + tree.given_up:
-                promised += tree.given_up
-                self._begin(tree.root)
-            else:
-                self._exiles.append(tree)
+        begins = list(returning(exiles, trees[0], self._table.free(), promised)) if trees else []
+        self._exiles = [tree for tree in exiles if tree not in begins]
+        for tree in begins:
+            self._begin(tree.root)
 
     def _held(self, member: Member) -> int:
         return self._table.held(member.request.request_id)

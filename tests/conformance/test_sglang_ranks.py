@@ -1,0 +1,56 @@
+"""SGLang with tensor parallelism: every rank forks, joins and names its runs by tokens and arrival order only."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multiverse import Limits
+from multiverse.models import TINY
+from multiverse.models.task import Problem
+from multiverse.models.tokenizer import turn
+from multiverse.oracle import generate as reference
+
+pytest.importorskip("sglang", reason="vLLM's ranks are in tests/vllm_workers")
+
+ENGINE = """
+import json, sys
+import multiverse_sglang
+
+def main():
+    multiverse_sglang.enable()
+    import sglang
+
+    model, prompts = sys.argv[1], json.loads(sys.argv[2])
+    engine = sglang.Engine(model_path=model, tp_size=2, device="cpu", attention_backend="torch_native", dtype="float32",
+                           page_size=1, context_length=1025, max_total_tokens=8192, max_running_requests=32)
+    outputs = engine.generate(input_ids=prompts, sampling_params={"temperature": 0, "max_new_tokens": 800})
+    found = [[out["output_ids"], (out["meta_info"].get("multiverse") or {}).get("branches", 0)] for out in outputs]
+    engine.shutdown()
+    print("FOUND", json.dumps(found))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_two_ranks_give_the_oracles_answers(tmp_path: Path, tiny: tuple[Any, Any], problems: list[Problem]) -> None:
+    model, tokenizer = tiny
+    prompts = [list(tokenizer.encode(turn(problem))) for problem in problems[:6]]
+    script = tmp_path / "engine.py"  # a file, as SGLang starts processes that import it
+    script.write_text(ENGINE)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "SGLANG_CPU_OMP_THREADS_BIND": "0|0"}
+    command = [sys.executable, "-W", "ignore", str(script), str(TINY), json.dumps(prompts)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    lines = [line for line in result.stdout.splitlines() if line.startswith("FOUND ")]
+    assert lines, result.stderr[-4000:]
+    found = json.loads(lines[0].removeprefix("FOUND "))
+    expected = reference(model, tokenizer, prompts, limits=Limits(max_tokens=800))
+    assert [ids for ids, _ in found] == [answer.ids for answer in expected]
+    assert sum(branches > 0 for _, branches in found) > 2
