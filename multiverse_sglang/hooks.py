@@ -63,7 +63,7 @@ HOOKS = (
     Hook(f"{ALLOCATION}:_prefix_kv_indices", ("batch", "req"), True,
          "write the slots a strand holds into its new row", "0.5.23", _PREFIX),
     Hook(f"{BATCH}._get_decode_retraction_order", ("reqs",), True,
-         "retract plain requests before strands", "0.5.23", _FORK),
+         "retract whoever came last first", "0.5.23", _FORK),
     Hook(f"{FORWARD}.init_new", ("batch", "model_runner"), True, "add the position delta", "0.5.23", _POSITIONS),
     Hook(f"{SAMPLING}.from_schedule_batch", ("batch",), True,
          "penalties count what a strand has generated in runs before", "0.5.23", _FORK),

@@ -1,13 +1,14 @@
-"""What happens when KV slots get short: whole trees give theirs back and are replayed later, youngest first.
+"""What happens when KV slots get short: whoever came last gives slots back, whole trees at once, and is computed later.
 
 SGLang can only retract what runs; the slots may be held by parents and branches that wait. The oldest tree is never
-touched, so it ends some day, and then the next one is the oldest.
+touched, so it ends some day, and then the next one is the oldest. What gave its slots back comes before what is new.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +18,7 @@ from multiverse.exile import returning
 from multiverse_sglang.runs import ATTRIBUTE
 from multiverse_sglang.tree import Member, RequestTree
 
+NO_AGE = 1 << 62
 logger = logging.getLogger("sglang.multiverse")
 
 
@@ -39,13 +41,31 @@ class MemoryPressure:
             self._readmit()
         self._order_queue()
         while (running := self._running()) and self.pool.free() < len(running):
-            if victim := self._youngest():
+            victim, plain = self._youngest(), [_age(request) for request in running if tree_of(request) is None]
+            if victim is not None and victim.age > max(plain, default=-1):
                 self.replay(victim)
-            elif all(tree_of(request) is self._oldest() for request in running):
+            elif plain:
+                return  # SGLang retracts the youngest of them
+            elif victim is not None:
+                self.replay(victim)
+            else:
                 self._fail(self._oldest())
                 return
-            else:
-                return  # SGLang retracts the plain ones
+
+    @contextmanager
+    def newcomers_held_back(self) -> Iterator[None]:
+        """While trees wait for slots that they gave up, requests that came later don't take them."""
+        first = min((tree.age for tree in self.exiles), default=None)
+        if first is None:
+            yield
+            return
+        queue = self.scheduler.waiting_queue
+        later = [request for request in queue if tree_of(request) is None and first < _age(request) < NO_AGE]
+        self.scheduler.waiting_queue = [request for request in queue if request not in later]
+        try:
+            yield
+        finally:
+            self.scheduler.waiting_queue = [*self.scheduler.waiting_queue, *later]
 
     def _readmit(self) -> None:
         """Let trees that gave up their slots begin again."""
@@ -121,6 +141,19 @@ def tree_of(request: Any) -> RequestTree | None:
     """The tree that `request` computes a strand of, if any."""
     member: Member | None = getattr(request, ATTRIBUTE, None)
     return member.tree if member is not None and member.tree.open else None
+
+
+def _age(request: Any) -> int:
+    """Order of arrival of what `request` belongs to; `NO_AGE` if it can't have blocks."""
+    member: Member | None = getattr(request, ATTRIBUTE, None)
+    return NO_AGE if member is None else member.tree.age
+
+
+def by_age(requests: Sequence[Any], order: list[int]) -> list[int]:
+    """Whom SGLang shall keep first when it retracts: the oldest; its own order if no tree is among them."""
+    if all(tree_of(request) is None for request in requests):
+        return order
+    return sorted(order, key=lambda index: _age(requests[index]))
 
 
 def _missing(member: Member) -> int:

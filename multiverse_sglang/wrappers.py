@@ -24,7 +24,7 @@ from multiverse_sglang.hooks import (
     STREAMER,
     install_api,
 )
-from multiverse_sglang.memory import tree_of
+from multiverse_sglang.memory import by_age, tree_of
 from multiverse_sglang.penalties import complete, generated_before
 from multiverse_sglang.runs import ATTRIBUTE, begin_where_held
 from multiverse_sglang.streamer import BlocksStreamer
@@ -67,13 +67,14 @@ def add_request_to_queue(original: Any, scheduler: Any, req: Any, is_retracted: 
 def get_next_batch_to_run(original: Any, scheduler: Any, running_batch: Any, last_batch: Any) -> Any:
     conductor: Conductor = getattr(scheduler, _CONDUCTOR)
     conductor.make_room()
-    plan = original(scheduler, running_batch=running_batch, last_batch=last_batch)
-    if plan.batch_to_run is None and conductor.trees:
+    with conductor.newcomers_held_back():
+        plan = original(scheduler, running_batch=running_batch, last_batch=last_batch)
+        if plan.batch_to_run is None and conductor.trees:
 
-        def again() -> Any:
-            return original(scheduler, running_batch=plan.running_batch, last_batch=None)
+            def again() -> Any:
+                return original(scheduler, running_batch=plan.running_batch, last_batch=None)
 
-        plan = conductor.unblock(again, plan)
+            plan = conductor.unblock(again, plan)
     return plan
 
 
@@ -136,7 +137,7 @@ def abort_request(original: Any, scheduler: Any, recv_req: Any) -> None:
 
 
 def get_decode_retraction_order(order: list[int], reqs: Any) -> list[int]:
-    return sorted(order, key=lambda index: tree_of(reqs[index]) is None)
+    return by_age(reqs, order)
 
 
 def get_total_uncached_sizes(sizes: tuple[int, int], checker: Any) -> tuple[int, int]:

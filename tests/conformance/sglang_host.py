@@ -16,6 +16,8 @@ from typing import Any
 
 from answer import Answer
 
+from multiverse.errors import UnsupportedHostError
+
 os.environ |= {
     "OMP_NUM_THREADS": "1",
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "1",
@@ -29,14 +31,22 @@ TOKENS_PER_BLOCK = 32
 
 
 class SGLangHost:
-    """One scheduler. `blocks` makes memory scarce; `late` is SGLang's default, the overlap scheduler."""
+    """One scheduler. `blocks` makes memory scarce, `late` is SGLang's default, the overlap scheduler; `settings` are
+    SGLang's, `options` ours."""
 
-    def __init__(self, model: str, blocks: int | None = None, late: bool = True, **options: str) -> None:
+    def __init__(
+        self,
+        model: str,
+        blocks: int | None = None,
+        late: bool = True,
+        settings: dict[str, Any] | None = None,
+        **options: str,
+    ) -> None:
         os.environ |= {f"MULTIVERSE_{name.upper()}": value for name, value in options.items()}
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         tokens = 8192 if blocks is None else blocks * TOKENS_PER_BLOCK
-        self._process = context.Process(target=serve, args=(theirs, model, tokens, late), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, model, tokens, late, settings), daemon=True)
         self._process.start()
         theirs.close()  # so that the death of the process is noticed
         self.penalty_lag = int(late)
@@ -49,9 +59,12 @@ class SGLangHost:
     def _call(self, *message: Any) -> Any:
         self._pipe.send(message)
         try:
-            return self._pipe.recv()
+            answer = self._pipe.recv()
         except EOFError:
             raise AssertionError("the scheduler process died, see its output") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
         several = [{"seed": sampling["seed"] + i} if "seed" in sampling else {} for i in range(sampling.pop("n", 1))]
@@ -102,13 +115,19 @@ class SGLangHost:
         return dict(self._call("counters"))
 
 
-def serve(pipe: Any, model: str, tokens: int, overlap: bool) -> None:
+def serve(pipe: Any, model: str, tokens: int, overlap: bool, settings: dict[str, Any] | None) -> None:
     """Main function of the process."""
     import multiverse_sglang
 
     multiverse_sglang.enable()
+    try:
+        stepper = Stepper(pipe, model, tokens, overlap, settings or {})
+    except UnsupportedHostError as refusal:
+        pipe.recv()
+        pipe.send(refusal)
+        return
     with suppress(EOFError):  # the tests are over
-        Stepper(pipe, model, tokens, overlap).run()
+        stepper.run()
 
 
 def ending(reason: dict[str, Any]) -> str:
@@ -119,22 +138,21 @@ def ending(reason: dict[str, Any]) -> str:
 class Stepper:
     """Runs SGLang's event loop; before each turn it serves the other process until that one asks for a step."""
 
-    def __init__(self, pipe: Any, model: str, tokens: int, overlap: bool) -> None:
+    def __init__(self, pipe: Any, model: str, tokens: int, overlap: bool, settings: dict[str, Any]) -> None:
         from sglang.srt.managers.scheduler import Scheduler
         from sglang.srt.runtime_context import SpawnRanks, get_context, publish
         from sglang.srt.server_args import PortArgs, ServerArgs
 
+        defaults: dict[str, Any] = {"page_size": 1, "max_running_requests": 64, "log_level": "warning"}
         arguments = ServerArgs(
             model_path=model,
             device="cpu",
             attention_backend="torch_native",
             dtype="float32",
-            page_size=1,
             context_length=1025,  # SGLang leaves the last position free
             max_total_tokens=tokens,
-            max_running_requests=64,
             disable_overlap_schedule=not overlap,
-            log_level="warning",
+            **defaults | settings,
         )
         publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=0, gpu_id=0))
         self.pipe = pipe
