@@ -60,6 +60,7 @@ class Conductor(MemoryPressure):
         self.cache = LayoutCache(scheduler.tree_cache)
         self.trees: dict[str, RequestTree] = {}
         self.exiles: list[RequestTree] = []
+        self.retracted: list[RequestTree] = []
         self.tally = Tally()
         self.metrics = Metrics.of(scheduler)
         self._ages = itertools.count()

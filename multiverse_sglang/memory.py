@@ -29,12 +29,17 @@ class MemoryPressure:
     pool: Any
     trees: dict[str, RequestTree]
     exiles: list[RequestTree]
+    retracted: list[RequestTree]
     begin: Callable[[RequestTree, bool], None]
     replay: Callable[[RequestTree], None]
     finish: Callable[[RequestTree, Any], None]
 
     def make_room(self) -> None:
         """Before a step: free the slots that it needs, so that SGLang does not retract what it can't recompute."""
+        retracted, self.retracted = self.retracted, []
+        for tree in retracted:
+            if self.trees.get(tree.client.rid) is tree and tree not in self.exiles:
+                self.replay(tree)
         if not self.trees:
             return
         if self.exiles:

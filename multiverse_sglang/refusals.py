@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from multiverse.errors import OptionError, UnsupportedHostError
@@ -42,29 +43,42 @@ def eligible(request: Any) -> bool:
     )
 
 
+def refuse_arguments(arguments: Any) -> None:
+    """Raise UnsupportedHostError if blocks can't work with these `ServerArgs`, before anything is loaded."""
+    _refuse(
+        {
+            "speculative decoding (--speculative-algorithm)": arguments.speculative_algorithm is not None,
+            "prefill-decode disaggregation (--disaggregation-mode)": arguments.disaggregation_mode != "null",
+            "pipeline parallelism (--pp-size)": arguments.pp_size > 1,
+            "a hierarchical KV cache (--enable-hierarchical-cache)": arguments.enable_hierarchical_cache,
+            "an external KV cache (--enable-lmcache)": arguments.enable_lmcache,
+            "a server without tokenizer (--skip-tokenizer-init)": arguments.skip_tokenizer_init,
+            "several tokenizer workers (--tokenizer-worker-num)": arguments.tokenizer_worker_num > 1,
+        }
+    )
+
+
 def refuse_unsupported(scheduler: Any, options: Options) -> None:
     """Raise UnsupportedHostError if blocks can't work in `scheduler` as it is configured."""
     backend = scheduler.server_args.grammar_backend or "none"
-    checks = {
-        "pages of more than one token (--page-size)": scheduler.page_size != 1,
-        "speculative decoding (--speculative-algorithm)": not scheduler.spec_algorithm.is_none(),
-        "prefill-decode disaggregation (--disaggregation-mode)": scheduler.disaggregation_mode.value != "null",
-        "pipeline parallelism (--pp-size)": scheduler.server_args.pp_size > 1,
-        "data-parallel attention (--enable-dp-attention)": scheduler.require_mlp_sync,
-        "a hierarchical or external KV cache": scheduler.enable_hierarchical_cache
-        or scheduler.enable_lmcache
-        or scheduler.enable_hisparse
-        or scheduler.enable_unified_cache_external_linker,
-        "models with sliding-window layers": scheduler.is_hybrid_swa,
-        "models with state-space layers": scheduler.is_hybrid_ssm,
-        "multimodal positions (M-RoPE)": scheduler.model_config.model_is_mrope,
-        "encoder-decoder models": scheduler.model_config.is_encoder_decoder,
-        "diffusion language models": scheduler.dllm_config is not None,
-        "embedding models": not scheduler.is_generation,
-        "a server without tokenizer (--skip-tokenizer-init)": scheduler.tokenizer is None,
-        f"--multiverse-structure strict with --grammar-backend {backend}": options.structure == "strict"
-        and backend not in BACKENDS,
-        "several tokenizer workers (--tokenizer-worker-num)": scheduler.server_args.tokenizer_worker_num > 1,
-    }
+    _refuse(
+        {
+            "pages of more than one token (--page-size)": scheduler.page_size != 1,
+            "data-parallel attention (--enable-dp-attention)": scheduler.require_mlp_sync,
+            "a sparse or external KV cache": scheduler.enable_hisparse
+            or scheduler.enable_unified_cache_external_linker,
+            "models with sliding-window layers": scheduler.is_hybrid_swa,
+            "models with state-space layers": scheduler.is_hybrid_ssm,
+            "multimodal positions (M-RoPE)": scheduler.model_config.model_is_mrope,
+            "encoder-decoder models": scheduler.model_config.is_encoder_decoder,
+            "diffusion language models": scheduler.dllm_config is not None,
+            "embedding models": not scheduler.is_generation,
+            f"--multiverse-structure strict with --grammar-backend {backend}": options.structure == "strict"
+            and backend not in BACKENDS,
+        }
+    )
+
+
+def _refuse(checks: Mapping[str, bool]) -> None:
     if unsupported := [name for name, present in checks.items() if present]:
         raise UnsupportedHostError(f"multiverse does not work with {', '.join(unsupported)}")

@@ -8,6 +8,7 @@ import torch
 from sglang.srt.plugins.hook_registry import HookType
 
 from multiverse.activation import take_flag
+from multiverse.errors import UnsupportedHostError
 from multiverse.options import show_flags, take_flags
 from multiverse_sglang.conductor import Conductor
 from multiverse_sglang.front import generate_request, update_request_meta_info
@@ -26,6 +27,7 @@ from multiverse_sglang.hooks import (
 )
 from multiverse_sglang.memory import by_age, tree_of
 from multiverse_sglang.penalties import complete, generated_before
+from multiverse_sglang.refusals import refuse_arguments
 from multiverse_sglang.runs import ATTRIBUTE, begin_where_held
 from multiverse_sglang.streamer import BlocksStreamer
 from multiverse_sglang.tokens import accept
@@ -39,15 +41,21 @@ def prepare_server_args(original: Any, argv: list[str]) -> Any:
     take_flag(arguments)
     take_flags(arguments)
     install_api()  # this process is going to serve HTTP
-    return original(arguments[1:])
+    prepared = original(arguments[1:])
+    try:
+        refuse_arguments(prepared)
+    except UnsupportedHostError as refusal:
+        raise SystemExit(str(refusal)) from refusal
+    return prepared
 
 
 def add_cli_args(_nothing: None, parser: Any) -> None:
     show_flags(parser)
 
 
-def scheduler_init(original: Any, scheduler: Any, *args: Any, **kwargs: Any) -> None:
-    original(scheduler, *args, **kwargs)
+def scheduler_init(original: Any, scheduler: Any, server_args: Any, *args: Any, **kwargs: Any) -> None:
+    refuse_arguments(server_args)
+    original(scheduler, server_args, *args, **kwargs)
     conductor = Conductor(scheduler)
     setattr(scheduler, _CONDUCTOR, conductor)
     setattr(scheduler.tree_cache, _CONDUCTOR, conductor)  # what the leak checker can reach
@@ -57,7 +65,7 @@ def add_request_to_queue(original: Any, scheduler: Any, req: Any, is_retracted: 
     conductor: Conductor = getattr(scheduler, _CONDUCTOR)
     tree = tree_of(req)
     if tree is not None:
-        conductor.replay(tree)  # a run that SGLang retracted
+        conductor.retracted.append(tree)  # a run of it; the others are in the batch that is being made
         return
     original(scheduler, req, is_retracted)
     if scheduler.waiting_queue and scheduler.waiting_queue[-1] is req:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from random import Random
 from typing import Any
 
@@ -12,7 +14,6 @@ pytest.importorskip("sglang", reason="these are SGLang's own settings")
 from sglang_host import SGLangHost
 
 from multiverse import Limits
-from multiverse.errors import UnsupportedHostError
 from multiverse.models import TINY
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
@@ -39,13 +40,13 @@ def test_answers_do_not_depend_on_how_sglang_schedules(settings: dict[str, Any],
     assert not any(host.leftovers().values()), host.leftovers()
 
 
-@pytest.mark.parametrize(
-    ("settings", "flag"),
-    [
-        ({"speculative_algorithm": "NGRAM"}, "--speculative-algorithm"),
-        ({"enable_hierarchical_cache": True}, "a hierarchical or external KV cache"),
-    ],
-)
-def test_what_can_not_work_is_refused_at_start_with_its_flag(settings: dict[str, Any], flag: str) -> None:
-    with pytest.raises((UnsupportedHostError, AssertionError), match=flag):
-        SGLangHost(str(TINY), settings=settings)
+def test_what_can_not_work_is_refused_before_anything_is_loaded_with_its_flag() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "sglang.launch_server", "--plugin", "multiverse"]
+    command += ["--model-path", str(TINY), "--device", "cpu", "--attention-backend", "torch_native"]
+    command += ["--pp-size", "2", "--tokenizer-worker-num", "2", "--skip-tokenizer-init"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("multiverse does not work with")]
+    for flag in ("--pp-size", "--tokenizer-worker-num", "--skip-tokenizer-init"):
+        assert flag in line
+    assert "--speculative-algorithm" not in line
