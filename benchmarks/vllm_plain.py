@@ -21,7 +21,8 @@ from random import Random
 from typing import Any
 
 from machine import facts
-from vllm_random import add_results, generate, make_engine, make_model, spread
+from random_model import make_model
+from vllm_random import add_results, generate, make_engine, spread
 
 from multiverse.models import TINY
 

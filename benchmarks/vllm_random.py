@@ -22,29 +22,12 @@ os.environ |= {
 }
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from vllm import LLM, SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from multiverse.models import TINY
-
 CLOSE_AFTER = "close_after"
 """Key in a request's `extra_args`: `[length, token]`, the token that it samples once it has sampled `length` others."""
-
-
-def make_model(path: Path) -> int:
-    """Write the model and the embedded model's tokenizer to `path`; returns the number of parameters."""
-    config = AutoConfig.from_pretrained(TINY)
-    config.hidden_size, config.intermediate_size, config.num_hidden_layers = 768, 2304, 14
-    config.num_attention_heads, config.num_key_value_heads = 12, 4
-    config.max_position_embeddings = 4096
-    config.layer_types = ["full_attention"] * config.num_hidden_layers
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(path)
-    AutoTokenizer.from_pretrained(TINY).save_pretrained(path)
-    return int(sum(parameter.numel() for parameter in model.parameters()))
 
 
 class CloseAfter(LogitsProcessor):

@@ -24,7 +24,8 @@ from random import Random
 from typing import Any
 
 from machine import facts
-from vllm_random import CLOSE_AFTER, add_results, generate, make_engine, make_model, spread
+from random_model import make_model
+from vllm_random import CLOSE_AFTER, add_results, generate, make_engine, spread
 
 import multiverse_vllm
 from multiverse import Tag, bind

@@ -75,6 +75,15 @@ class Binding:
             return (self.ids[Tag.CONCLUSION_OPEN], *header)
         return (self.ids[Tag.BLOCK_CLOSE],) if Tag.BLOCK_CLOSE in self.ids else ()
 
+    def goal(self, labels: Sequence[str]) -> tuple[int, ...]:
+        """A block up to its goal-close, with outlines that hold only these labels."""
+        tags, separator = self.dialect.tags, self.dialect.separator
+        closing = separator + tags[Tag.OUTLINE_CLOSE] if Tag.OUTLINE_CLOSE in tags else ""
+        outlines = [f"{tags[Tag.OUTLINE_OPEN]}{separator}{label}:{closing}" for label in labels]
+        opening = [tags[Tag.BLOCK_OPEN]] if Tag.BLOCK_OPEN in tags else []
+        text = separator.join([*opening, tags[Tag.GOAL_OPEN], *outlines, tags[Tag.GOAL_CLOSE]])
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
     def _after(self, tag: Tag, text: str) -> tuple[int, ...]:
         """Ids of `text` where it follows `tag`; some tokenizers put a space before text that stands alone."""
         ids = self._tokenizer.encode(self.dialect.tags[tag] + text, add_special_tokens=False)

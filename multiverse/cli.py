@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 import multiverse
-from multiverse.commands import check, curate, demo, evaluate, parse, plan, serve, stress, train, view
+from multiverse.commands import bench, check, curate, demo, evaluate, parse, plan, serve, stress, train, view
 from multiverse.errors import MultiverseError
 
-COMMANDS = (parse, check, view, curate, demo, serve, stress, train, evaluate, plan)
+COMMANDS = (parse, check, view, curate, demo, serve, stress, train, evaluate, bench, plan)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

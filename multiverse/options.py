@@ -9,22 +9,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
+from multiverse.binding import Binding
 from multiverse.budgets import Limits
+from multiverse.controller import Admit, Controller
 from multiverse.errors import OptionError
 from multiverse.layout import Separators
+from multiverse.shaped import Shape, ShapedController, check_shape
 
 PREFIX = "MULTIVERSE_"
 STRUCTURES = ("lenient", "strict")
 CAPS = ("max_branches", "max_depth", "max_parallel", "max_critical_path")
 STREAMS = ("document", "events")
+SHAPES = ("refuse", "accept")
 BRANCH_SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
 """What `branch_sampling` may set, as hosts call it."""
-_CHOICES = {"structure": STRUCTURES, "separators": get_args(Separators), "stream": STREAMS}
-_REQUEST_FIELDS = ("enabled", "structure", *CAPS, "branch_sampling", "stream", "return_tree")
+_CHOICES = {"structure": STRUCTURES, "separators": get_args(Separators), "stream": STREAMS, "shapes": SHAPES}
+_REQUEST_FIELDS = ("enabled", "structure", *CAPS, "branch_sampling", "stream", "return_tree", "shape")
 FLAGS = {
     "dialect": "name of the dialect, or path of one in TOML (default: detected from the tokenizer)",
     "structure": "'strict' lets only tags be sampled that the grammar allows, 'lenient' (default) any",
@@ -34,6 +38,7 @@ FLAGS = {
     "max_parallel": "branches of a request that may run at once; the others wait their turn (default: all)",
     "max_critical_path": "positions from the first generated token to the last (default: no limit)",
     "stream": "'document' (default) streams the answer in order, 'events' also every branch as it grows",
+    "shapes": "'accept' lets benchmarks say how wide and long blocks are, 'refuse' (default) doesn't",
 }
 """What an operator can set, as `--multiverse-NAME` and as `MULTIVERSE_NAME`, with help texts."""
 
@@ -51,6 +56,8 @@ class Options:
         branch_sampling: sampling parameters inside branches, in place of the request's; keys as in `BRANCH_SAMPLING`.
         stream: whether a streamed answer comes with the events of its branches.
         return_tree: whether the answer comes with its tree.
+        shapes: whether a request to this server may say which `shape` its answer has.
+        shape: of the answer (`multiverse.shaped`); the model decides if not given.
 
     Raises:
         OptionError: naming the option, its value and what is allowed.
@@ -67,6 +74,8 @@ class Options:
     branch_sampling: Mapping[str, float] | None = None
     stream: str = "document"
     return_tree: bool = False
+    shapes: str = "refuse"
+    shape: Shape | None = None
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -77,6 +86,8 @@ class Options:
             if not isinstance(getattr(self, name), bool):
                 raise OptionError(f"{name} must be true or false, got {getattr(self, name)!r}")
         _check_branch_sampling(self.branch_sampling)
+        if self.shape is not None:
+            check_shape(self.shape)
         self.limits()
 
     def limits(self, max_tokens: int | None = None, context_length: int | None = None) -> Limits:
@@ -86,6 +97,12 @@ class Options:
             LimitError: naming the cap, its value and what is allowed.
         """
         return Limits(max_tokens=max_tokens, context_length=context_length, **{cap: getattr(self, cap) for cap in CAPS})
+
+    def controller(self, binding: Binding, limits: Limits, prompt: Sequence[int], admit: Admit | None) -> Controller:
+        """Who decides about a request with these options; arguments as `Controller` has them."""
+        if self.shape is None:
+            return Controller(binding, limits, prompt, separators=self.separators, admit=admit)
+        return ShapedController(binding, self.shape, limits, prompt, separators=self.separators, admit=admit)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Options:
@@ -117,6 +134,8 @@ class Options:
         wanted = replace(self, **given)
         if wanted.structure == "strict" and self.structure != "strict":
             raise OptionError("structure 'strict' needs a server that was started with --multiverse-structure strict")
+        if wanted.shape is not None and self.shapes != "accept":
+            raise OptionError("shape needs a server that was started with --multiverse-shapes accept")
         for cap in CAPS:
             most, value = getattr(self, cap), getattr(wanted, cap)
             if most is not None and (value is None or value > most):

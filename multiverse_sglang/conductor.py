@@ -21,7 +21,6 @@ from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH, ReqK
 
 from multiverse.binding import bind, detect
 from multiverse.budgets import Reason
-from multiverse.controller import Controller
 from multiverse.errors import MultiverseError
 from multiverse.metrics import Tally
 from multiverse.options import Options
@@ -82,9 +81,7 @@ class Conductor(MemoryPressure):
             return
         if not options.enabled or not eligible(request):
             return
-        controller = Controller(
-            self.binding, limits, request.origin_input_ids, separators=options.separators, admit=self._affords
-        )
+        controller = options.controller(self.binding, limits, request.origin_input_ids, self._affords)
         tree = RequestTree(controller, options, self.tally, given is not None, next(self._ages), request)
         setattr(request, ATTRIBUTE, tree.root)
         tree.tell(controller.root, controller.begin())

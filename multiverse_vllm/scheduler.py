@@ -72,13 +72,8 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         options = request_options(self._options, parameters)
         if not options.enabled:
             return
-        controller = Controller(
-            self._binding,
-            options.limits(request.max_tokens, self.max_model_len),
-            request.prompt_token_ids,
-            separators=options.separators,
-            admit=self._admit,
-        )
+        limits = options.limits(request.max_tokens, self.max_model_len)
+        controller = options.controller(self._binding, limits, request.prompt_token_ids, self._admit)
         self.enroll(request, controller, options)
 
     def enroll(self, request: Request, controller: Controller, options: Options) -> None:

@@ -28,6 +28,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--prompt", type=int, default=512, help="tokens of a prompt (default: %(default)s)")
     parser.add_argument("--batch", type=_floats, default=[1, 2, 4, 8, 16, 32, 64, 128], help="default: 1 to 128")
     parser.add_argument("--rate", type=_floats, help="arrivals per second instead of batch sizes: 0.1,0.5,1")
+    parser.add_argument(
+        "--fit",
+        metavar="BENCH.JSON",
+        help="make a machine of what `multiverse bench` measured, and try it",
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("-o", "--output", metavar="DIR", help="write JSON, Markdown and a plot")
     parser.set_defaults(run=run)
@@ -46,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise RunError(f"plan needs more packages ({error.name}): pip install multiverse-engine[eval]") from error
     _check(options)
+    if options.fit:
+        return _fit(options)
     roofline = Roofline(load(Machine, "machines", options.machine), load(Model, "models", options.model))
     if options.transcripts:
         workloads = {"transcripts": shapes_in(options.transcripts, options.prompt)}
@@ -68,6 +75,38 @@ def _check(options: argparse.Namespace) -> None:
     for name, values in (positive | {"--rate": options.rate or [1], "--prompt": [options.prompt + 1]}).items():
         if min(values) <= 0:
             raise RunError(f"{name} must be positive, is {min(values):g}")
+
+
+def _fit(options: argparse.Namespace) -> int:
+    """Fit to half of the points, predict the other half, and the other way round. Exit status 0."""
+    try:
+        from multiverse.evaluation.plan.fit import fit, read_bench
+    except ImportError as error:
+        raise RunError(f"plan --fit needs more packages ({error.name}): pip install multiverse-engine[eval]") from error
+    from multiverse.evaluation.results import replace, table
+
+    bench = read_bench(Path(options.fit))
+    half, rest = bench.halves()
+    found, swapped = fit(bench, half, rest), fit(bench, rest, half)
+    rows = [
+        (point.name, point.batch, f"{point.seconds:.3f}", f"{predicted:.3f}", f"{predicted / point.seconds - 1:+.1%}")
+        for point, predicted in found.tried
+    ]
+    fitted = found.machine.model_dump(exclude={"memory_efficiency", "compute_efficiency", "memory", "name"})
+    told = [
+        table(("not fitted", "batch", "s, measured", "s, predicted", "error"), rows),
+        f"Fitted to {len(half)} points: {', '.join(f'{name} {value:.4g}' for name, value in fitted.items())}",
+        f"Median error over the other {len(rest)}: {found.median_error:.1%}, largest {max(found.errors):.1%}"
+        f" (halves swapped: {swapped.median_error:.1%}, {max(swapped.errors):.1%})",
+    ]
+    print("\n\n".join(told))
+    if options.output:
+        target = Path(options.output)
+        target.mkdir(parents=True, exist_ok=True)
+        replace(target / "fit.md", "\n\n".join(told) + "\n")
+        for name, made in (("machine.yaml", found.machine), ("model.yaml", bench.model)):
+            replace(target / name, "".join(f"{key}: {value}\n" for key, value in made.model_dump().items()))
+    return 0
 
 
 def _report(found: dict[str, Any], options: argparse.Namespace) -> None:

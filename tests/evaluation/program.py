@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from multiverse import parse_text, statistics
 from multiverse.cli import main
@@ -88,7 +88,14 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 1, "owned_by": "nobody"}
 
 
-def serve(program: Program, port: int = 0) -> ThreadingHTTPServer:
+class Answers(Protocol):
+    """What `serve` serves: a status, and JSON or text."""
+
+    def get(self, path: str) -> tuple[int, Any]: ...
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]: ...
+
+
+def serve(program: Answers, port: int = 0) -> ThreadingHTTPServer:
     """Start to serve in threads."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -103,7 +110,7 @@ def serve(program: Program, port: int = 0) -> ThreadingHTTPServer:
             self.respond(*program.post(self.path, body))
 
         def respond(self, status: int, value: Any) -> None:
-            data = json.dumps(value).encode()
+            data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
             try:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -118,7 +125,10 @@ def serve(program: Program, port: int = 0) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # clients come all at once
+
+    server = Server(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server

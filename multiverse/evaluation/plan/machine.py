@@ -26,6 +26,7 @@ class Machine(Settings):
         memory: bytes.
         memory_efficiency, compute_efficiency: shares of both that a server reaches.
         overhead: seconds of every step that are neither.
+        per_sequence: seconds more for every token that a step computes: sampling, scheduling, answering.
         max_sequences: branches that a step holds; more take turns.
     """
 
@@ -36,6 +37,7 @@ class Machine(Settings):
     memory_efficiency: float = Field(0.8, gt=0, le=1)
     compute_efficiency: float = Field(0.5, gt=0, le=1)
     overhead: float = Field(0.0, ge=0)
+    per_sequence: float = Field(0.0, ge=0)
     max_sequences: int = Field(256, ge=1)
 
 
@@ -91,7 +93,7 @@ class Roofline:
         compute = (2 * self.model.parameters * width + attention) / self._flops
         turns = np.maximum(1.0, width / self.machine.max_sequences)
         memory = (self._weights * turns + self.model.kv_per_token * read) / self._bandwidth
-        return np.maximum(compute, memory) + self.machine.overhead * turns
+        return np.maximum(compute, memory) + self.machine.overhead * turns + self.machine.per_sequence * width
 
     def prefill(self, tokens: float) -> float:
         """Seconds to compute a prompt."""

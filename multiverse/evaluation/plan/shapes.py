@@ -35,6 +35,21 @@ class Shape:
     tokens: int
     prompt: int
 
+    def runs(self) -> list[list[float]]:
+        """The shape in short: `[steps, width, read]` of every run of steps with one width, in each of which `read`
+        grows by `width`."""
+        grows = (np.diff(self.width) == 0) & (np.diff(self.read) == self.width[:-1])
+        starts = [0, *(np.nonzero(~grows)[0] + 1).tolist()]
+        ends = [*starts[1:], len(self.width)]
+        return [[e - s, float(self.width[s]), float(self.read[s])] for s, e in zip(starts, ends, strict=True)]
+
+    @classmethod
+    def from_runs(cls, runs: Sequence[Sequence[float]], prompt: int) -> Shape:
+        """What `runs` gave."""
+        width = np.concatenate([np.full(int(steps), wide) for steps, wide, _ in runs])
+        read = np.concatenate([first + wide * np.arange(int(steps)) for steps, wide, first in runs])
+        return cls(width, read, int(width.sum()), prompt)
+
     def sequential(self) -> Shape:
         """The same tokens, one after the other."""
         return Shape(np.ones(self.tokens), self.prompt + np.arange(self.tokens, dtype=float), self.tokens, self.prompt)

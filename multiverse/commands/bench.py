@@ -1,0 +1,84 @@
+"""`multiverse bench`: how fast a server is, with branches and without."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from multiverse.errors import RunError
+from multiverse.models import TINY
+from multiverse.server import HOSTS
+
+EXPERIMENTS = ("degree", "batch", "ways", "turns", "mixed", "replay", "plain")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand to the command line."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "bench",
+        help="measure a server's speed with branches and without",
+        description="Measures a server that runs (URL), or one that it starts itself with the plugin (--host). Answers"
+        " have forced shapes, so any model will do whose tokenizer has the tags; its words don't matter. Options that"
+        " this command does not know are handed to the host's server.",
+        epilog="docs/benchmarks.md explains the experiments. A server that runs must have been started with"
+        " --multiverse-shapes accept.",
+    )
+    parser.add_argument("url", nargs="?", help="of a server that runs")
+    parser.add_argument("--host", choices=HOSTS, default=HOSTS[0], help="start this one (default: %(default)s)")
+    parser.add_argument("--model", help="name or directory (default: the embedded one; of a URL: what it says)")
+    parser.add_argument("-o", "--output", default="bench", metavar="DIR", help="default: %(default)s")
+    chosen = parser.add_argument_group("what is measured")
+    chosen.add_argument("--only", type=_names, default=None, metavar="NAMES", help=f"some of {','.join(EXPERIMENTS)}")
+    chosen.add_argument("--repeats", type=int, default=3, help="of everything (default: %(default)s)")
+    chosen.add_argument("--prompt", type=int, default=64, help="tokens of a prompt (default: %(default)s)")
+    chosen.add_argument("--tokens", type=_numbers, default="256,512,1024", help="degree: of answers (%(default)s)")
+    chosen.add_argument("--widths", type=_numbers, default="2,4,8,16", help="of blocks (default: %(default)s)")
+    chosen.add_argument("--batches", type=_numbers, default="1,2,4,8,16,32,64,128", help="default: %(default)s")
+    chosen.add_argument("--lengths", type=_numbers, default="16,64,256", help="ways: of branches (%(default)s)")
+    chosen.add_argument("--transcripts", nargs="+", default=[], metavar="FILE", help="replay: recorded answers")
+    chosen.add_argument("--answers", type=int, default=10, help="replay: how many of them (default: %(default)s)")
+    chosen.add_argument("--scale", type=float, default=1.0, help="replay: multiply lengths (default: %(default)s)")
+    parser.set_defaults(run=run, takes_more=True)
+
+
+def _numbers(text: str) -> list[int]:
+    found = [int(part) for part in text.split(",")]
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(f"must be positive: {text}")
+    return found
+
+
+def _names(text: str) -> list[str]:
+    unknown = [name for name in text.split(",") if name not in EXPERIMENTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
+    return text.split(",")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0 if everything was measured, 1 if something was left out."""
+    try:
+        from multiverse.evaluation.bench.experiments import Sizes
+        from multiverse.evaluation.bench.report import REPORT
+        from multiverse.evaluation.bench.run import Plan, bench
+    except ImportError as error:
+        raise RunError(f"bench needs more packages ({error.name}): pip install multiverse-engine[bench]") from error
+    if options.url and options.more:
+        raise RunError(f"unknown arguments {' '.join(options.more)}: a server that runs can't be given any")
+    for name in ("repeats", "prompt", "answers", "scale"):
+        if getattr(options, name) <= 0:
+            raise RunError(f"--{name} must be positive, is {getattr(options, name):g}")
+    names = options.only or [name for name in EXPERIMENTS if name != "replay" or options.transcripts]
+    if "replay" in names and not options.transcripts:
+        raise RunError("replay needs --transcripts")
+    fields = ("repeats", "prompt", "tokens", "widths", "batches", "lengths", "transcripts", "answers", "scale")
+    sizes = Sizes(**{name: getattr(options, name) for name in fields})
+    model = options.model or (None if options.url else str(TINY))
+    command = " ".join(["multiverse", *sys.argv[1:]])
+    output = Path(options.output)
+    plan = Plan(output, command, options.url, options.host, model, options.more, names, sizes)
+    results = bench(plan, lambda text: print(f"multiverse bench: {text}", file=sys.stderr, flush=True))
+    print((output / REPORT).read_text())
+    return 1 if results.left_out else 0

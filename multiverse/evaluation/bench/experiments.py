@@ -1,0 +1,242 @@
+"""The experiments. Each races ways to do the same work against each other, in turn, with new prompts every time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from multiverse.errors import RunError
+from multiverse.evaluation.bench.points import Point
+from multiverse.evaluation.bench.traffic import Ids, Traffic
+from multiverse.evaluation.bench.workloads import Workload, block, of_tokens, recorded, workload
+
+Way = Callable[[Ids], Awaitable[Any]]
+"""Does the work of one request behind a prompt."""
+_TURNS = {"fork_seconds": "multiverse:fork_seconds", "join_seconds": "multiverse:join_seconds"}
+_MIXED_PLAIN, _MIXED_OTHERS, _MIXED_TOKENS = 4, 2, 256
+_PLAIN_TOKENS, _PLAIN_BATCHES = 32, (1, 16, 64)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        repeats: of everything.
+        prompt: tokens of a prompt.
+        tokens: of answers, for latency against parallel degree.
+        widths: of blocks.
+        batches: requests at once.
+        lengths: of branches, for the three ways.
+        transcripts, answers, scale: files with recorded answers, how many of them, and what their lengths are
+            multiplied by.
+    """
+
+    repeats: int = 3
+    prompt: int = 64
+    tokens: Sequence[int] = (256, 512, 1024)
+    widths: Sequence[int] = (2, 4, 8, 16)
+    batches: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128)
+    lengths: Sequence[int] = (16, 64, 256)
+    transcripts: Sequence[str] = ()
+    answers: int = 10
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One that is raced: what it is called, what it does, on which server, and what of the case is its own."""
+
+    way: str
+    work: Way
+    traffic: Traffic
+    load: Workload
+    batch: int = 1
+    case: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def splice(cls, traffic: Traffic, load: Workload, batch: int = 1) -> Runner:
+        """The server forks."""
+        return cls("splice", lambda prompt: traffic.splice(prompt, load), traffic, load, batch)
+
+    @classmethod
+    def sequential(cls, traffic: Traffic, load: Workload, batch: int = 1) -> Runner:
+        """The same tokens, one after the other."""
+        return cls("sequential", lambda prompt: traffic.sequential(prompt, load), traffic, load, batch)
+
+    @classmethod
+    def client(cls, traffic: Traffic, load: Workload) -> Runner:
+        """The client forks."""
+        return cls("client", lambda prompt: traffic.client(prompt, load), traffic, load)
+
+    async def seconds(self, prompt: int) -> float:
+        """Of one batch, its prompts being known to the server."""
+        prompts = await self.traffic.prompts(self.batch, prompt)
+        start = time.perf_counter()
+        await asyncio.gather(*map(self.work, prompts))
+        return time.perf_counter() - start
+
+    def point(self, experiment: str, case: Mapping[str, Any], prompt: int, seconds: list[float], **more: Any) -> Point:
+        """What came of it."""
+        steps = self.load.steps if self.way == "splice" else self.load.steps.sequential()
+        size = (self.batch, prompt, steps.tokens, len(steps.width))
+        return Point(experiment, self.way, {**case, **self.case}, *size, seconds, steps.runs(), more)
+
+
+async def race(experiment: str, case: Mapping[str, Any], runners: Sequence[Runner], sizes: Sizes) -> list[Point]:
+    """All runners in turn, as often as `sizes` says, each time another one first."""
+    seconds: list[list[float]] = [[] for _ in runners]
+    for repeat in range(sizes.repeats):
+        for turn in range(len(runners)):
+            at = (repeat + turn) % len(runners)
+            seconds[at].append(await runners[at].seconds(sizes.prompt))
+    return [r.point(experiment, case, sizes.prompt, found) for r, found in zip(runners, seconds, strict=True)]
+
+
+async def warm_up(traffic: Traffic, sizes: Sizes) -> None:
+    """Once for nothing: one answer in each way, and one batch."""
+    load = workload("warm-up", block(2, 4), traffic.words.binding, sizes.prompt)
+    for runner in (Runner.sequential(traffic, load), Runner.splice(traffic, load), Runner.splice(traffic, load, 16)):
+        await runner.seconds(sizes.prompt)
+
+
+async def degree(traffic: Traffic, sizes: Sizes) -> AsyncIterator[list[Point]]:
+    """(a) Latency per token against parallel degree, for answers of several lengths."""
+    for tokens in sizes.tokens:
+        loads = {width: of_tokens(tokens, width, traffic.words.binding, sizes.prompt) for width in sizes.widths}
+        runners = [replace(Runner.splice(traffic, load), case={"width": width}) for width, load in loads.items()]
+        alone = replace(Runner.sequential(traffic, loads[sizes.widths[0]]), case={"width": 1})
+        yield await race("degree", {"tokens": tokens}, [alone, *runners], sizes)
+
+
+async def batch(traffic: Traffic, sizes: Sizes) -> AsyncIterator[list[Point]]:
+    """(b) Speed-up against batch size."""
+    load = workload("4 x 24", block(4, 24), traffic.words.binding, sizes.prompt)
+    for size in sizes.batches:
+        runners = [Runner.splice(traffic, load, size), Runner.sequential(traffic, load, size)]
+        yield await race("batch", {"batch": size}, runners, sizes)
+
+
+async def ways(traffic: Traffic, sizes: Sizes) -> AsyncIterator[list[Point]]:
+    """(c) The same work in sequence, forked by the client, and forked by the server."""
+    for width in sorted({sizes.widths[len(sizes.widths) // 2], sizes.widths[-1]}):
+        for length in sizes.lengths:
+            load = workload(f"{width} x {length}", block(width, length), traffic.words.binding, sizes.prompt)
+            runners = [Runner.splice(traffic, load), Runner.client(traffic, load), Runner.sequential(traffic, load)]
+            yield await race("ways", {"width": width, "length": length}, runners, sizes)
+
+
+async def turns(traffic: Traffic, sizes: Sizes) -> AsyncIterator[list[Point]]:
+    """(d) What a fork and a join take, against width, from the server's own metrics."""
+    for width in sizes.widths:
+        runner = Runner.splice(traffic, workload("", block(width, 32), traffic.words.binding, sizes.prompt))
+        before = turn_metrics(traffic.url)
+        seconds = [await runner.seconds(sizes.prompt) for _ in range(sizes.repeats)]
+        after = turn_metrics(traffic.url)
+        told = {n: (after[n][0] - before[n][0]) / (after[n][1] - before[n][1]) for n in after if after[n] != before[n]}
+        yield [runner.point("turns", {"width": width}, sizes.prompt, seconds, **told)]
+
+
+def turn_metrics(url: str) -> dict[str, tuple[float, float]]:
+    """Sum and number of the durations of forks and joins so far, over all engines.
+
+    Raises:
+        RunError: if the server has no such metrics.
+    """
+    try:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError as error:
+        raise RunError(f"{url}/metrics: can't be read ({error})") from error
+
+    def total(name: str) -> float:
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + "{"))
+
+    found = {key: (total(f"{name}_sum"), total(f"{name}_count")) for key, name in _TURNS.items()}
+    if not any(line.startswith(_TURNS["fork_seconds"]) for line in lines):
+        raise RunError(f"{url}/metrics: has no {_TURNS['fork_seconds']}")
+    return found
+
+
+async def plain(pair: Mapping[str, tuple[Traffic, Mapping[str, Any]]], sizes: Sizes) -> AsyncIterator[list[Point]]:
+    """(e) Traffic without blocks, with the plugin and without it.
+
+    Args:
+        pair: by name of the way, a client, and what it puts into its requests.
+    """
+    for size in (known for known in _PLAIN_BATCHES if known <= max(sizes.batches)):
+        runners = []
+        for way, (traffic, body) in pair.items():
+            load = workload("", [_PLAIN_TOKENS], traffic.words.binding, sizes.prompt)
+            runners.append(Runner(way, _plain_way(traffic, body), traffic, load, size))
+        for runner in runners:
+            await runner.seconds(sizes.prompt)
+        yield await race("plain", {"batch": size}, runners, replace(sizes, repeats=4 * sizes.repeats))
+
+
+def _plain_way(traffic: Traffic, body: Mapping[str, Any]) -> Way:
+    return lambda prompt: traffic.plain(prompt, _PLAIN_TOKENS, **body)
+
+
+async def mixed(traffic: Traffic, sizes: Sizes) -> AsyncIterator[list[Point]]:
+    """(f) Plain requests alone, beside others that decode in sequence, and beside others that fork.
+
+    The others come again and again until the plain ones are answered; their tokens per second are told too.
+    """
+    binding = traffic.words.binding
+    plain_load = workload("", [_MIXED_TOKENS], binding, sizes.prompt)
+    load = workload("", block(4, 16), binding, sizes.prompt)
+    beside = {
+        "alone": None,
+        "beside sequential": Runner.sequential(traffic, load),
+        "beside splice": Runner.splice(traffic, load),
+    }
+    found: dict[str, list[tuple[float, float]]] = {way: [] for way in beside}
+    for _ in range(sizes.repeats):
+        for way, others in beside.items():
+            found[way].append(await _beside(traffic, others, sizes.prompt))
+    asked = Runner("", _plain_way(traffic, {}), traffic, plain_load, _MIXED_PLAIN)
+    yield [
+        replace(asked, way=way).point("mixed", {}, sizes.prompt, list(seconds), others_tokens_per_second=list(rates))
+        for way, rows in found.items()
+        for seconds, rates in [zip(*rows, strict=True)]
+    ]
+
+
+async def _beside(traffic: Traffic, others: Runner | None, prompt: int) -> tuple[float, float]:
+    """Mean seconds of plain requests while `others` are at work, and the others' tokens per second."""
+    finished = 0
+
+    async def go_on(runner: Runner) -> None:
+        nonlocal finished
+        while True:
+            await runner.seconds(prompt)
+            finished += runner.load.tokens
+
+    async def one(asked: Ids) -> float:
+        start = time.perf_counter()
+        await traffic.plain(asked, _MIXED_TOKENS)
+        return time.perf_counter() - start
+
+    prompts = await traffic.prompts(_MIXED_PLAIN, prompt)
+    tasks = [] if others is None else [asyncio.create_task(go_on(others)) for _ in range(_MIXED_OTHERS)]
+    start = time.perf_counter()
+    try:
+        seconds = await asyncio.gather(*map(one, prompts))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return sum(seconds) / len(seconds), finished / (time.perf_counter() - start)
+
+
+async def replay(traffic: Traffic, sizes: Sizes) -> AsyncIterator[list[Point]]:
+    """(g) The shapes of recorded answers, in sequence and forked."""
+    binding = traffic.words.binding
+    for load in recorded(sizes.transcripts, sizes.answers, sizes.scale, binding, sizes.prompt):
+        runners = [Runner.splice(traffic, load), Runner.sequential(traffic, load)]
+        yield await race("replay", {"answer": load.name}, runners, sizes)

@@ -1,0 +1,97 @@
+"""The server that is measured: one that runs, or one that is started here, with the plugin or without it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from multiverse.activation import take_flag
+from multiverse.binding import bind, detect
+from multiverse.errors import RunError
+from multiverse.evaluation.bench.traffic import Words
+from multiverse.server import Command, Server, command, free_port
+
+PATIENCE = 600
+"""Seconds that a server may take to start."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server and its model.
+
+    Attributes:
+        url: without `/v1`.
+        model: as the server calls it.
+        path: where its tokenizer and configuration are.
+        arguments: that it was started with; empty if it ran already.
+    """
+
+    url: str
+    model: str
+    path: str
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def dtype(self) -> str | None:
+        """What the arguments say about it."""
+        found = None
+        for name, value in itertools.pairwise(self.arguments):
+            found = value if name == "--dtype" else found
+        return found
+
+
+def running(url: str, path: str | None = None) -> Served:
+    """A server that runs.
+
+    Raises:
+        RunError: if there is no OpenAI API at `url`.
+    """
+    url = url.rstrip("/").removesuffix("/v1")
+    try:
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=60) as answer:
+            first = json.load(answer)["data"][0]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{url}/v1/models: tells no model ({error}): is a server running there?") from error
+    return Served(url, first["id"], path or first.get("root") or first["id"])
+
+
+@contextmanager
+def started(host: str, model: str, more: Sequence[str], plugin: bool = True) -> Iterator[Served]:
+    """A server of its own, which takes shapes if it has the plugin.
+
+    Args:
+        more: further arguments of the host's server.
+
+    Raises:
+        UnsupportedHostError: if it doesn't start, with the end of its log.
+    """
+    port = free_port()
+    start = command(host, model, port, (*more, "--multiverse-shapes", "accept") if plugin else more)
+    if not plugin:
+        arguments = list(start.arguments)
+        take_flag(arguments)
+        start = Command(tuple(arguments), start.environment)
+    with Server(start, port) as server:
+        server.wait(PATIENCE)
+        found = running(server.url, model)
+        yield Served(found.url, found.model, model, start.arguments)
+
+
+def words_of(path: str) -> Words:
+    """The vocabulary of a model.
+
+    Raises:
+        RunError: if its tokenizer can't be loaded.
+        BindingError: if it knows the tags of no dialect.
+    """
+    try:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (ImportError, OSError, ValueError) as error:
+        raise RunError(f"the tokenizer of {path} can't be loaded ({error}); name its directory with --model") from error
+    return Words.of(tokenizer, bind(detect(tokenizer), tokenizer))

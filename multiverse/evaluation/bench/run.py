@@ -1,0 +1,128 @@
+"""A whole benchmark: every experiment that is asked for, its results written as soon as they are there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from multiverse.errors import RunError
+from multiverse.evaluation.bench import experiments
+from multiverse.evaluation.bench.experiments import Sizes
+from multiverse.evaluation.bench.facts import facts, model_figures
+from multiverse.evaluation.bench.hosts import Served, running, started, words_of
+from multiverse.evaluation.bench.points import Point
+from multiverse.evaluation.bench.report import write_report
+from multiverse.evaluation.bench.traffic import PLAIN, Traffic
+from multiverse.evaluation.results import replace
+
+RESULTS = "bench.json"
+Say = Callable[[str], None]
+"""Told what is being done."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        url: of a server that runs; else `host` is started.
+        model: its name on the hub or its directory; of a server that runs only if it doesn't tell.
+        more: further arguments for the host.
+        names: of the experiments.
+    """
+
+    output: Path
+    command: str
+    url: str | None
+    host: str
+    model: str | None
+    more: Sequence[str]
+    names: Sequence[str]
+    sizes: Sizes
+
+
+@dataclass
+class Results:
+    """What was measured so far, and where it goes."""
+
+    about: dict[str, Any]
+    points: list[Point] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def write(self, output: Path) -> None:
+        """JSON, Markdown and plots."""
+        output.mkdir(parents=True, exist_ok=True)
+        data = {**self.about, "left_out": self.left_out, "points": [point.to_dict() for point in self.points]}
+        replace(output / RESULTS, json.dumps(data, indent=1) + "\n")
+        write_report(output, self.about, self.points, self.left_out)
+
+
+def bench(plan: Plan, say: Say) -> Results:
+    """Measure. What one experiment can't do on this server is told in the results; the others go on.
+
+    Raises:
+        RunError: if nothing can be measured.
+    """
+    with ExitStack() as stack:
+        if plan.url:
+            server = running(plan.url, plan.model)
+        else:
+            assert plan.model is not None
+            say(f"starting {plan.host}")
+            server = stack.enter_context(started(plan.host, plan.model, plan.more))
+        results = Results(_about(plan, server))
+        asyncio.run(_measure(plan, server, results, say))
+    if not results.points:
+        raise RunError("; ".join(f"{name}: {why}" for name, why in results.left_out.items()))
+    return results
+
+
+def _about(plan: Plan, server: Served) -> dict[str, Any]:
+    return {
+        "command": plan.command,
+        "server": {"url": server.url} if plan.url else {"host": plan.host, "arguments": list(server.arguments)},
+        "plain": "one server, the request field on and off" if plan.url else "two servers, with and without the plugin",
+        "model": model_figures(server.path, server.dtype) or {"name": server.model},
+        "machine": facts(),
+        "sizes": asdict(plan.sizes),
+    }
+
+
+async def _measure(plan: Plan, server: Served, results: Results, say: Say) -> None:
+    traffic = Traffic(server.url, server.model, words_of(server.path))
+    try:
+        await experiments.warm_up(traffic, plan.sizes)
+        for name in plan.names:
+            say(name)
+            found = _plain(plan, traffic) if name == "plain" else getattr(experiments, name)(traffic, plan.sizes)
+            try:
+                async for points in found:
+                    results.points += points
+                    results.write(plan.output)
+            except RunError as error:
+                results.left_out[name] = str(error)
+                say(f"{name} is left out: {error}")
+    finally:
+        await traffic.close()
+    results.write(plan.output)
+
+
+async def _plain(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
+    """Against a second server without the plugin; of a server that isn't ours, against requests that switch it off."""
+    if plan.url:
+        async for points in experiments.plain({"with": (traffic, {}), "without": (traffic, PLAIN)}, plan.sizes):
+            yield points
+        return
+    assert plan.model is not None
+    with started(plan.host, plan.model, plan.more, plugin=False) as server:
+        other = Traffic(server.url, server.model, traffic.words)
+        try:
+            async for points in experiments.plain({"with": (traffic, {}), "without": (other, {})}, plan.sizes):
+                yield points
+        finally:
+            await other.close()
