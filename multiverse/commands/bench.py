@@ -19,15 +19,15 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "bench",
         help="measure a server's speed with branches and without",
-        description="Measures a server that runs (URL), or one that it starts itself with the plugin (--host). Answers"
+        description="Measures a server that runs (--url), or one that it starts with the plugin (--host). Answers"
         " have forced shapes, so any model will do whose tokenizer has the tags; its words don't matter. Options that"
         " this command does not know are handed to the host's server.",
         epilog="docs/benchmarks.md explains the experiments. A server that runs must have been started with"
         " --multiverse-shapes accept.",
     )
-    parser.add_argument("url", nargs="?", help="of a server that runs")
-    parser.add_argument("--host", choices=HOSTS, default=HOSTS[0], help="start this one (default: %(default)s)")
-    parser.add_argument("--model", help="name or directory (default: the embedded one; of a URL: what it says)")
+    parser.add_argument("--url", help="measure the server that runs there")
+    parser.add_argument("--host", choices=HOSTS, default=HOSTS[0], help="else start this one (default: %(default)s)")
+    parser.add_argument("--model", help="name or directory (default: the embedded one; with --url: what it says)")
     parser.add_argument("-o", "--output", default="bench", metavar="DIR", help="default: %(default)s")
     chosen = parser.add_argument_group("what is measured")
     chosen.add_argument("--only", type=_names, default=None, metavar="NAMES", help=f"some of {','.join(EXPERIMENTS)}")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from program import KNOWN, run, serve
 
-from multiverse import parse_text
+from multiverse import Status, layout, parse_text, to_transcript
 from multiverse.errors import RunError
 from multiverse.evaluation.bench.experiments import turn_metrics
 from multiverse.evaluation.bench.facts import model_figures
@@ -27,7 +27,7 @@ from multiverse.evaluation.plan.machine import Machine
 from multiverse.evaluation.plan.shapes import Shape, shape_of
 from multiverse.models import TINY
 from multiverse.options import Options
-from multiverse.shaped import sampled_tokens
+from multiverse.shaped import ShapedController, sampled_tokens
 
 WORDS = words_of(str(TINY))
 STEP = 0.0004
@@ -65,8 +65,8 @@ class Server:
         tokens, figures, steps = body["max_tokens"], None, body["max_tokens"]
         if shape is not None:
             load = workload("", shape, WORDS.binding, len(body["prompt"]))
-            tokens, steps = load.tokens, load.critical_path
-            figures = {"tokens": tokens, "critical_path_tokens": steps, "fallbacks": {}}
+            tokens, steps = load.tokens + load.goals, load.critical_path
+            figures = {"tokens": tokens, "branches": load.branches, "fallbacks": {}}
         with self._lock:
             self.bodies.append(body)
             self.forks += shape is not None
@@ -124,7 +124,7 @@ def answers(tmp_path: Path) -> Path:
 def test_every_experiment_is_measured_and_told(start: Any, tmp_path: Path, answers: Path) -> None:
     server, url = start()
     out = tmp_path / "out"
-    status, told, err = bench(url, "-o", out, *SMALL, "--transcripts", answers, "--answers", "3")
+    status, told, err = bench("--url", url, "-o", out, *SMALL, "--transcripts", answers, "--answers", "3")
     assert status == 0, err
     assert told.count("## ") == 7
     assert [(p.case["tokens"], p.case["width"]) for p in points(out, "degree")] == [
@@ -149,7 +149,7 @@ def test_every_experiment_is_measured_and_told(start: Any, tmp_path: Path, answe
 
 def test_on_a_server_whose_steps_all_take_the_same_the_gain_is_the_bound(start: Any, tmp_path: Path) -> None:
     _, url = start()
-    bench(url, "-o", tmp_path, "--only", "ways,degree", *SMALL)
+    bench("--url", url, "-o", tmp_path, "--only", "ways,degree", *SMALL)
     for race in races(points(tmp_path, "ways"), "ways"):
         splice = race.ways["splice"]
         assert splice.bound == race.ways["sequential"].tokens / splice.critical_path
@@ -161,10 +161,10 @@ def test_on_a_server_whose_steps_all_take_the_same_the_gain_is_the_bound(start: 
 
 def test_the_client_forks_as_a_client_would(start: Any, tmp_path: Path) -> None:
     server, url = start()
-    bench(url, "-o", tmp_path, "--only", "ways", "--repeats", "1", "--widths", "3", "--lengths", "5")
+    bench("--url", url, "-o", tmp_path, "--only", "ways", "--repeats", "1", "--widths", "3", "--lengths", "5")
     *_, joined = [body for body in server.bodies if body["max_tokens"] == 16 and body.get("return_token_ids")]
     load = workload("", block(3, 5), WORDS.binding, 64)
-    assert len(joined["prompt"]) + 16 == 64 + load.tokens
+    assert len(joined["prompt"]) + 16 == 64 + load.tokens + load.goals
     branches = [b["prompt"] for b in server.bodies if b["max_tokens"] == 5 and b.get("return_token_ids")]
     assert len(branches) == 3
     assert sum(joined["prompt"][: len(p)] == p for p in branches) == 1  # the first one is found in the prefix cache
@@ -173,29 +173,29 @@ def test_the_client_forks_as_a_client_would(start: Any, tmp_path: Path) -> None:
 def test_what_one_server_can_not_do_is_left_out_and_told(start: Any, tmp_path: Path, monkeypatch: Any) -> None:
     server, url = start()
     monkeypatch.setattr(server, "get", lambda path: (404, {}) if path == "/metrics" else Server.get(server, path))
-    status, told, err = bench(url, "-o", tmp_path, "--only", "turns,degree", *SMALL)
+    status, told, err = bench("--url", url, "-o", tmp_path, "--only", "turns,degree", *SMALL)
     assert (status, "turns is left out" in err, "turns: left out" in told) == (1, True, True)
     assert points(tmp_path, "degree")
 
 
 def test_a_server_that_takes_no_shapes_says_how_it_must_be_started(start: Any, tmp_path: Path) -> None:
     _, url = start(shapes="refuse")
-    status, _, err = bench(url, "-o", tmp_path, *SMALL)
+    status, _, err = bench("--url", url, "-o", tmp_path, *SMALL)
     assert (status, "--multiverse-shapes accept" in err) == (2, True)
 
 
 def test_a_server_that_does_not_fork_is_found_out(start: Any, tmp_path: Path, monkeypatch: Any) -> None:
     server, url = start()
     monkeypatch.setattr(server, "options", type("Deaf", (), {"for_request": lambda *_: Options()})())
-    status, _, err = bench(url, "-o", tmp_path, *SMALL)
+    status, _, err = bench("--url", url, "-o", tmp_path, *SMALL)
     assert (status, "is the plugin on" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("http://127.0.0.1:9",), "is a server running there?"),
-        (("http://127.0.0.1:9", "--dtype", "float32"), "a server that runs can't be given any"),
+        (("--url", "http://127.0.0.1:9"), "is a server running there?"),
+        (("--url", "http://127.0.0.1:9", "--dtype", "float32"), "a server that runs can't be given any"),
         (("--repeats", "0"), "--repeats must be positive"),
         (("--only", "replay"), "replay needs --transcripts"),
     ],
@@ -215,6 +215,21 @@ def test_the_shape_of_a_recorded_answer_is_that_of_its_tree() -> None:
     assert [len(branch) > 1 for branch in shape[1]] == [bool(path.blocks) for path in outer.paths]
     half = shape_in(tree, 0.5)
     assert sampled_tokens(half) == pytest.approx(len(tree) / 2, rel=0.2)
+
+
+@pytest.mark.parametrize("shape", [[7], [4, [[5], [9]], 3], [2, [[3], [1, [[2], [2], [2]], 4]], 5, [[1], [1]], 1]])
+def test_steps_are_those_of_the_layout_without_the_goals(shape: Any) -> None:
+    controller = ShapedController(WORDS.binding, shape)
+    while controller.finish_reason is None:
+        for strand in [s for s in controller.root.walk() if s.status is Status.RUNNING]:
+            controller.accept(strand, 20)
+    tree, load = to_transcript(controller), workload("", shape, WORDS.binding, 64)
+    assert load.tokens + load.goals == len(tree) == controller.ledger.used
+    assert load.branches == sum(len(found.paths) for found in tree.walk())
+    inside = [found for found in tree.walk() if found.depth > 1]
+    ends = 3 * len(WORDS.binding.separator) * len(tree.blocks)  # separators overlap in the layout, not in the steps
+    assert load.critical_path == pytest.approx(layout(tree).critical_path() - load.goals, abs=ends + 30 * len(inside))
+    assert load.steps.read[-1] == 64 + len(tree) - 1
 
 
 def test_recorded_answers_without_blocks_are_not_replayed(tmp_path: Path, answers: Path) -> None:

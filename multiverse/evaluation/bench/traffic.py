@@ -13,7 +13,7 @@ import openai
 from multiverse.binding import Binding
 from multiverse.dialects import Tag
 from multiverse.errors import RunError
-from multiverse.evaluation.bench.workloads import Workload
+from multiverse.evaluation.bench.workloads import Workload, labels
 from multiverse.responses import FIELD
 
 Ids = Sequence[int]
@@ -70,15 +70,15 @@ class Traffic:
 
     async def splice(self, prompt: Ids, workload: Workload) -> None:
         """An answer of a shape: the server forks, decodes in parallel and joins."""
-        answer = await self._ask(prompt, workload.tokens + 1, {FIELD: {"shape": workload.shape}})
+        tokens = workload.tokens + workload.goals
+        answer = await self._ask(prompt, tokens + 1, {FIELD: {"shape": workload.shape}})
         told = (answer.usage.model_extra or {}).get(FIELD) or {}
-        found = told.get("tokens"), told.get("critical_path_tokens")
-        wanted = workload.tokens, workload.critical_path
-        if len(workload.shape) > 1 and found != wanted:
+        found = told.get("tokens"), told.get("branches")
+        if found != (tokens, workload.branches):
             reasons = ", ".join(told.get("fallbacks") or {}) or "no reason given"
             raise RunError(
-                f"{self.url}: an answer of {wanted[0]} tokens and {wanted[1]} positions was asked for, got {found[0]}"
-                f" and {found[1]} ({reasons}); is the plugin on, and are context and KV cache large enough?"
+                f"{self.url}: an answer of {tokens} tokens with {workload.branches} branches was asked for, got"
+                f" {found[0]} with {found[1]} ({reasons}); is the plugin on, and are context and KV cache large enough?"
             )
 
     async def sequential(self, prompt: Ids, workload: Workload) -> None:
@@ -90,9 +90,9 @@ class Traffic:
         joined text as prompt, of which the prefix cache has the beginning up to the end of the first branch."""
         binding, (before, branches, after) = self.words.binding, workload.shape
         plan = await self._sampled(prompt, before)
-        labels = [str(ordinal) for ordinal in range(1, len(branches) + 1)]
-        prefix = [*prompt, *plan, *binding.goal(labels), *binding.separator]
-        headers = [binding.path_header(label) for label in labels]
+        names = labels(len(branches))
+        prefix = [*prompt, *plan, *binding.goal(names), *binding.separator]
+        headers = [binding.path_header(name) for name in names]
         asked = [self._sampled([*prefix, *h], branch[0]) for h, branch in zip(headers, branches, strict=True)]
         joined = prefix
         for header, branch in zip(headers, await asyncio.gather(*asked), strict=True):

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from multiverse.binding import Binding
-from multiverse.document import to_transcript
 from multiverse.errors import RunError
+from multiverse.evaluation.plan.machine import Array
 from multiverse.evaluation.plan.shapes import Shape as Steps
-from multiverse.evaluation.plan.shapes import shape_of
 from multiverse.layout import parallel_blocks
 from multiverse.parser import parse_text
 from multiverse.records import Record, read_records
-from multiverse.shaped import Shape, ShapedController
-from multiverse.strand import Status
+from multiverse.shaped import Shape
 from multiverse.tree import Block, Transcript
 
 BEFORE, AFTER = 4, 16
@@ -28,32 +28,88 @@ class Workload:
     Attributes:
         name: for people.
         shape: as a request gives it.
-        steps: what is computed and read at every step of its critical path, the prompt in front of it.
+        steps: how many tokens every step computes and what KV they read, the prompt in front of it. The goals of blocks
+            are not in it: a forced shape prefills them, and so does a client that forks.
+        goals: their tokens.
+        branches: of all blocks.
     """
 
     name: str
     shape: Shape
     steps: Steps
+    goals: int
+    branches: int
 
     @property
     def tokens(self) -> int:
-        """All of its tokens, those that the engine writes included."""
+        """All of its tokens but the goals."""
         return self.steps.tokens
 
     @property
     def critical_path(self) -> int:
-        """Its positions."""
+        """Its steps."""
         return len(self.steps.width)
 
     @property
     def bound(self) -> float:
-        """The speed-up that it would have if every position took the same time."""
+        """The speed-up that it would have if every step took the same time."""
         return self.tokens / self.critical_path
 
 
 def workload(name: str, shape: Shape, binding: Binding, prompt: int) -> Workload:
     """The workload of a shape, behind a prompt of so many tokens."""
-    return Workload(name, shape, shape_of(_written(shape, binding), prompt))
+    builder = _Steps(binding)
+    width, read = builder.strand(shape, prompt)
+    return Workload(name, shape, Steps(width, read, int(width.sum()), prompt), builder.goals, builder.branches)
+
+
+class _Steps:
+    """Steps of shapes as `(width, read)` arrays. What an engine writes itself, but for goals, counts as decoded."""
+
+    def __init__(self, binding: Binding) -> None:
+        self._binding = binding
+        self._close = 1 + len(binding.separator)
+        self.goals = self.branches = 0
+
+    def strand(self, shape: Shape, known: int, before: int = 0, after: int = 0) -> tuple[Array, Array]:
+        """A strand behind `known` tokens, with so many tokens of the engine's before and after its own."""
+        lengths = [*shape[::2]]
+        lengths[0] += before
+        lengths[-1] += after
+        widths, reads = [], []
+        for at, length in enumerate(lengths):
+            widths.append(np.ones(length))
+            reads.append(known + np.arange(length, dtype=float))
+            known += length
+            if at + 1 < len(lengths):
+                lengths[at + 1] += len(self._binding.conclusion_header)
+                goals = self.goals
+                width, read = self._block(shape[2 * at + 1], known)
+                widths.append(width)
+                reads.append(read)
+                known += int(width.sum()) + self.goals - goals
+        return np.concatenate(widths), np.concatenate(reads)
+
+    def _goal(self, width: int) -> int:
+        return len(self._binding.goal(labels(width))) + len(self._binding.separator)
+
+    def _block(self, block: Sequence[Shape], known: int) -> tuple[Array, Array]:
+        self.goals += self._goal(len(block))
+        self.branches += len(block)
+        known += self._goal(len(block))
+        headers = [len(self._binding.path_header(label)) for label in labels(len(block))]
+        strands = [self.strand(b, known, header, self._close) for b, header in zip(block, headers, strict=True)]
+        longest = max(len(width) for width, _ in strands)
+        width, read = np.zeros(longest), np.zeros(longest)
+        for one, seen in strands:
+            width[: len(one)] += one
+            read[: len(one)] += seen
+        return width, read
+
+
+def labels(width: int) -> list[str]:
+    """What a forced shape calls the branches of a block."""
+    return [str(ordinal) for ordinal in range(1, width + 1)]
 
 
 def block(width: int, length: int, before: int = BEFORE, after: int = AFTER) -> Shape:
@@ -117,14 +173,3 @@ def _shape_of(blocks: list[Block], start: int, end: int, scale: float) -> Shape:
 
 def _scaled(tokens: int, scale: float) -> int:
     return max(1, round(tokens * scale))
-
-
-def _written(shape: Shape, binding: Binding) -> Transcript:
-    """An answer of that shape as a server gives it, of one word only."""
-    controller = ShapedController(binding, shape)
-    word = next(token for token in range(1 << 30) if binding.tag(token) is None and token not in binding.eos)
-    while controller.finish_reason is None:
-        for strand in list(controller.root.walk()):
-            if strand.status is Status.RUNNING:
-                controller.accept(strand, word)
-    return to_transcript(controller)

@@ -21,6 +21,7 @@ from multiverse.settings import check_settings
 _WAYS = ("sequential", "splice")
 _EXPERIMENTS = ("degree", "batch", "ways", "replay")
 _CEILINGS = ("--max-num-seqs", "--max-running-requests")
+_FITTED = ("bandwidth", "flops", "overhead", "per_sequence")
 _LEAST = 8
 """Points without which there is nothing to fit."""
 
@@ -117,24 +118,29 @@ def predict(machine: Machine, model: Model, point: Measured) -> float:
 
 
 def fit(bench: Bench, given: Sequence[Measured], tried: Sequence[Measured]) -> Fit:
-    """Fit bandwidth, FLOP/s and overheads to the points `given`, by the relative error, and predict those `tried`."""
+    """Fit bandwidth, FLOP/s and overheads to the points `given`, by the relative error, and predict those `tried`.
+
+    The best of several starts is taken, for a step is the longer of two times, which makes hills.
+    """
     from scipy.optimize import least_squares
 
-    model = bench.model
-
     def machine(logs: Any) -> Machine:
-        bandwidth, flops, overhead, per_sequence = map(float, np.exp(logs))
-        whole = {"memory_efficiency": 1.0, "compute_efficiency": 1.0}
-        fitted = {"bandwidth": bandwidth, "flops": flops, "overhead": overhead, "per_sequence": per_sequence}
-        return bench.machine.model_copy(update=whole | fitted)
+        fitted = dict(zip(_FITTED, map(float, np.exp(logs)), strict=True))
+        return bench.machine.model_copy(update={**fitted, "memory_efficiency": 1.0, "compute_efficiency": 1.0})
 
     def residuals(logs: Any) -> list[float]:
-        return [float(np.log(predict(machine(logs), model, point) / point.seconds)) for point in given]
+        line = Roofline(machine(logs), bench.model)
+        sums = (line.step(p.batch * p.shape.width, p.batch * p.shape.read).sum() for p in given)
+        return [float(np.log(total / point.seconds)) for total, point in zip(sums, given, strict=True)]
 
-    # a step of one sequence, were it all reading or all computing
-    step = statistics.median(point.seconds / len(point.shape.width) for point in given if point.batch == 1)
-    weights = model.parameters * model.weight_bytes
-    start = np.log([weights / step * 2, 20 * model.parameters / step, step / 4, step / 20])
-    found = least_squares(residuals, start, loss="soft_l1", f_scale=0.1, max_nfev=60)
-    best = machine(found.x)
-    return Fit(best, [(point, predict(best, model, point)) for point in tried])
+    runs = [least_squares(residuals, start, loss="soft_l1", f_scale=0.1) for start in _starts(bench.model, given)]
+    best = machine(min(runs, key=lambda run: run.cost).x)
+    return Fit(best, [(point, predict(best, bench.model, point)) for point in tried])
+
+
+def _starts(model: Model, given: Sequence[Measured]) -> list[Any]:
+    """Logarithms of `_FITTED`: half of a step is overhead, or little; wide steps are bound by computing, or not."""
+    step = min(point.seconds / len(point.shape.width) for point in given)
+    reading, computing = model.parameters * model.weight_bytes / step, 2 * model.parameters / step
+    starts = itertools.product((1.2, 2.0), (4.0, 40.0), (0.1, 0.5), (0.01, 0.1))
+    return [np.log([reading * b, computing * c, step * o, step * each]) for b, c, o, each in starts]
