@@ -12,7 +12,6 @@ from multiverse.evaluation.bench.experiments import Sizes
 from multiverse.evaluation.bench.points import Point, races
 from multiverse.evaluation.bench.run import RESULTS, Plan, bench
 from multiverse.models import TINY
-from multiverse.server import installed
 
 
 @pytest.fixture
@@ -29,13 +28,12 @@ def transcripts(tmp_path: Path) -> Path:
     return path
 
 
-def test_shapes_are_played_and_raced_on_a_server_of_its_own(tmp_path: Path, transcripts: Path) -> None:
+def test_shapes_are_played_and_raced_on_a_server_of_its_own(host: str, tmp_path: Path, transcripts: Path) -> None:
     os.environ.pop("MULTIVERSE", None)
-    host = "vllm" if installed("vllm") else "sglang"
     sizes = Sizes(
         repeats=1, tokens=[90], widths=[2, 3], batches=[1, 16], lengths=[8], transcripts=[str(transcripts)], answers=2
     )
-    names = ["degree", "batch", "ways", "replay"] + (["turns"] if host == "vllm" else [])
+    names = ["degree", "batch", "ways", "turns", "replay"]
     results = bench(Plan(tmp_path, "test", None, host, str(TINY), [], names, sizes), print)
     assert results.left_out == {}  # each answer was compared with the shape that was asked for
     points = [Point(**point) for point in json.loads((tmp_path / RESULTS).read_text())["points"]]
@@ -44,7 +42,5 @@ def test_shapes_are_played_and_raced_on_a_server_of_its_own(tmp_path: Path, tran
     assert nested.ways["splice"].bound > 1
     assert len(flat.ways["splice"].runs) > len(nested.ways["splice"].runs) // 2
     assert all(min(point.seconds) > 0 for point in points)
-    if host == "vllm":
-        assert all(
-            {"fork_seconds", "join_seconds"} <= point.more.keys() for point in points if point.experiment == "turns"
-        )
+    turns = [point for point in points if point.experiment == "turns"]
+    assert all({"fork_seconds", "join_seconds"} <= point.more.keys() for point in turns)
