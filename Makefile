@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and run all tests
-test: test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang
+.PHONY: demo serve test test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server soak-vllm soak-sglang model docs clean
 
 PY = .venvs/core/bin/python
 
@@ -70,6 +70,14 @@ bench-vllm:  ## a random model of 100 M parameters inside vLLM; writes benchmark
 	@tools/setup vllm
 	.venvs/vllm/bin/python benchmarks/vllm_speed.py
 	.venvs/vllm/bin/python benchmarks/vllm_plain.py
+
+bench-server:  ## multiverse bench on a random model of 47 M parameters, ten minutes; HOST=vllm; benchmarks/results/bench-HOST
+	@tools/setup $(HOST)
+	.venvs/$(HOST)/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
+	.venvs/$(HOST)/bin/python -m multiverse bench --host $(HOST) --model build/random-47m \
+		-o benchmarks/results/bench-$(HOST) --tokens 128,256,512 --widths 2,4,16 --batches 1,4,16,64,128 \
+		--lengths 16,64,128 --answers 5 --scale 0.05 $(if $(TRANSCRIPTS),--transcripts $(TRANSCRIPTS)) \
+		--dtype bfloat16 $(if $(filter vllm,$(HOST)),--max-model-len 4096 --max-num-seqs 256)
 
 soak-vllm soak-sglang: soak-%:  ## random operations, 2,000 requests twice, half an hour; benchmarks/results/HOST_soak.json
 	@tools/setup $*

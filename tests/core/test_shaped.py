@@ -47,7 +47,7 @@ def root_ids(host: Host) -> list[int]:
     return [token for strand, start, end in host.root.spans() for token in strand.tokens[start:end]]
 
 
-def test_shapes_nest_and_the_document_is_well_formed_but_for_its_open_blocks() -> None:
+def test_shapes_nest_and_the_document_is_what_was_shown() -> None:
     host = play(NESTED, seed=3)
     transcript = to_transcript(host.controller)
     assert [(block.depth, block.width) for block in transcript.walk()] == [(1, 2), (2, 3), (2, 2)]
@@ -75,6 +75,12 @@ def test_a_block_that_is_refused_is_as_long_in_sequence() -> None:
     assert statistics(to_transcript(host.controller)).max_width == 2
     assert [reason for s in host.root.walk() for reason in s.fallbacks.values()] == ["too_wide"]
     assert lengths(root_ids(host), host) == sampled_tokens(NESTED)
+
+
+def test_behind_a_block_that_is_refused_others_are_forked() -> None:
+    host = play([1, [[2], [2], [2]], 2, [[1], [1]], 1], limits=Limits(max_branches=2))
+    (fork,) = [action for action in host.log if isinstance(action, Fork)]
+    assert (len(fork.children), lengths(root_ids(host), host)) == (2, 12)
 
 
 def test_the_token_budget_still_bounds_everything() -> None:
