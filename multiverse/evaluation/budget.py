@@ -42,7 +42,7 @@ def budgets(runs: Sequence[Results], kind: Budget) -> list[int]:
     """Budgets worth looking at: from the shortest answer of all runs to the longest, evenly on a log scale."""
     used = [getattr(sample, kind) for run in runs for sample in run.samples if getattr(sample, kind)]
     low, high = min(used), max(used)
-    return sorted({round(value) for value in np.geomspace(low, high, POINTS)} | {high})
+    return sorted({round(value) for value in np.geomspace(low, high, POINTS)})
 
 
 def curves(runs: Sequence[Results]) -> list[Point]:

@@ -17,7 +17,7 @@ from multiverse.answers import boxed, read_math, same_math
 Grader = Literal["math", "choice", "exact"]
 """Equal as mathematics; the same letter; the same characters."""
 
-_STATED = re.compile(r"\banswer\**\s*(?:is|:)[ \t*:]*(?P<answer>[^\n]*\S)", re.IGNORECASE)
+_STATED = re.compile(r"\banswer\**\s*(?:is|:)[ \t*:]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<!\d)[.;](?=\s|$)|(?<=\d)\.(?=\s|$)")
 _LETTER = re.compile(r"^[\s(\[*$\\{]*(?:text\w*\{\s*|math\w+\{\s*)?[(\[*]*([A-Za-z])(?![A-Za-z])")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
@@ -56,10 +56,10 @@ def stated(text: str) -> str | None:
     """The answer that `text` states."""
     if (found := boxed(text)) is not None:
         return found or None
-    matches = list(_STATED.finditer(text[-_END:]))
-    if not matches:
-        return None
-    return _SENTENCE_END.split(matches[-1]["answer"])[0].strip(" *$`") or None
+    end = text[-_END:]
+    lines = [end[match.end() :].partition("\n")[0].strip() for match in _STATED.finditer(end)]
+    said = [line for line in lines if line]
+    return _SENTENCE_END.split(said[-1])[0].strip(" *$`") or None if said else None
 
 
 def _same_mathematics(expected: str, found: str) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import BINDINGS, Host, encode
 
-from multiverse import Fork, Limits, parse_ids, statistics, to_transcript
+from multiverse import Fork, Limits, layout, parse_ids, statistics, to_transcript
 from multiverse.errors import OptionError
 from multiverse.options import Options
 from multiverse.shaped import ShapedController, sampled_tokens
@@ -18,9 +18,11 @@ from multiverse.shaped import ShapedController, sampled_tokens
 NESTED = [2, [[3], [1, [[2], [2], [2]], 4]], 5, [[1], [1]], 1]
 
 
-def play(shape: Any, dialect: str = "multiverse", limits: Limits | None = None, seed: int = 0) -> Host:
+def play(
+    shape: Any, dialect: str = "multiverse", limits: Limits | None = None, seed: int = 0, separators: Any = "overlap"
+) -> Host:
     """Sample letters for running strands in any order until the request ends."""
-    host, chance = Host(ShapedController(BINDINGS[dialect], shape, limits)), Random(seed)
+    host, chance = Host(ShapedController(BINDINGS[dialect], shape, limits, separators=separators)), Random(seed)
     while host.running:
         host.feed(chance.choice(host.running), [chance.choice(encode("abc", dialect))])
     return host
@@ -75,6 +77,13 @@ def test_a_block_that_is_refused_is_as_long_in_sequence() -> None:
     assert statistics(to_transcript(host.controller)).max_width == 2
     assert [reason for s in host.root.walk() for reason in s.fallbacks.values()] == ["too_wide"]
     assert lengths(root_ids(host), host) == sampled_tokens(NESTED)
+
+
+@pytest.mark.parametrize("separators", ["overlap", "advance"])
+def test_positions_are_those_of_the_layout(separators: Any) -> None:
+    host = play(NESTED, separators=separators)
+    laid = layout(to_transcript(host.controller), separators)
+    assert (host.root.position, host.root.kv_length) == (laid.next_position, laid.length)
 
 
 def test_behind_a_block_that_is_refused_others_are_forked() -> None:

@@ -15,6 +15,7 @@ from multiverse.evaluation.grading import Verdict, grade, stated
         ("The final answer is 12.", "12"),
         ("the final answer is $x = 3.5$. Done.", "x = 3.5"),
         ("**Answer:** 7\n", "7"),
+        ("The answer is 3. No, wait: the answer is 4.", "4"),
         ("The answer is (C) because of that", "(C) because of that"),
         ("some numbers 3 4 5", None),
         ("the answer is 3" + " but wait" * 60, None),
@@ -46,7 +47,15 @@ def test_answers_that_are_the_same_mathematically_are_right(expected: str, found
 
 @pytest.mark.parametrize(
     ("expected", "found"),
-    [("055", "51"), ("12", "2"), ("\\text{even}", "neve"), ("\\frac{1}{2}", "2"), ("(1,2)", "(2,1)"), ("x^2", "x^3")],
+    [
+        ("055", "51"),
+        ("12", "2"),
+        ("\\text{even}", "neve"),
+        ("even", "neve"),
+        ("\\frac{1}{2}", "2"),
+        ("(1,2)", "(2,1)"),
+        ("x^2", "x^3"),
+    ],
 )
 def test_others_are_wrong(expected: str, found: str) -> None:
     graded = grade("math", expected, f"\\boxed{{{found}}}")
