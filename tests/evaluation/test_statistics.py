@@ -74,6 +74,12 @@ def test_runs_are_compared_on_the_problems_both_have() -> None:
     assert row.seconds is None
 
 
+def test_the_parallel_degree_of_a_run_is_all_tokens_over_all_critical_paths() -> None:
+    first = results("a", [sample(0, True, tokens=100, critical=50), sample(1, True, tokens=300, critical=300)])
+    (row,) = compare([first, first])
+    assert row.parallel_degree == (pytest.approx(400 / 350),) * 2
+
+
 def test_runs_on_other_problems_are_not_compared() -> None:
     runs = [results(name, [sample(0, True)], tasks={"t": {"sha256": name}}) for name in ("a", "b")]
     with pytest.raises(RunError, match="different problems"):
@@ -93,6 +99,11 @@ def test_a_budget_counts_answers_that_ended_within_it_and_are_right() -> None:
             right = sum(n * factor <= point.budget for i, n in enumerate(used) if i != 1)
             assert point.accuracy == right / 4
             assert point.low <= point.accuracy <= point.high
+
+
+def test_within_a_budget_too_it_is_problems_that_are_counted() -> None:
+    often, once = [sample(0, True, seed=seed) for seed in range(3)], sample(1, False)
+    assert {point.accuracy for point in curves([results("a", [*often, once])])} == {0.5}
 
 
 def test_results_survive_writing_and_damage_is_told(tmp_path: Path) -> None:
