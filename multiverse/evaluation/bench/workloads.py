@@ -76,7 +76,8 @@ class _Steps:
         lengths = [*shape[::2]]
         lengths[0] += before
         lengths[-1] += after
-        widths, reads = [], []
+        widths: list[Array] = []
+        reads: list[Array] = []
         for at, length in enumerate(lengths):
             widths.append(np.ones(length))
             reads.append(known + np.arange(length, dtype=float))
