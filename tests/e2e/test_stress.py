@@ -108,13 +108,13 @@ def test_memory_that_is_not_given_back_is_a_failure(
     def spoil(path: str, body: bytes) -> bytes:
         if path != "/metrics" or next(scraped) == 0:
             return body
-        text = re.sub(rb"^(vllm:kv_cache_usage_perc\{.*\}) .*$", rb"\1 0.01", body, flags=re.M)
+        text = re.sub(rb"^((?:vllm:kv_cache_usage_perc|sglang:token_usage)\{.*\}) .*$", rb"\1 0.01", body, flags=re.M)
         return re.sub(rb"^(multiverse:parked_sequences\{.*\}) .*$", rb"\1 1", text, flags=re.M)
 
     with proxy(server, spoil) as url:
         assert stressed(url, tmp_path / "stress.csv", "--patience", "6") == 1
     output = capsys.readouterr().out
-    assert "round 1: not at rest after 6 s: KV 1.0%, 0 running, 0 waiting, 0 branches, 1 parked" in output
+    assert re.search(r"round 1: not at rest after 6 s: KV 1\.0%, .* 0 branches, 1 parked", output), output
 
 
 def test_a_refusal_that_does_not_come_is_a_failure(
