@@ -1,4 +1,7 @@
-"""A second turn: the first answer goes back as it came, and the server has its KV still. Usage: follow_up.py [URL]"""
+"""A second turn: the first answer goes back as it came, and the server has its KV still. Usage: follow_up.py [URL]
+
+The embedded model was trained on single questions, so its second answer is often wrong; the KV is what is shown here.
+"""
 
 from __future__ import annotations
 
