@@ -16,7 +16,8 @@ from multiverse.dialects import get_dialect
 
 QUESTIONS = {
     "flat": "A = sum 3 5 2 7 1; B = max 4 1 9 2 6. Find sum A B.",
-    "nested": "A = sum 3 5 2 7 1; B = max 4 1 9 2 6; C = min 8 6 7 9 5; D = sum 1 2 3 4 5. Find sum ( max A B ) ( sum C D ).",
+    "nested": "A = sum 3 5 2 7 1; B = max 4 1 9 2 6; C = min 8 6 7 9 5; D = sum 1 2 3 4 5. "
+    "Find sum ( max A B ) ( sum C D ).",
 }
 
 
