@@ -43,7 +43,7 @@ def streamed(client: OpenAI, problem: Problem) -> str:
 def test_an_openai_client_gets_the_same_answers_streamed_or_not_alone_or_in_a_crowd(
     client: OpenAI, at_once: int
 ) -> None:
-    asked_for = list(islice(drawn(5), 8 if at_once == 1 else 2 * at_once))
+    asked_for = list(islice(drawn(5), max(8, at_once)))
     with ThreadPoolExecutor(at_once) as pool:
         answers = list(pool.map(lambda problem: whole(client, problem), asked_for))
         assert list(pool.map(lambda problem: streamed(client, problem), asked_for)) == answers
@@ -70,53 +70,44 @@ def test_the_tokens_of_all_branches_are_those_of_the_answer_for_300_random_struc
     assert sum(branches > 1 for *_, branches in counts) > 200
 
 
-@pytest.mark.parametrize("at_once", AT_ONCE)
-def test_the_benchmark_of_vllm_runs_without_an_error(server: str, tmp_path: Path, at_once: int) -> None:
-    """`vllm bench serve` as it is; it streams."""
-    pytest.importorskip("vllm", reason="it comes with vLLM; SGLang's own is tried below")
-    number = 8 if at_once == 1 else 2 * at_once
-    questions = tmp_path / "questions.jsonl"
-    questions.write_text("".join(json.dumps({"prompt": p.prompt}) + "\n" for p in problems(number)))
-    command = [str(Path(sys.executable).with_name("vllm")), "bench", "serve", "--base-url", server]
-    command += ["--backend", "openai-chat", "--endpoint", "/v1/chat/completions", "--model", "tiny"]
-    command += ["--tokenizer", str(TINY), "--dataset-name", "custom", "--dataset-path", str(questions)]
-    command += ["--custom-output-len", "600", "--num-prompts", str(number), "--max-concurrency", str(at_once)]
-    command += [
-        "--temperature",
-        "0",
-        "--save-result",
-        "--result-dir",
-        str(tmp_path),
-        "--result-filename",
-        "result.json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads((tmp_path / "result.json").read_text())
-    assert (result["completed"], result["failed"]) == (number, 0)
-    print(
-        f"{at_once} at once: {result['request_throughput']:.2f} requests/s, {result['output_throughput']:.0f} tokens/s"
-    )
-
-
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("at_once", AT_ONCE)
-def test_the_benchmark_of_sglang_runs_without_an_error(server: str, tmp_path: Path, at_once: int, stream: bool) -> None:
-    """`python -m sglang.bench_serving` as it is."""
-    pytest.importorskip("sglang", reason="it comes with SGLang; vLLM's own is tried above")
-    number = 8 if at_once == 1 else 2 * at_once
+@pytest.fixture(params=AT_ONCE)
+def load(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[int, list[str]]:
+    """How many requests, and what both benchmarks are told of it: questions in the form of ShareGPT."""
+    number = max(8, request.param)
     turns = [[{"from": "human", "value": p.prompt}, {"from": "gpt", "value": p.parallel}] for p in problems(number)]
     questions = tmp_path / "questions.json"
     questions.write_text(json.dumps([{"conversations": each} for each in turns]))
-    command = [sys.executable, "-m", "sglang.bench_serving", "--backend", "sglang-oai-chat", "--base-url", server]
-    command += ["--model", "tiny", "--tokenizer", str(TINY), "--dataset-name", "sharegpt", "--dataset-path"]
-    command += [str(questions), "--sharegpt-output-len", "600", "--num-prompts", str(number), "--max-concurrency"]
-    command += [str(at_once), "--output-file", str(tmp_path / "result.jsonl"), "--output-details"]
-    command += [] if stream else ["--disable-stream"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    options = ["--model", "tiny", "--tokenizer", str(TINY), "--dataset-name", "sharegpt", "--dataset-path"]
+    options += [str(questions), "--sharegpt-output-len", "600", "--num-prompts", str(number)]
+    return number, [*options, "--max-concurrency", str(request.param)]
+
+
+def benchmarked(command: list[str], result: Path) -> dict[str, Any]:
+    """What a benchmark writes as its result, in its last line."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads((tmp_path / "result.jsonl").read_text().splitlines()[-1])
+    figures: dict[str, Any] = json.loads(result.read_text().splitlines()[-1])
+    print(f"{figures['request_throughput']:.2f} requests/s, {figures['output_throughput']:.0f} tokens/s")
+    return figures
+
+
+def test_the_benchmark_of_vllm_runs_without_an_error(server: str, tmp_path: Path, load: Any) -> None:
+    """`vllm bench serve` as it is; it streams."""
+    pytest.importorskip("vllm", reason="it comes with vLLM; SGLang's own is tried below")
+    number, options = load
+    command = [str(Path(sys.executable).with_name("vllm")), "bench", "serve", "--base-url", server, *options]
+    command += ["--backend", "openai-chat", "--endpoint", "/v1/chat/completions", "--temperature", "0"]
+    command += ["--save-result", "--result-dir", str(tmp_path), "--result-filename", "result.json"]
+    result = benchmarked(command, tmp_path / "result.json")
+    assert (result["completed"], result["failed"]) == (number, 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_benchmark_of_sglang_runs_without_an_error(server: str, tmp_path: Path, load: Any, stream: bool) -> None:
+    """`python -m sglang.bench_serving` as it is."""
+    pytest.importorskip("sglang", reason="it comes with SGLang; vLLM's own is tried above")
+    number, options = load
+    command = [sys.executable, "-m", "sglang.bench_serving", "--backend", "sglang-oai-chat", "--base-url", server]
+    command += [*options, "--output-file", str(tmp_path / "result.jsonl"), "--output-details"]
+    result = benchmarked([*command, *([] if stream else ["--disable-stream"])], tmp_path / "result.jsonl")
     assert (result["completed"], set(result["errors"])) == (number, {""})
-    print(
-        f"{at_once} at once: {result['request_throughput']:.2f} requests/s, {result['output_throughput']:.0f} tokens/s"
-    )
