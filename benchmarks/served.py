@@ -1,90 +1,171 @@
-"""A fine-tuned model inside vLLM on this CPU: answers, log-probabilities against training, time at batch 1.
+"""A fine-tuned model inside a host on this CPU: answers, log-probabilities against training, time at batch 1.
 
-    .venvs/vllm/bin/python benchmarks/served.py MODEL HELD_OUT.jsonl --n 100 --time 20
+    PYTHONPATH=tests/conformance .venvs/vllm/bin/python benchmarks/served.py MODEL HELD_OUT.jsonl --twin TWIN --time 20
 
-Run by hand: it needs a model that was trained here (docs/training.md). Prints and optionally writes JSON.
+The plugin runs as in tests/conformance, in whichever host is installed. Greedy, float32. Every answer is turned into
+text, encoded as training data is, and rated by a training forward over packed rows; reported is the largest difference
+to what the host said. `TWIN` is the same base model, fine-tuned on the same examples written as plain chains. Timed one
+request at a time, prompts in the prefix cache, by turns: the model in parallel, the model decoding as many tokens one
+by one, and the twin's own answer. Prints figures, and writes them with `--json`; intervals are of 95 %, over prompts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-os.environ |= {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "TORCHDYNAMO_DISABLE": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-}
-
 import torch
-from vllm import LLM, SamplingParams
+from answer import Answer, Host
+from conftest import make_host
+from machine import facts
 
-import multiverse_vllm
+from multiverse import parse_ids, statistics
 from multiverse.binding import bind, detect
-from multiverse.oracle import load
-from multiverse.parser import parse_ids
+from multiverse.evaluation.intervals import mean_interval, paired_p, wilson
+from multiverse.models.evaluate import Outcome
+from multiverse.oracle import Generation, load
 from multiverse.training.agreement import disagreement
 from multiverse.training.encode import render_prompt
-from multiverse.training.evaluate import MAX_TOKENS, load_examples
+from multiverse.training.evaluate import MAX_TOKENS, load_examples, outcome, scores
+from multiverse.training.schema import Example
+
+PLAIN = {"multiverse": {"enabled": False}}
+TOGETHER = 16
+"""Prompts in the host at once."""
 
 
-def parameters(enabled: bool = True) -> SamplingParams:
-    """Greedy, with log-probabilities; forking or not."""
-    options = {"multiverse": {"enabled": enabled}}
-    return SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS, logprobs=1, extra_args=options)
+class Served:
+    """A model inside the host, and its tokenizer."""
+
+    def __init__(self, path: str, **sampling: Any) -> None:
+        self.model, self.tokenizer = load(path)
+        self.host: Host = make_host(path)
+        self.sampling = {"max_tokens": MAX_TOKENS, "logprobs": 1} | sampling
+        self.binding = bind(detect(self.tokenizer), self.tokenizer)
+
+    def prompt(self, example: Example) -> list[int]:
+        return list(self.tokenizer.encode(render_prompt(self.tokenizer, example.messages), add_special_tokens=False))
+
+    def answers(self, examples: Sequence[Example]) -> list[Answer]:
+        prompts = [self.prompt(example) for example in examples]
+        found: list[Answer] = []
+        for start in range(0, len(prompts), TOGETHER):
+            found += self.host.generate(prompts[start : start + TOGETHER], **self.sampling)
+            print(f"{len(found)} of {len(prompts)} answers", flush=True)
+        return found
+
+    def outcome(self, example: Example, answer: Answer) -> Outcome:
+        prompt = self.prompt(example)
+        tree = parse_ids(prompt + answer.ids, self.binding)
+        text = self.tokenizer.decode(answer.ids)
+        result = Generation(tree, answer.ids, text, answer.finish_reason, statistics(tree, len(prompt)))
+        return outcome(example, result, self.tokenizer)
+
+    def disagreement(self, examples: Sequence[Example], answers: Sequence[Answer]) -> float:
+        """With the training forward, in nats; what the engine wrote itself is reported with 0 and not compared."""
+        reported = [[value if value < 0 else None for value in answer.logprobs or []] for answer in answers]
+        return disagreement(self.model, self.tokenizer, examples, [answer.ids for answer in answers], reported)
+
+    def seconds(self, example: Example, **sampling: Any) -> tuple[float, int]:
+        """By the clock, for one answer to a prompt that is in the prefix cache; and its tokens."""
+        prompt = self.prompt(example)
+        self.host.generate([prompt], **self.sampling | {"max_tokens": 1} | PLAIN)
+        start = time.monotonic()
+        (answer,) = self.host.generate([prompt], **self.sampling | sampling)
+        return time.monotonic() - start, len(answer.ids)
 
 
-def answer(llm: LLM, prompts: list[list[int]], enabled: bool = True) -> list[tuple[list[int], list[float | None]]]:
-    """Ids and log-probabilities of every answer; tokens that the engine wrote itself are reported with 0."""
-    outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters(enabled), use_tqdm=False)
-    found = []
-    for output in outputs:
-        ids, entries = list(output.outputs[0].token_ids), output.outputs[0].logprobs or []
-        values = [entry[token].logprob for token, entry in zip(ids, entries, strict=True)]
-        found.append((ids, [value if value < 0 else None for value in values]))
-    return found
+def share(values: Sequence[bool]) -> dict[str, float]:
+    """A share and its interval."""
+    low, high = wilson(mean(values), len(values))
+    return {"share": mean(values), "low": low, "high": high, "of": len(values)}
+
+
+def average(values: Sequence[float]) -> dict[str, float]:
+    """A mean and its interval."""
+    low, high = mean_interval(values)
+    return {"mean": mean(values), "low": low, "high": high, "of": len(values)}
+
+
+def quality(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Right answers, right forks, well-formed blocks, and the degree of what holds one."""
+    forked = [o for o in outcomes if o.forks]
+    figures: dict[str, Any] = {
+        "exact": share([o.exact for o in outcomes]),
+        "fork_right": share([o.forks == o.should_fork for o in outcomes]),
+        "groups": {group: asdict(s) for group, s in scores(outcomes).items()},
+    }
+    if forked:
+        figures["well_formed_blocks"] = share([o.well_formed for o in forked])
+        figures["parallel_degree"] = average([o.tokens / o.critical_path for o in forked])
+    return figures
+
+
+def race(served: Served, twin: Served | None, examples: Sequence[Example]) -> dict[str, Any]:
+    """How many times longer the same number of tokens one by one, and the twin's answer, take than in parallel."""
+    ratios: dict[str, list[float]] = {"sequential": [], "twin": []}
+    sums = {name: [0.0, 0] for name in ("parallel", *ratios)}
+    for example in examples:
+        found = {"parallel": served.seconds(example)}
+        same = {"max_tokens": found["parallel"][1], "ignore_eos": True}
+        found["sequential"] = served.seconds(example, **same, **PLAIN)
+        if twin is not None:
+            found["twin"] = twin.seconds(example)
+        for name, (seconds, tokens) in found.items():
+            sums[name] = [sums[name][0] + seconds, sums[name][1] + tokens]
+            if name in ratios:
+                ratios[name].append(seconds / found["parallel"][0])
+        print({name: round(seconds, 2) for name, (seconds, _) in found.items()}, flush=True)
+    totals = {name: {"seconds": s, "tokens": t, "tokens_per_second": t / s} for name, (s, t) in sums.items() if t}
+    return totals | {f"{name} / parallel": average(values) for name, values in ratios.items() if values}
+
+
+def versus(mine: Sequence[Outcome], theirs: Sequence[Outcome]) -> dict[str, Any]:
+    """Exact answers of the model less those of its twin, in points, prompt by prompt."""
+    differences = [100.0 * (m.exact - t.exact) for m, t in zip(mine, theirs, strict=True)]
+    return average(differences) | {"p": paired_p(differences)}
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("data")
+    parser.add_argument("--twin", help="the model that was trained on plain chains")
     parser.add_argument("--n", type=int, default=100, help="examples (default: %(default)s)")
-    parser.add_argument("--time", type=int, default=20, help="of those with blocks, how many to time (default: 20)")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--time", type=int, default=0, help="of those with blocks, how many to time (default: none)")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--answers", type=Path, help="write the answers there, one a line")
     options = parser.parse_args()
-    multiverse_vllm.enable()
     torch.set_num_threads(1)
-    llm = LLM(options.model, dtype="float32", max_model_len=2048, block_size=32, max_num_seqs=32, enforce_eager=True)
-    model, tokenizer = load(options.model)
-    examples = load_examples(options.data, tokenizer, options.n)
-    prompts = [tokenizer.encode(render_prompt(tokenizer, e.messages), add_special_tokens=False) for e in examples]
-    answers = answer(llm, prompts)
-    texts = [tokenizer.decode(ids).removesuffix(tokenizer.eos_token) for ids, _ in answers]
-    exact = [text.rpartition("Answer:")[2].strip() == e.answer for text, e in zip(texts, examples, strict=True)]
-    binding = bind(detect(tokenizer), tokenizer)
-    trees = [parse_ids(ids, binding) for ids, _ in answers]
-    ids, logprobs = [found for found, _ in answers], [values for _, values in answers]
-    figures: dict[str, Any] = {
-        "examples": len(examples),
-        "exact": sum(exact) / len(exact),
-        "with_blocks": sum(bool(tree.blocks) for tree in trees),
-        "well_formed": sum(tree.well_formed for tree in trees) / len(trees),
-        "disagreement_nats": disagreement(model, tokenizer, examples, ids, logprobs),
-    }
-    forking = [prompt for prompt, tree in zip(prompts, trees, strict=True) if tree.blocks][: options.time]
-    for name, enabled in (("parallel", True), ("sequential", False)):
-        wall, cpu, tokens = time.monotonic(), time.process_time(), 0
-        for prompt in forking:
-            tokens += len(answer(llm, [prompt], enabled)[0][0])
-        figures[name] = {"seconds": time.monotonic() - wall, "cpu": time.process_time() - cpu, "tokens": tokens}
+    served = Served(options.model)
+    twin = Served(options.twin, **PLAIN) if options.twin else None
+    examples = load_examples(options.data, served.tokenizer, options.n)
+    figures: dict[str, Any] = {"host": type(served.host).__name__}
+    outcomes: dict[str, list[Outcome]] = {}
+    texts: list[dict[str, Any]] = []
+    for name, one in (("model", served), ("twin", twin)):
+        if one is None:
+            continue
+        answers = one.answers(examples)
+        outcomes[name] = [one.outcome(e, a) for e, a in zip(examples, answers, strict=True)]
+        figures[name] = quality(outcomes[name]) | {"disagreement_nats": one.disagreement(examples, answers)}
+        for example, answer, found in zip(examples, answers, outcomes[name], strict=True):
+            text = one.tokenizer.decode(answer.ids)
+            texts.append({"of": name, "id": example.id, "expected": example.answer, "text": text} | asdict(found))
+    if options.answers:
+        options.answers.write_text("".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts))
+    if twin is not None:
+        figures["exact, model less twin (points)"] = versus(outcomes["model"], outcomes["twin"])
+    if options.time:
+        forking = [e for e, o in zip(examples, outcomes["model"], strict=True) if o.forks][: options.time]
+        figures["batch 1"] = race(served, twin, forking) | {"machine": facts()}
     print(json.dumps(figures, indent=1))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")

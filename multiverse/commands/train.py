@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     encoder = runs.load_encoder(recipe, tokenizer)
     corpus = data.load_corpus(recipe, encoder)
     figures = data.summary(recipe, corpus, encoder)
-    _show(figures, corpus.problems, recipe.output)
+    _show(figures, corpus.problems, recipe.output, options.skip_invalid)
     if corpus.problems and not options.skip_invalid:
         print("multiverse train: mend these rows, or leave them out with --skip-invalid", file=sys.stderr)
         return 1
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show(figures: dict[str, Any], problems: list[Any], output: str) -> None:
+def _show(figures: dict[str, Any], problems: list[Any], output: str, skipped: bool) -> None:
     table = Table(box=None, show_header=False)
     for name, value in figures.items():
         table.add_row(name, str(value))
@@ -76,4 +76,5 @@ def _show(figures: dict[str, Any], problems: list[Any], output: str) -> None:
         out = Path(output)
         out.mkdir(parents=True, exist_ok=True)
         (out / "invalid.txt").write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
-        print(f"multiverse train: {len(problems)} broken rows, listed in {out / 'invalid.txt'}", file=sys.stderr)
+        count = f"{len(problems)} broken rows{' left out' if skipped else ''}"
+        print(f"multiverse train: {count}, listed in {out / 'invalid.txt'}", file=sys.stderr)

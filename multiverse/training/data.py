@@ -51,7 +51,8 @@ def _encoding_problem(example: Example, place: str, recipe: Recipe, encoder: Enc
         try:
             encoder.encode(example, parallel=parallel, mode_prompt=recipe.mode_prompts)
         except EncodingError as error:
-            return Problem(place, example.id, str(error))
+            column = "parallel" if example.text(parallel) == example.parallel else "sequential"
+            return Problem(place, example.id, f"column {column!r}: {error}")
     return None
 
 

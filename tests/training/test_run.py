@@ -86,17 +86,19 @@ def test_the_command_trains_a_model_and_leaves_log_plot_and_card(recipe: Recipe,
 def test_broken_rows_stop_the_command_before_it_trains(
     recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = write_rows(tmp_path / "b.jsonl", [*ROWS[:2], ROWS[0] | {"parallel": "<Path>"}, {"question": "x" * 900}])
+    wrong = [ROWS[0] | {"parallel": "<Path>"}, {"question": "x" * 900}, {"question": "x", "sequential": "y " * 900}]
+    broken = write_rows(tmp_path / "b.jsonl", [*ROWS[:2], *wrong])
     config = write_recipe(recipe, tmp_path / "r.yaml", broken)
     assert main(["train", config]) == 1
     message = capsys.readouterr().err
     assert f"{broken}:3 (r0): column 'parallel': <Path> is not expected" in message
     assert f"{broken}:4: neither 'parallel' nor 'sequential'" in message
+    assert f"{broken}:5 ({broken}:5): column 'sequential': has " in message
     assert "--skip-invalid" in message
     assert not list(Path(recipe.output).glob("*.safetensors"))
     assert main(["train", config, "--skip-invalid"]) == 0
     message = capsys.readouterr().err
-    assert "2 broken rows" in message
+    assert "3 broken rows left out" in message
     assert list(Path(recipe.output).glob("*.safetensors"))
 
 
