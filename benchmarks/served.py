@@ -1,12 +1,12 @@
 """A fine-tuned model inside a host on this CPU: answers, log-probabilities against training, time at batch 1.
 
-    PYTHONPATH=tests/conformance .venvs/vllm/bin/python benchmarks/served.py MODEL HELD_OUT.jsonl --twin TWIN --time 20
+    PYTHONPATH=tests/conformance .venvs/vllm/bin/python benchmarks/served.py MODEL HELD_OUT.jsonl --twin TWIN
 
-The plugin runs as in tests/conformance, in whichever host is installed. Greedy, float32. Every answer is turned into
-text, encoded as training data is, and rated by a training forward over packed rows; reported is the largest difference
-to what the host said. `TWIN` is the same base model, fine-tuned on the same examples written as plain chains. Timed one
-request at a time, prompts in the prefix cache, by turns: the model in parallel, the model decoding as many tokens one
-by one, and the twin's own answer. Prints figures, and writes them with `--json`; intervals are of 95 %, over prompts.
+The plugin runs as in tests/conformance, in whichever host is installed. Greedy, float32. `TWIN` is the same base model,
+fine-tuned on the same examples written as plain chains. With `--agree`, answers are turned into text, encoded as
+training data is, and rated by a training forward over packed rows; reported is the largest difference to what the host
+said. With `--time`, the model in parallel, the model decoding as many tokens one by one, and the twin's own answer are
+timed by turns, one request at a time, prompts in the prefix cache. Intervals are of 95 %, over prompts.
 """
 
 from __future__ import annotations
@@ -132,6 +132,32 @@ def versus(mine: Sequence[Outcome], theirs: Sequence[Outcome]) -> dict[str, Any]
     return average(differences) | {"p": paired_p(differences)}
 
 
+def measure(
+    served: Served, twin: Served | None, examples: list[Example], options: argparse.Namespace
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """All figures, and all answers with what came of them."""
+    figures: dict[str, Any] = {"host": type(served.host).__name__}
+    outcomes: dict[str, list[Outcome]] = {}
+    rows: list[dict[str, Any]] = []
+    for name, one in {"model": served, "twin": twin}.items():
+        if one is None:
+            continue
+        answers = one.answers(examples)
+        outcomes[name] = [one.outcome(e, a) for e, a in zip(examples, answers, strict=True)]
+        figures[name] = quality(outcomes[name])
+        for example, answer, found in zip(examples, answers, outcomes[name], strict=True):
+            text = one.tokenizer.decode(answer.ids)
+            rows.append({"of": name, "id": example.id, "expected": example.answer, "text": text} | asdict(found))
+        if one is served and options.agree:
+            figures["disagreement_nats"] = one.disagreement(examples[: options.agree], answers[: options.agree])
+    if twin is not None:
+        figures["exact, model less twin (points)"] = versus(outcomes["model"], outcomes["twin"])
+    if options.time:
+        forking = [e for e, o in zip(examples, outcomes["model"], strict=True) if o.forks][: options.time]
+        figures["batch 1"] = race(served, twin, forking) | {"machine": facts()}
+    return figures, rows
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -139,6 +165,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--twin", help="the model that was trained on plain chains")
     parser.add_argument("--n", type=int, default=100, help="examples (default: %(default)s)")
+    parser.add_argument("--agree", type=int, default=0, help="answers compared with training (default: none)")
     parser.add_argument("--time", type=int, default=0, help="of those with blocks, how many to time (default: none)")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--answers", type=Path, help="write the answers there, one a line")
@@ -146,29 +173,12 @@ def main() -> None:
     torch.set_num_threads(1)
     served = Served(options.model)
     twin = Served(options.twin, **PLAIN) if options.twin else None
-    examples = load_examples(options.data, served.tokenizer, options.n)
-    figures: dict[str, Any] = {"host": type(served.host).__name__}
-    outcomes: dict[str, list[Outcome]] = {}
-    texts: list[dict[str, Any]] = []
-    for name, one in (("model", served), ("twin", twin)):
-        if one is None:
-            continue
-        answers = one.answers(examples)
-        outcomes[name] = [one.outcome(e, a) for e, a in zip(examples, answers, strict=True)]
-        figures[name] = quality(outcomes[name]) | {"disagreement_nats": one.disagreement(examples, answers)}
-        for example, answer, found in zip(examples, answers, outcomes[name], strict=True):
-            text = one.tokenizer.decode(answer.ids)
-            texts.append({"of": name, "id": example.id, "expected": example.answer, "text": text} | asdict(found))
-    if options.answers:
-        options.answers.write_text("".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts))
-    if twin is not None:
-        figures["exact, model less twin (points)"] = versus(outcomes["model"], outcomes["twin"])
-    if options.time:
-        forking = [e for e, o in zip(examples, outcomes["model"], strict=True) if o.forks][: options.time]
-        figures["batch 1"] = race(served, twin, forking) | {"machine": facts()}
+    figures, answers = measure(served, twin, load_examples(options.data, served.tokenizer, options.n), options)
     print(json.dumps(figures, indent=1))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if options.answers:
+        options.answers.write_text("".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers))
 
 
 if __name__ == "__main__":
