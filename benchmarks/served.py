@@ -6,7 +6,8 @@ The plugin runs as in tests/conformance, in whichever host is installed. Greedy,
 fine-tuned on the same examples written as plain chains. With `--agree`, answers are turned into text, encoded as
 training data is, and rated by a training forward over packed rows; reported is the largest difference to what the host
 said. With `--time`, the model in parallel, the model decoding as many tokens one by one, and the twin's own answer are
-timed by turns, one request at a time, prompts in the prefix cache. Intervals are of 95 %, over prompts.
+timed by turns, one request at a time, prompts in the prefix cache; CPU time is that of the engine too where the host is
+in this process, as vLLM is. Intervals are of 95 %, over prompts.
 """
 
 from __future__ import annotations
@@ -72,13 +73,13 @@ class Served:
         reported = [[value if value < 0 else None for value in answer.logprobs or []] for answer in answers]
         return disagreement(self.model, self.tokenizer, examples, [answer.ids for answer in answers], reported)
 
-    def seconds(self, example: Example, **sampling: Any) -> tuple[float, int]:
-        """By the clock, for one answer to a prompt that is in the prefix cache; and its tokens."""
+    def timed(self, example: Example, **sampling: Any) -> dict[str, float]:
+        """Seconds by the clock and of this process for one answer to a prompt in the prefix cache, and its tokens."""
         prompt = self.prompt(example)
         self.host.generate([prompt], **self.sampling | {"max_tokens": 1} | PLAIN)
-        start = time.monotonic()
+        wall, cpu = time.monotonic(), time.process_time()
         (answer,) = self.host.generate([prompt], **self.sampling | sampling)
-        return time.monotonic() - start, len(answer.ids)
+        return {"wall": time.monotonic() - wall, "cpu": time.process_time() - cpu, "tokens": len(answer.ids)}
 
 
 def share(values: Sequence[bool]) -> dict[str, float]:
@@ -109,21 +110,22 @@ def quality(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 def race(served: Served, twin: Served | None, examples: Sequence[Example]) -> dict[str, Any]:
     """How many times longer the same number of tokens one by one, and the twin's answer, take than in parallel."""
-    ratios: dict[str, list[float]] = {"sequential": [], "twin": []}
-    sums = {name: [0.0, 0] for name in ("parallel", *ratios)}
+    runs: dict[str, list[dict[str, float]]] = {"parallel": [], "sequential": [], "twin": []}
     for example in examples:
-        found = {"parallel": served.seconds(example)}
-        same = {"max_tokens": found["parallel"][1], "ignore_eos": True}
-        found["sequential"] = served.seconds(example, **same, **PLAIN)
+        runs["parallel"].append(served.timed(example))
+        same = {"max_tokens": runs["parallel"][-1]["tokens"], "ignore_eos": True}
+        runs["sequential"].append(served.timed(example, **same, **PLAIN))
         if twin is not None:
-            found["twin"] = twin.seconds(example)
-        for name, (seconds, tokens) in found.items():
-            sums[name] = [sums[name][0] + seconds, sums[name][1] + tokens]
-            if name in ratios:
-                ratios[name].append(seconds / found["parallel"][0])
-        print({name: round(seconds, 2) for name, (seconds, _) in found.items()}, flush=True)
-    totals = {name: {"seconds": s, "tokens": t, "tokens_per_second": t / s} for name, (s, t) in sums.items() if t}
-    return totals | {f"{name} / parallel": average(values) for name, values in ratios.items() if values}
+            runs["twin"].append(twin.timed(example))
+        print({name: round(found[-1]["wall"], 2) for name, found in runs.items() if found}, flush=True)
+    figures: dict[str, Any] = {}
+    for name, found in runs.items():
+        if found:
+            figures[name] = {unit: sum(run[unit] for run in found) for unit in found[0]}
+        for clock in ("wall", "cpu") if found and name != "parallel" else ():
+            ratios = [run[clock] / parallel[clock] for run, parallel in zip(found, runs["parallel"], strict=True)]
+            figures[f"{name} / parallel, {clock}"] = average(ratios)
+    return figures
 
 
 def versus(mine: Sequence[Outcome], theirs: Sequence[Outcome]) -> dict[str, Any]:
