@@ -23,7 +23,7 @@ multiverse:
 
 # {name}
 
-{model}, fine-tuned to write blocks of the `{dialect}` dialect (arXiv 2506.09991). Separators are `{separators}`:
+{model}, fine-tuned {purpose}. Separators are `{separators}`:
 positions were laid out so in training, and have to be when it is served.
 
     multiverse train recipe.yaml
@@ -55,7 +55,7 @@ def write(recipe: Recipe, figures: dict[str, Any], history: list[dict[str, Any]]
     }
     (out / "train_log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
     (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-    (out / "README.md").write_text(_card(recipe, figures, curve), encoding="utf-8")
+    (out / "README.md").write_text(_card(recipe, figures, curve, history[-1]["step"]), encoding="utf-8")
     if curve:
         _plot(curve, out / "loss.png")
 
@@ -65,7 +65,8 @@ def clock() -> tuple[float, float]:
     return time.monotonic(), time.process_time()
 
 
-def _card(recipe: Recipe, figures: dict[str, Any], curve: list[tuple[int, float]]) -> str:
+def _card(recipe: Recipe, figures: dict[str, Any], curve: list[tuple[int, float]], steps: int) -> str:
+    blocks = f"to write blocks of the `{recipe.dialect}` dialect (arXiv 2506.09991)"
     return _CARD.format(
         **dataclasses.asdict(recipe),
         name=Path(recipe.output).name,
@@ -73,7 +74,8 @@ def _card(recipe: Recipe, figures: dict[str, Any], curve: list[tuple[int, float]
         blocks=figures["with blocks"],
         tokens=figures["tokens"],
         learnt=figures["learnt tokens"],
-        steps=curve[-1][0] if curve else 0,
+        purpose=blocks if figures["with blocks"] else "on plain text, so that it writes no blocks by itself",
+        steps=steps,
         loss=f"{curve[-1][1]:.4f}" if curve else "unknown",
     )
 
