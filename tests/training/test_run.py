@@ -80,7 +80,7 @@ def test_the_command_trains_a_model_and_leaves_log_plot_and_card(recipe: Recipe,
     assert "dialect: multiverse" in card
     assert "separators: overlap" in card
     assert "to write blocks of the `multiverse` dialect" in card
-    assert f"{len(data(recipe))} steps" in card
+    assert f"{len(losses)} steps" in card
     model, tokenizer = load(recipe.output)
     assert generate(model, tokenizer, ["a"])[0].ids, "the oracle takes it as it is"
 
