@@ -17,9 +17,10 @@ from program import KNOWN, run, serve
 from multiverse import Status, layout, parse_text, to_transcript
 from multiverse.errors import RunError
 from multiverse.evaluation.bench.experiments import turn_metrics
-from multiverse.evaluation.bench.facts import model_figures
+from multiverse.evaluation.bench.facts import facts, model_figures
 from multiverse.evaluation.bench.hosts import words_of
 from multiverse.evaluation.bench.points import Point, ahead_from, races, ratio
+from multiverse.evaluation.bench.report import write_report
 from multiverse.evaluation.bench.run import RESULTS
 from multiverse.evaluation.bench.workloads import block, of_tokens, recorded, shape_in, workload
 from multiverse.evaluation.plan.fit import fit, predict, read_bench
@@ -29,6 +30,7 @@ from multiverse.models import TINY
 from multiverse.options import Options
 from multiverse.shaped import ShapedController, sampled_tokens
 
+WAYS = (("splice", 50, 2.0), ("client", 100, 2.5), ("sequential", 100, 3.0))
 WORDS = words_of(str(TINY))
 STEP = 0.0004
 """Seconds that a position takes on the program's server."""
@@ -267,6 +269,34 @@ def test_ratios_are_taken_repeat_by_repeat() -> None:
     a, b = (Point("x", way, {}, 1, 0, 10, 5, seconds) for way, seconds in (("a", [2.0, 6.0]), ("b", [1.0, 2.0])))
     assert (ratio(a, b).median, ratio(a, b).least, ratio(a, b).most) == (2.5, 2.0, 3.0)
     assert a.per_token.median == 400.0
+
+
+def made(experiment: str, way: str, case: dict[str, Any], steps: int, seconds: list[float], **more: Any) -> Point:
+    """A point of an answer of 100 tokens in so many steps."""
+    return Point(experiment, way, case, case.get("batch", 1), 64, 100, steps, seconds, [], more)
+
+
+def test_tables_show_gains_and_how_much_of_the_bound_they_are(tmp_path: Path) -> None:
+    points = [
+        made("degree", "sequential", {"tokens": 100, "width": 1}, 100, [2.0, 4.0, 4.0]),
+        made("degree", "splice", {"tokens": 100, "width": 4}, 50, [1.0, 2.5, 4.0]),
+        made("batch", "splice", {"batch": 8}, 50, [1.0, 2.0]),
+        made("batch", "sequential", {"batch": 8}, 100, [1.5, 3.5]),
+        *(made("ways", way, {"width": 4, "length": 9}, steps, [seconds]) for way, steps, seconds in WAYS),
+        made("turns", "splice", {"width": 4}, 50, [1.0], fork_seconds=0.03, join_seconds=0.01),
+    ]
+    about = {"machine": facts(), "model": {"name": "m"}, "server": {}, "command": "x", "sizes": {"repeats": 3}}
+    write_report(tmp_path, about, points, {"plain": "no second server"})
+    text = (tmp_path / "bench.md").read_text()
+    assert "| 100 | 4 | 2.00 | 25.00 (10.00 to 40.00) | 1.60 | 80% |" in text
+    assert "| 8 | 533 | 320 | 1.62 (1.50 to 1.75) | 81% |" in text
+    assert (
+        "| 4 x 9 | 2.00 | 3.00 (3.00 to 3.00) | 2.50 (2.50 to 2.50) | 2.00 (2.00 to 2.00) | 1.50 (1.50 to 1.50)" in text
+    )
+    assert "| 75% | 1.25 (1.25 to 1.25) |" in text
+    assert "With 4 branches the splice is ahead from 9 tokens on" in text
+    assert "| 4 | 20.0 | 30.0 (1.50) | 10.0 (0.50) |" in text
+    assert "plain: left out. no second server" in text
 
 
 def test_metrics_are_added_up_over_engines(start: Any, monkeypatch: Any) -> None:

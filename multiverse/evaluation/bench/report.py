@@ -52,7 +52,8 @@ def _batch(points: Sequence[Point]) -> str:
     rows = []
     for race in races(points, "batch"):
         splice, gain = race.ways["splice"], race.ratio("sequential", "splice")
-        rates = (splice.batch * splice.tokens / spread(race.ways[way].seconds).median for way in race.ways)
+        ways = [race.ways[way] for way in ("splice", "sequential")]
+        rates = (splice.batch * splice.tokens / spread(way.seconds).median for way in ways)
         shares = gain.text(), f"{gain.median / splice.bound:.0%}"
         rows.append((splice.batch, *(f"{rate:,.0f}" for rate in rates), *shares))
     first = points[0]
