@@ -31,6 +31,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("-o", "--output", default="bench", metavar="DIR", help="default: %(default)s")
     chosen = parser.add_argument_group("what is measured")
     chosen.add_argument("--only", type=_names, default=None, metavar="NAMES", help=f"some of {','.join(EXPERIMENTS)}")
+    chosen.add_argument(
+        "--cpu-time", action="store_true", help="measure the server's CPU time: others are at work here"
+    )
     chosen.add_argument("--repeats", type=int, default=3, help="of everything (default: %(default)s)")
     chosen.add_argument("--prompt", type=int, default=64, help="tokens of a prompt (default: %(default)s)")
     chosen.add_argument("--tokens", type=_numbers, default="256,512,1024", help="degree: of answers (%(default)s)")
@@ -65,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
         from multiverse.evaluation.bench.run import Plan, bench
     except ImportError as error:
         raise RunError(f"bench needs more packages ({error.name}): pip install multiverse-engine[bench]") from error
+    if options.url and options.cpu_time:
+        raise RunError("--cpu-time is that of a server that is started here, not of one that runs")
     if options.url and options.more:
         raise RunError(f"unknown arguments {' '.join(options.more)}: a server that runs can't be given any")
     for name in ("repeats", "prompt", "answers", "scale"):
@@ -78,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     model = options.model or (None if options.url else str(TINY))
     command = " ".join(["multiverse", *sys.argv[1:]])
     output = Path(options.output)
-    plan = Plan(output, command, options.url, options.host, model, options.more, names, sizes)
+    plan = Plan(output, command, options.url, options.host, model, options.more, names, sizes, options.cpu_time)
     results = bench(plan, lambda text: print(f"multiverse bench: {text}", file=sys.stderr, flush=True))
     print((output / REPORT).read_text())
     return 1 if results.left_out else 0

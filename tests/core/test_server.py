@@ -54,6 +54,20 @@ def test_a_server_is_stopped_with_its_children_and_its_log_removed() -> None:
     assert not server.log.exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_the_cpu_time_of_a_server_is_that_of_all_its_processes() -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass\ntime.sleep(600)"
+    text = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {burn!r}])\n{burn}"
+    port = free_port()
+    server = Server(program(text, port), port)
+    until = time.monotonic() + 60
+    while server.cpu_seconds() < 0.5 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert server.cpu_seconds() >= 0.5  # one process alone takes 0.3
+    server.stop()
+    server.log.unlink()
+
+
 def test_a_server_that_ends_is_reported_with_its_last_words_and_its_log_is_kept() -> None:
     port = free_port()
     with (

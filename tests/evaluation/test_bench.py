@@ -198,6 +198,7 @@ def test_a_server_that_does_not_fork_is_found_out(start: Any, tmp_path: Path, mo
     [
         (("--url", "http://127.0.0.1:9"), "is a server running there?"),
         (("--url", "http://127.0.0.1:9", "--dtype", "float32"), "a server that runs can't be given any"),
+        (("--url", "http://127.0.0.1:9", "--cpu-time"), "of a server that is started here"),
         (("--repeats", "0"), "--repeats must be positive"),
         (("--only", "replay"), "replay needs --transcripts"),
     ],
@@ -286,6 +287,7 @@ def test_tables_show_gains_and_how_much_of_the_bound_they_are(tmp_path: Path) ->
         made("turns", "splice", {"width": 4}, 50, [1.0], fork_seconds=0.03, join_seconds=0.01),
     ]
     about = {"machine": facts(), "model": {"name": "m"}, "server": {}, "command": "x", "sizes": {"repeats": 3}}
+    about["clock"] = "wall-clock time"
     write_report(tmp_path, about, points, {"plain": "no second server"})
     text = (tmp_path / "bench.md").read_text()
     assert "| 100 | 4 | 2.00 | 25.00 (10.00 to 40.00) | 1.60 | 80% |" in text

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,12 +29,14 @@ class Served:
         model: as the server calls it.
         path: where its tokenizer and configuration are.
         arguments: that it was started with; empty if it ran already.
+        clock: what time is measured with, in seconds.
     """
 
     url: str
     model: str
     path: str
     arguments: tuple[str, ...] = ()
+    clock: Callable[[], float] = time.perf_counter
 
     @property
     def dtype(self) -> str | None:
@@ -60,11 +63,12 @@ def running(url: str, path: str | None = None) -> Served:
 
 
 @contextmanager
-def started(host: str, model: str, more: Sequence[str], plugin: bool = True) -> Iterator[Served]:
+def started(host: str, model: str, more: Sequence[str], plugin: bool = True, cpu: bool = False) -> Iterator[Served]:
     """A server of its own, which takes shapes if it has the plugin.
 
     Args:
         more: further arguments of the host's server.
+        cpu: measure its CPU time.
 
     Raises:
         UnsupportedHostError: if it doesn't start, with the end of its log.
@@ -78,7 +82,8 @@ def started(host: str, model: str, more: Sequence[str], plugin: bool = True) -> 
     with Server(start, port) as server:
         server.wait(PATIENCE)
         found = running(server.url, model)
-        yield Served(found.url, found.model, model, start.arguments)
+        clock = server.cpu_seconds if cpu else time.perf_counter
+        yield Served(found.url, found.model, model, start.arguments, clock)
 
 
 def words_of(path: str) -> Words:

@@ -19,9 +19,9 @@ def write_report(output: Path, about: dict[str, Any], points: Sequence[Point], l
     parts = [
         f"# {model['name']}, {' '.join(about['server'].get('arguments', [])[:2]) or about['server'].get('url')}",
         f"`{about['command']}` on {machine['cores']} cores of {machine['processor']}, load {machine['load'][0]} before."
-        f" Every value is the median of {about['sizes']['repeats']} repeats (least to most)."
-        " The bound of a speed-up is tokens / steps of the critical path; the goals of blocks are prefilled in every"
-        " way, so they count in neither.",
+        f" Every value is the median of {about['sizes']['repeats']} repeats (least to most) of"
+        f" {about['clock']}. The bound of a speed-up is tokens / steps of the critical path; the goals of blocks are"
+        " prefilled in every way, so they count in neither.",
     ]
     for name, section in SECTIONS.items():
         if found := [point for point in points if point.experiment == name]:

@@ -34,6 +34,7 @@ class Plan:
         model: its name on the hub or its directory; of a server that runs only if it doesn't tell.
         more: further arguments for the host.
         names: of the experiments.
+        cpu: measure the CPU time of the server that is started, not what passes at the client.
     """
 
     output: Path
@@ -44,6 +45,7 @@ class Plan:
     more: Sequence[str]
     names: Sequence[str]
     sizes: Sizes
+    cpu: bool = False
 
 
 @dataclass
@@ -74,7 +76,7 @@ def bench(plan: Plan, say: Say) -> Results:
         else:
             assert plan.model is not None
             say(f"starting {plan.host}")
-            server = stack.enter_context(started(plan.host, plan.model, plan.more))
+            server = stack.enter_context(started(plan.host, plan.model, plan.more, cpu=plan.cpu))
         results = Results(_about(plan, server))
         asyncio.run(_measure(plan, server, results, say))
     if not results.points:
@@ -89,12 +91,13 @@ def _about(plan: Plan, server: Served) -> dict[str, Any]:
         "plain": "one server, the request field on and off" if plan.url else "two servers, with and without the plugin",
         "model": model_figures(server.path, server.dtype) or {"name": server.model},
         "machine": facts(),
+        "clock": "CPU time of the server's processes" if plan.cpu else "wall-clock time at the client",
         "sizes": asdict(plan.sizes),
     }
 
 
 async def _measure(plan: Plan, server: Served, results: Results, say: Say) -> None:
-    traffic = Traffic(server.url, server.model, words_of(server.path))
+    traffic = Traffic(server.url, server.model, words_of(server.path), server.clock)
     try:
         await experiments.warm_up(traffic, plan.sizes)
         for name in plan.names:
@@ -119,8 +122,8 @@ async def _plain(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
             yield points
         return
     assert plan.model is not None
-    with started(plan.host, plan.model, plan.more, plugin=False) as server:
-        other = Traffic(server.url, server.model, traffic.words)
+    with started(plan.host, plan.model, plan.more, plugin=False, cpu=plan.cpu) as server:
+        other = Traffic(server.url, server.model, traffic.words, server.clock)
         try:
             async for points in experiments.plain({"with": (traffic, {}), "without": (other, {})}, plan.sizes):
                 yield points

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -42,10 +43,13 @@ class Traffic:
     Args:
         url: of the server, without `/v1`.
         model: as the server calls it.
+        clock: what time is measured with, in seconds.
     """
 
-    def __init__(self, url: str, model: str, words: Words, seed: int = 0) -> None:
-        self.url, self.model, self.words = url, model, words
+    def __init__(
+        self, url: str, model: str, words: Words, clock: Callable[[], float] = time.perf_counter, seed: int = 0
+    ) -> None:
+        self.url, self.model, self.words, self.clock = url, model, words, clock
         self._random = Random(seed)
         self._bias = {str(token): -100.0 for token in words.banned}
         self._client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=3600, max_retries=0)
