@@ -185,7 +185,7 @@ def test_branches_that_were_encoded_apart_are_spliced(backend: Any, oracle: Orac
     assert oracle.difference([text], info) > 0.1, "the model answers the same without a join, so this shows nothing"
 
 
-def test_what_is_joined_is_not_computed_again(server: str, oracle: Oracle) -> None:
+def test_what_is_joined_is_not_computed_again(backend: Any, server: str, oracle: Oracle) -> None:
     before = computed(server)
     state = parallel_encoding.run("Who has pears?", FACTS, backend=backend)
     assert state["answer"]
