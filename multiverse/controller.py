@@ -38,7 +38,7 @@ class Controller:
     Args:
         binding: the dialect, bound to the model's tokenizer.
         limits: budgets and caps.
-        prompt: ids of the prompt; blocks in it are laid out as such.
+        prompt: ids of the prompt, whose tags say what blocks it holds; or a prompt that knows.
         separators: `overlap` (as models are trained) or `advance` (as the released engine decoded, and always where
             the joined text is prefilled).
         admit: the host's own say before a fork, for instance `Reason.KV_CAPACITY`.
@@ -49,7 +49,7 @@ class Controller:
         self,
         binding: Binding,
         limits: Limits | None = None,
-        prompt: Sequence[int] = (),
+        prompt: Sequence[int] | Prompt = (),
         *,
         separators: Separators = "overlap",
         admit: Admit | None = None,
@@ -60,8 +60,8 @@ class Controller:
         self.separators: Separators = "advance" if binding.dialect.join == "prefill" else separators
         self.admit = admit
         self.grammar = Grammar(binding.dialect)
-        self.prompt = Prompt(prompt, binding, self.separators)
-        self.ledger = Ledger(self.limits.tokens_for(len(prompt)))
+        self.prompt = prompt if isinstance(prompt, Prompt) else Prompt(prompt, binding, self.separators)
+        self.ledger = Ledger(self.limits.tokens_for(len(self.prompt.ids)))
         self.finish_reason: FinishReason | None = None
         self.root = self._make_root()
         self._tags = binding.tags

@@ -31,6 +31,7 @@ def to_transcript(controller: Controller, logprobs: Logprobs | None = None) -> T
     for block in transcript.walk():
         if block.goal_close is not None and block.goal_close in reasons:
             block.reason = reasons[block.goal_close]
+    transcript = controller.prompt.complete(transcript)
     if logprobs is not None:
         transcript.logprobs = [None] * len(controller.prompt.ids)
         for strand, start, end in controller.root.spans():

@@ -137,7 +137,8 @@ class _Writer:
         joins = []
         for path in block.paths:
             siblings = ((fork, path.start),) if path.start > fork else ()
-            after = self.body(path.start, path.end, path.blocks, position, hidden + siblings, fork - 1)
+            begin = position + path.offset
+            after = self.body(path.start, path.end, path.blocks, begin, hidden + siblings, fork - 1)
             joins.append(after if self.advance else after - _separator_length(path))
         return max(joins)
 

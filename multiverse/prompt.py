@@ -61,6 +61,10 @@ class Prompt:
                 break
         return builder
 
+    def complete(self, transcript: Transcript) -> Transcript:
+        """The whole of what `builder` began: nothing came before it here."""
+        return transcript
+
     def _lost(self, block: Block) -> bool:
         """Whether the open `block` is past the point where it can fork, and short of its conclusion."""
         if block.goal_close is None or block.conclusion is not None:

@@ -35,6 +35,7 @@ class Path:
         end: one past the last token it owns: header, body, path-close and the separator after it.
         close: index of path-close, `None` if the transcript ended first.
         blocks: the blocks inside, in order.
+        offset: how many positions a program moved its beginning by; 0 for paths that a model wrote.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Path:
     end: int
     close: int | None = None
     blocks: list[Block] = field(default_factory=list)
+    offset: int = 0
 
 
 @dataclass(slots=True)

@@ -154,8 +154,11 @@ WRAPPERS = {
 
 
 def install() -> None:
-    """Let SGLang's server take the field. Idempotent."""
+    """Let SGLang's server take the field, and fork and join programs. Idempotent."""
     from sglang.srt.entrypoints.http_server import app
+
+    from multiverse_sglang.routes import router
 
     if all(middleware.cls is not FieldMiddleware for middleware in app.user_middleware):
         app.add_middleware(FieldMiddleware)
+        app.include_router(router)

@@ -20,18 +20,20 @@ from typing import Any
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH, ReqKvInfo
 
 from multiverse.binding import bind, detect
-from multiverse.budgets import Reason
+from multiverse.budgets import FinishReason, Reason
 from multiverse.errors import MultiverseError
 from multiverse.metrics import Tally
 from multiverse.options import Options
+from multiverse.program import ProgramPrompt
 from multiverse.replay import Part, starts
 from multiverse.responses import FIELD
 from multiverse.strand import Status, Strand
+from multiverse_sglang.kept import KeptStates, program_of, strand_tokens
 from multiverse_sglang.memory import MemoryPressure
 from multiverse_sglang.metrics import Metrics
 from multiverse_sglang.outputs import record_row, show
 from multiverse_sglang.prefix_cache import LayoutCache
-from multiverse_sglang.refusals import check_options, eligible, is_new, refuse_unsupported
+from multiverse_sglang.refusals import check_options, check_program, eligible, is_new, refuse_unsupported
 from multiverse_sglang.runs import ATTRIBUTE, Runs
 from multiverse_sglang.slots import SlotPool
 from multiverse_sglang.strict import StrictTags
@@ -57,6 +59,7 @@ class Conductor(MemoryPressure):
         self.pool = SlotPool(scheduler)
         self.runs = Runs(scheduler, self.pool)
         self.cache = LayoutCache(scheduler.tree_cache)
+        self.states = KeptStates(self.pool)
         self.trees: dict[str, RequestTree] = {}
         self.exiles: list[RequestTree] = []
         self.retracted: list[RequestTree] = []
@@ -68,26 +71,37 @@ class Conductor(MemoryPressure):
 
     def admit(self, request: Any) -> None:
         """Give a request that was just queued its controller; one that holds blocks is taken apart at once."""
-        if not is_new(request):
+        program = program_of(request)
+        if not is_new(request, 1 if program is None else 0):
             return
         try:
             given = (request.sampling_params.custom_params or {}).get(FIELD)
             options = self.options.for_request(given)
-            limits = options.limits(request.sampling_params.max_new_tokens, self.scheduler.model_config.context_len)
+            limits = options.limits(
+                max(1, request.sampling_params.max_new_tokens), self.scheduler.model_config.context_len
+            )
             if given is not None:
                 check_options(request, options)
+            if program is not None:
+                check_program(request, program)
         except MultiverseError as error:
             self._refuse(request, str(error))
             return
-        if not options.enabled or not eligible(request):
+        if not eligible(request) or (program is None and not options.enabled):
             return
-        controller = options.controller(self.binding, limits, request.origin_input_ids, self._affords)
-        tree = RequestTree(controller, options, self.tally, given is not None, next(self._ages), request)
+        prompt: Any = request.origin_input_ids
+        if program is not None:
+            prompt = ProgramPrompt(prompt, program.spans, self.binding, options.separators)
+        controller = options.controller(self.binding, limits, prompt, self._affords)
+        tree = RequestTree(controller, options, self.tally, given is not None, next(self._ages), request, program)
         setattr(request, ATTRIBUTE, tree.root)
-        tree.tell(controller.root, controller.begin())
+        if tree.commit:
+            controller.end(controller.root, FinishReason.LENGTH)
+        else:
+            tree.tell(controller.root, controller.begin())
         if options.structure == "strict":
             request.grammar = StrictTags(controller, controller.root)
-        if tree.structured:
+        if program is not None or tree.structured:
             self.scheduler.waiting_queue.remove(request)
             setattr(request, ATTRIBUTE, None)
             tree.open, tree.root.run = True, None
@@ -108,20 +122,22 @@ class Conductor(MemoryPressure):
         """Queue the root with its first part or, if it may `look`, behind what the radix tree has of its blocks."""
         root, prompt, part = tree.root, tree.controller.prompt, 0
         seams = starts(prompt.strand)
-        found = self.cache.find(tree) if look and len(seams) > 1 else None
+        found = self.states.take(tree)
+        if found is None and look and (len(seams) > 1 or tree.program is not None):
+            found = self.cache.find(tree)
         if found is not None:
             part = bisect.bisect(seams, len(found.slots)) - 1
         root.tokens = array("q", [*prompt.ids[: seams[part]], *root.parts()[part].tokens])
-        if found is not None and part == 0:
-            self.pool.release(found)  # it ends within the first block: not worth the trouble
-        elif found is not None:
-            found.slots = found.slots[: len(root.tokens) - 1]
-            found.own = len(found.slots)
-            tree.client.cached_tokens = max(tree.client.cached_tokens, found.own)
-            self.tally.count("cached_tokens", found.own)
-            root.held = found
         root.given(part)
-        self.runs.queue(root)
+        if found is not None:
+            self.pool.cut(found, len(root.tokens) - (not root.draining))
+            root.held = found
+            tree.client.cached_tokens = max(tree.client.cached_tokens, root.computed)
+            self.tally.count("cached_tokens", root.computed)
+        if root.computed == len(root.tokens):
+            self._progress(tree)
+        else:
+            self.runs.queue(root)
 
     # --- after a step ------------------------------------------------------------------------------------------
 
@@ -168,7 +184,11 @@ class Conductor(MemoryPressure):
 
     def _progress(self, tree: RequestTree) -> None:
         """Start and join what can be, and show the client what is new."""
-        if tree.controller.finish_reason is None:
+        if tree.commit:
+            self._reconcile(tree)
+            if tree.computed:
+                self.finish(tree, FINISH_LENGTH(0))
+        elif tree.controller.finish_reason is None:
             self._reconcile(tree)
             show(self.scheduler, tree)
         else:
@@ -199,11 +219,15 @@ class Conductor(MemoryPressure):
     def _start(self, tree: RequestTree, strand: Strand, parent: Member) -> None:
         """Make a member of a branch; its KV begins with its parent's."""
         assert parent.held is not None
-        member = tree.members[strand.key] = Member(tree, strand, parent.tokens[:], held=self.pool.share(parent.held))
-        member.tokens.extend(member.parts()[0].tokens)
-        member.given(0)
+        kept = self.states.adopt(tree, strand, parent)
+        member = tree.members[strand.key] = Member(
+            tree, strand, parent.tokens[:], held=kept or self.pool.share(parent.held)
+        )
+        member.tokens.extend(member.parts()[0].tokens if kept is None else strand_tokens(strand))
+        member.given(0 if kept is None else len(member.parts()) - 1)
         tree.started_at.setdefault(strand.key, time.monotonic())
-        self.runs.queue(member)
+        if member.computed < len(member.tokens):
+            self.runs.queue(member)
         if strand.key[-1] == 0:
             self.tally.count("forks")
             if parent.turned_at is not None:
@@ -233,10 +257,13 @@ class Conductor(MemoryPressure):
             tree.closed_at[branch.strand.key] = time.monotonic()
         parent.tokens.extend(part.tokens)
         parent.given(parent.part + 1)
-        self.runs.queue(parent)
         self.tally.count("joins")
         if closed := [branch.turned_at for branch in branches if branch.turned_at is not None]:
             self.tally.observe("join_seconds", time.monotonic() - max(closed))
+        if parent.computed < len(parent.tokens):
+            self.runs.queue(parent)
+        else:  # nothing is between this join and the next fork, or the end of a program's prompt
+            self._reconcile(tree)
 
     # --- the end -----------------------------------------------------------------------------------------------
 
@@ -247,7 +274,10 @@ class Conductor(MemoryPressure):
         if root.run is not None:
             self.runs.end(root)
         if root.held is not None and not isinstance(reason, FINISH_ABORT):
-            self.cache.insert(tree, root.held)
+            if tree.program is not None and tree.program.shared is not None:
+                self.states.keep(tree)
+            else:
+                self.cache.insert(tree, root.held)
         for member in reversed(list(tree.members.values())):
             self.runs.release(member)
         tree.members.clear()
@@ -259,7 +289,8 @@ class Conductor(MemoryPressure):
         show(self.scheduler, tree)
 
     def abort(self, wanted: Any) -> None:
-        """End the trees that an abort message of SGLang means, branches and all."""
+        """End the trees that an abort message of SGLang means, branches and all; forget the states it names."""
+        self.states.drop(None if wanted.abort_all else wanted.rid)
         for tree in list(self.trees.values()):
             rids = [tree.client.rid, *(m.run.rid for m in tree.members.values() if m.run is not None)]
             if wanted.abort_all or tree.client.rid.startswith(wanted.rid) or wanted.rid in rids:

@@ -10,7 +10,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+from sglang.srt.managers.io_struct import GenerateReqInput
+
 from multiverse.responses import FIELD, Told, merge
+from multiverse_sglang.program_front import Programs
 
 LISTENER = "multiverse_listener"
 """Of a request of the tokenizer manager: the `Told` that wants to hear, instead of `meta_info`."""
@@ -30,7 +33,9 @@ def update_request_meta_info(
 
 
 def generate_request(original: Any, manager: Any, obj: Any, request: Any = None) -> AsyncGenerator[Any, None]:
-    """The tokenizer manager's outputs, each with what came with it."""
+    """The tokenizer manager's outputs, each with what came with it. A state of a program may be who asks."""
+    if isinstance(obj, GenerateReqInput):
+        Programs.of(manager).translate(obj)
     return _tap(original(manager, obj, request), manager.tokenizer, obj)
 
 

@@ -26,6 +26,9 @@ FRONT = "sglang.srt.managers.tokenizer_manager:TokenizerManager"
 CHAT = "sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat"
 COMPLETION = "sglang.srt.entrypoints.openai.serving_completions:OpenAIServingCompletion"
 CHECKER = "sglang.srt.managers.scheduler_components.invariant_checker:SchedulerInvariantChecker"
+OBSERVER = "sglang.srt.managers.scheduler_components.pool_stats_observer:SchedulerPoolStatsObserver"
+EXECUTOR = "sglang.lang.interpreter:StreamExecutor"
+ENDPOINT = "sglang.lang.backend.runtime_endpoint:RuntimeEndpoint"
 _CACHE = "sglang.srt.mem_cache.base_prefix_cache"
 _ROWS = "sglang.srt.mem_cache.memory_pool:ReqToTokenPool"
 _REGISTRY = "sglang.srt.plugins.hook_registry:HookRegistry"
@@ -36,6 +39,8 @@ _POSITIONS = "a position delta per request"
 _TOKEN = "a per-token request callback"
 _KEY = "custom radix keys per request"
 _FIELDS = "extension fields in requests and responses"
+_ROUTE = "a server that answers /concate_and_append_request"
+_STATES = "a front end that tells its server which state makes a request, and which were forked from it"
 
 HOOKS = (
     Hook(f"{ARGUMENTS}:prepare_server_args", ("argv",), True,
@@ -69,7 +74,8 @@ HOOKS = (
          "penalties count what a strand has generated in runs before", "0.5.23", _FORK),
     Hook(f"{FRONT}.update_request_meta_info", ("meta_info", "state", "customized_info", "index", "finish_reason"), True,
          "receive records and events", "0.5.23", _FIELDS),
-    Hook(f"{FRONT}.generate_request", ("obj", "request"), True, "hand them to whoever asked", "0.5.23", _FIELDS),
+    Hook(f"{FRONT}.generate_request", ("obj", "request"), True,
+         "hand them to whoever asked; put what states of programs ask for into tokens", "0.5.23", _FIELDS),
     Hook(f"{STREAMER}.stream_output", ("reqs", "return_logprob", "skip_req"), True,
          "strands have no client of their own", "0.5.23", _FORK),
     Hook(f"{CHECKER}._get_total_uncached_sizes", (), True,
@@ -81,6 +87,15 @@ HOOKS = (
     *(Hook(f"sglang.srt.sampling.penaltylib:Batched{kind}Penalizer",
            (f"{kind.lower()}_penalties", f"cumulated_{kind.lower()}_penalties"), False, "complete its counts", "0.5.23",
            "penalizers that ask requests for what they count") for kind in ("Frequency", "Presence", "Repetition")),
+    Hook(f"{SCHEDULER}.flush_cache", ("empty_cache",), True, "forget what states of programs keep", "0.5.23", _ROUTE),
+    Hook(f"{OBSERVER}.session_held_tokens", (), True, "the leak checks have to know what states of programs keep",
+         "0.5.23", _ROUTE),
+    Hook(f"{FRONT}._dispatch_to_scheduler", (), False, "say that a state ended", "0.5.23", _ROUTE),
+    Hook(FRONT, ("tokenizer", "rid_to_state"), False, "tokens of pieces of text; states that are busy", "0.5.23",
+         _ROUTE),
+    Hook("sglang.srt.managers.io_struct:GenerateReqInput", ("rid", "text", "input_ids", "sampling_params",
+         "image_data", "video_data", "audio_data"), False, "compute a joined text", "0.5.23", _ROUTE),
+    Hook("sglang.srt.managers.io_struct:AbortReq", ("abort_all",), False, "say that a state ended", "0.5.23", _ROUTE),
     Hook(REQUEST, ("origin_input_ids", "output_ids", "full_untruncated_fill_ids", "prefix_len", "last_node",
          "last_host_node", "best_match_node", "host_hit_length", "swa_host_hit_length", "mamba_host_hit_length",
          "num_matched_prefix_tokens", "already_computed", "kv", "lock", "finished_reason", "finished_len",
@@ -111,6 +126,23 @@ HOOKS = (
     Hook(f"{_REGISTRY}.apply_hooks", (), False, "apply the wrappers", "0.5.23", "a report of what failed to apply"),
 )  # fmt: skip
 
+FRONT_END = (
+    Hook(f"{EXECUTOR}.fork", ("size", "position_ids_offset"), True,
+         "call `fork_program` of the backend, which the front end declares and never calls", "0.5.23", _STATES),
+    Hook(EXECUTOR, ("sid", "text_", "backend", "use_thread", "worker"), False, "know a state", "0.5.23", _STATES),
+    Hook(f"{ENDPOINT}._add_images", ("s", "data"), True, "name the state that makes a request", "0.5.23", _STATES),
+    Hook(f"{ENDPOINT}._assert_success", ("res",), False, "report what the server refuses", "0.5.23", "nothing"),
+    Hook(f"{ENDPOINT}.concatenate_and_append", ("src_rids", "dst_rid"), True, "name states as the server does",
+         "0.5.23", _STATES),
+    Hook("sglang.lang.backend.base_backend:BaseBackend.fork_program", ("src", "dst", "position_ids_offset"), True,
+         "tell the server of a fork", "0.5.23", _STATES),
+    Hook("sglang.lang.backend.base_backend:BaseBackend.end_program", ("s",), True, "tell it of the end", "0.5.23",
+         _STATES),
+    Hook("sglang.utils:http_request", ("url", "json", "api_key", "verify"), False, "call the server", "0.5.23",
+         "nothing"),
+)  # fmt: skip
+"""What the backend for programs (`programs.py`) touches in their own process, which may be without a server."""
+
 
 API_HOOKS = (
     Hook(f"{CHAT}._generate_chat_stream", ("adapted_request", "request", "raw_request"), True,
@@ -121,7 +153,10 @@ API_HOOKS = (
          "events, trees and figures", "0.5.23", _FIELDS),
     Hook(f"{COMPLETION}._handle_non_streaming_request", ("adapted_request", "request", "raw_request"), True,
          "trees and figures", "0.5.23", _FIELDS),
-    Hook("sglang.srt.entrypoints.http_server:app", (), False, "take the field out of requests", "0.5.23", _FIELDS),
+    Hook("sglang.srt.entrypoints.http_server:app", (), False, "take the field out of requests; add routes", "0.5.23",
+         _FIELDS),
+    Hook("sglang.srt.entrypoints.http_server:get_global_state", (), False, "find the server's states", "0.5.23",
+         _ROUTE),
 )  # fmt: skip
 """Of processes that serve HTTP only: their modules take seconds to import."""
 
@@ -137,7 +172,7 @@ def check() -> list[str]:
 def report() -> dict[str, Any]:
     """For `multiverse check`: the host, its version, what is wrong, and the table. Entry point `multiverse.hosts`."""
     version = host_version()
-    return describe("sglang", version, check() if version != "none" else [], HOOKS)
+    return describe("sglang", version, check() if version != "none" else [], (*HOOKS, *API_HOOKS, *FRONT_END))
 
 
 def host_version() -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
 from multiverse.exile import returning
+from multiverse_sglang.kept import KeptStates
 from multiverse_sglang.runs import ATTRIBUTE
 from multiverse_sglang.tree import Member, RequestTree
 
@@ -31,11 +32,14 @@ class MemoryPressure:
     exiles: list[RequestTree]
     retracted: list[RequestTree]
     begin: Callable[[RequestTree, bool], None]
+    states: KeptStates
     replay: Callable[[RequestTree], None]
     finish: Callable[[RequestTree, Any], None]
 
     def make_room(self) -> None:
         """Before a step: free the slots that it needs, so that SGLang does not retract what it can't recompute."""
+        while self.states.kept and (self.exiles or self.pool.free() < len(self._running())):
+            self.states.drop_oldest()
         retracted, self.retracted = self.retracted, []
         for tree in retracted:
             if self.trees.get(tree.client.rid) is tree and tree not in self.exiles:
@@ -84,6 +88,11 @@ class MemoryPressure:
 
     def unblock(self, schedule: Callable[[], Any], plan: Any) -> Any:
         """If nothing runs and nothing could be scheduled, whoever waits needs what trees hold: take it from them."""
+        while plan.batch_to_run is None and self.states.kept and self.scheduler.waiting_queue:
+            if self._in_flight(plan):
+                return plan
+            self.states.drop_oldest()
+            plan = schedule()
         while plan.batch_to_run is None and self.trees and not self._in_flight(plan):
             oldest, queue = self._oldest(), self.scheduler.waiting_queue
             own = [request for request in queue if tree_of(request) is oldest]

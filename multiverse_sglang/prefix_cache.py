@@ -8,6 +8,7 @@ request whose tokens mean something else never does.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from array import array
 from collections.abc import Sequence
@@ -17,8 +18,10 @@ from sglang.srt.mem_cache.base_prefix_cache import InsertParams
 from sglang.srt.mem_cache.common import match_kv_cache
 from sglang.srt.mem_cache.radix_cache import RadixKey
 
+from multiverse.controller import Controller
 from multiverse.document import to_transcript
 from multiverse.layout import Layout, layout
+from multiverse.replay import parts, starts
 from multiverse_sglang.tree import Held, RequestTree
 
 
@@ -34,6 +37,23 @@ def layout_key(ids: Sequence[int], laid: Layout) -> array[int]:
     return key
 
 
+def sequence_key(tree: RequestTree, length: int) -> array[int]:
+    """The key of the first `length` tokens of a request, as they were computed."""
+    controller = tree.controller
+    transcript = to_transcript(controller)
+    laid = layout(transcript, controller.separators, controller.binding.dialect.join)
+    return layout_key(transcript.ids[:length], laid)
+
+
+def _usable(controller: Controller, length: int) -> int:
+    """How many of the first `length` tokens of the prompt are of use: those before a block that begins among them and
+    does not end there, if there is such a block."""
+    strand = controller.prompt.strand
+    seams = starts(strand)
+    part = bisect.bisect(seams, length) - 1
+    return min(length, seams[part] + len(parts(controller, strand)[part].tokens))
+
+
 def _digest(text: str) -> int:
     """31 bits, never 0."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1 or 1
@@ -47,16 +67,11 @@ class LayoutCache:
 
     def insert(self, tree: RequestTree, held: Held) -> None:
         """Enter a finished root's sequence; the tree then owns all of its slots."""
-        controller = tree.controller
-        transcript = to_transcript(controller)
-        laid = layout(transcript, controller.separators, controller.binding.dialect.join)
-        length = len(held.slots)
-        key = layout_key(transcript.ids[:length], laid)
-        client = tree.client
+        client, length = tree.client, len(held.slots)
         if length > held.own and self._cache.supports_prefix_sharing():
             self._cache.insert(
                 InsertParams(
-                    key=RadixKey(key, client.extra_key, cache_salt=client.cache_salt),
+                    key=RadixKey(sequence_key(tree, length), client.extra_key, cache_salt=client.cache_salt),
                     value=held.slots,
                     prev_prefix_len=held.own,
                     inserted_len=held.own,
@@ -66,12 +81,23 @@ class LayoutCache:
             held.own = length
 
     def find(self, tree: RequestTree) -> Held | None:
-        """What the radix tree has of the blocks of the prompt, locked; only if it is more than the causal beginning."""
-        prompt = tree.controller.prompt
-        client = tree.client
-        match_kv_cache(client, self._cache, layout_key(prompt.ids, prompt.layout), max_prefix_len=len(prompt.ids) - 1)
-        if client.prefix_len <= len(prompt.strand.tokens[: prompt.strand.forks[0][0]]):
+        """What the radix tree has of the blocks of the prompt, locked; only if it is more than the causal beginning.
+
+        For a program, everything it has; of a branch, everything that the branch has in common with its source.
+        """
+        prompt, client, program = tree.controller.prompt, tree.client, tree.program
+        least, most = 0, len(prompt.ids)
+        if program is None:
+            least, most = prompt.strand.forks[0][0], most - 1
+        elif program.shared is not None:
+            most = program.shared
+        key = layout_key(prompt.ids, prompt.layout)
+        match_kv_cache(client, self._cache, key, max_prefix_len=most)
+        usable = _usable(tree.controller, client.prefix_len)
+        if usable <= least:
             return None
+        if usable < client.prefix_len:
+            match_kv_cache(client, self._cache, key, max_prefix_len=usable)  # so that no more than that is locked
         lock = self._cache.lock(client.last_node)
         slots = self._cache.prefix_device_indices(client).clone()
         return Held(slots, len(slots), lock)

@@ -11,15 +11,16 @@ from multiverse.responses import STRUCTURED_OUTPUTS
 from multiverse_sglang.runs import ATTRIBUTE
 from multiverse_sglang.sampling import check_branch_sampling
 from multiverse_sglang.strict import BACKENDS
+from multiverse_sglang.tree import Program
 
 
-def is_new(request: Any) -> bool:
-    """Whether a request that was queued is one that nobody has looked at, and that is to generate something.
+def is_new(request: Any, least: int = 1) -> bool:
+    """Whether a request that was queued is one that nobody has looked at, and that is to generate `least` tokens.
 
     For several answers to one prompt SGLang computes that first, with a request that generates nothing.
     """
     known = hasattr(request, ATTRIBUTE) or request.finished() or request.to_finish is not None
-    return not known and request.sampling_params.max_new_tokens >= 1
+    return not known and request.sampling_params.max_new_tokens >= least
 
 
 def check_options(request: Any, options: Options) -> None:
@@ -27,6 +28,12 @@ def check_options(request: Any, options: Options) -> None:
     if options.enabled and request.grammar is not None:
         raise OptionError(STRUCTURED_OUTPUTS)
     check_branch_sampling(options)
+
+
+def check_program(request: Any, program: Program) -> None:
+    """Raise OptionError if `request` of a state of a program asks for something that a joined text can't have."""
+    if program.spans and not eligible(request):
+        raise OptionError("a state that was joined can't have a grammar, a session, beams, images or hidden states")
 
 
 def eligible(request: Any) -> bool:

@@ -47,6 +47,19 @@ class SlotPool:
         """The parent's slots and behind them each branch's own. The branches own nothing afterwards."""
         return Held(torch.cat([parent.slots, *(b.slots[b.own :] for b in branches)]), parent.own, parent.lock)
 
+    def cut(self, held: Held, length: int) -> None:
+        """Keep the first `length` slots of `held` and give back what it owns of the others."""
+        if len(held.slots) > max(length, held.own):
+            self.allocator.free(held.slots[max(length, held.own) :])
+        held.slots, held.own = held.slots[:length], min(held.own, length)
+
+    def adopt(self, parent: Held, kept: Held) -> Held:
+        """A branch computed apart, as one that began with the slots of `parent`. Nothing stays with `kept`."""
+        start = len(parent.slots)
+        self.allocator.free(kept.slots[kept.own : start])
+        self.cache.unlock(kept.lock)
+        return Held(torch.cat([parent.slots, kept.slots[start:]]), start)
+
     def release(self, held: Held) -> None:
         """Give back what `held` owns."""
         if len(held.slots) > held.own:

@@ -17,6 +17,7 @@ from multiverse.budgets import FinishReason
 from multiverse.controller import Controller
 from multiverse.metrics import Tally
 from multiverse.options import Options
+from multiverse.program import Spans
 from multiverse.replay import Part, parts
 from multiverse.strand import Status, Strand
 from multiverse.stream import DocumentStream, EventStream
@@ -89,6 +90,23 @@ class Member:
         return self.run is None and self.strand.status is Status.CLOSED and self.part == len(self.parts()) - 1
 
 
+@dataclass(frozen=True)
+class Program:
+    """What the server says about a request that a state of a program makes (`states.py`).
+
+    Attributes:
+        state: key of the state.
+        spans: the blocks that were joined so far.
+        shared: of a branch, how many tokens it has in common with what it was forked from; its KV is kept.
+        branches: keys of the states that this request joins.
+    """
+
+    state: str
+    spans: Spans
+    shared: int | None
+    branches: tuple[str, ...]
+
+
 @dataclass(eq=False)
 class RequestTree:
     """The strands of one client request.
@@ -102,6 +120,7 @@ class RequestTree:
         members: by strand key, those that were started and not joined yet.
         rows: by strand key and offset, the logprobs of sampled tokens, if the client asked for any.
         open: whether it is taken apart into strands; before, SGLang computes `client` as it always does.
+        program: if it belongs to a state of a program, which.
         plain: tokens that SGLang had shown by itself before the first fork.
         reason: why SGLang ended the root, once it did.
         recomputed: tokens that were computed again because memory was short.
@@ -115,6 +134,7 @@ class RequestTree:
     asked: bool
     age: int
     client: Any
+    program: Program | None = None
     members: dict[tuple[int, ...], Member] = field(default_factory=dict)
     rows: dict[tuple[int, ...], dict[int, Any]] = field(default_factory=dict)
     open: bool = False
@@ -149,6 +169,17 @@ class RequestTree:
     def root(self) -> Member:
         """The member that the tree begins and ends with."""
         return self.members[()]
+
+    @property
+    def commit(self) -> bool:
+        """Whether it only computes its prompt and samples nothing."""
+        return self.program is not None and self.client.sampling_params.max_new_tokens == 0
+
+    @property
+    def computed(self) -> bool:
+        """Whether the root has nothing left to compute but what has yet to be sampled."""
+        root = self.root
+        return root.run is None and root.part == len(root.parts()) - 1 and root.computed == len(root.tokens)
 
     @property
     def structured(self) -> bool:

@@ -19,6 +19,7 @@ from multiverse_sglang.hooks import (
     CHECKER,
     FORWARD,
     FRONT,
+    OBSERVER,
     REQUEST,
     SAMPLING,
     SCHEDULER,
@@ -77,7 +78,7 @@ def get_next_batch_to_run(original: Any, scheduler: Any, running_batch: Any, las
     conductor.make_room()
     with conductor.newcomers_held_back():
         plan = original(scheduler, running_batch=running_batch, last_batch=last_batch)
-        if plan.batch_to_run is None and conductor.trees:
+        if plan.batch_to_run is None and (conductor.trees or conductor.states.kept):
 
             def again() -> Any:
                 return original(scheduler, running_batch=plan.running_batch, last_batch=None)
@@ -144,6 +145,16 @@ def abort_request(original: Any, scheduler: Any, recv_req: Any) -> None:
     original(scheduler, recv_req)
 
 
+def flush_cache(scheduler: Any, *_: Any, **__: Any) -> None:
+    getattr(scheduler, _CONDUCTOR).states.drop(None)
+
+
+def session_held_tokens(tokens: int, observer: Any) -> int:
+    """Slots that SGLang's leak checks know to be held between requests: also those of states of programs."""
+    conductor: Conductor | None = getattr(observer.tree_cache, _CONDUCTOR, None)
+    return tokens if conductor is None else tokens + conductor.states.tokens
+
+
 def get_decode_retraction_order(order: list[int], reqs: Any) -> list[int]:
     return by_age(reqs, order)
 
@@ -185,6 +196,8 @@ WRAPPERS = {
     f"{FRONT}.update_request_meta_info": (HookType.AROUND, update_request_meta_info),
     f"{FRONT}.generate_request": (HookType.AROUND, generate_request),
     f"{STREAMER}.stream_output": (HookType.AROUND, stream_output),
+    f"{SCHEDULER}.flush_cache": (HookType.BEFORE, flush_cache),
+    f"{OBSERVER}.session_held_tokens": (HookType.AFTER, session_held_tokens),
     f"{CHECKER}._get_total_uncached_sizes": (HookType.AFTER, get_total_uncached_sizes),
 }
 """By target of the table: how SGLang's registry has to apply what."""
