@@ -71,6 +71,10 @@ bench-vllm:  ## a random model of 100 M parameters inside vLLM; writes benchmark
 	.venvs/vllm/bin/python benchmarks/vllm_speed.py
 	.venvs/vllm/bin/python benchmarks/vllm_plain.py
 
+bench-sglang-prefill:  ## a prompt with blocks in one forward and by replay; writes benchmarks/results/sglang_prefill.json
+	@tools/setup sglang
+	PYTHONPATH=tests/conformance .venvs/sglang/bin/python benchmarks/sglang_prefill.py
+
 soak-vllm soak-sglang: soak-%:  ## random operations, 2,000 requests twice, half an hour; benchmarks/results/HOST_soak.json
 	@tools/setup $*
 	PYTHONPATH=tests/conformance .venvs/$*/bin/python benchmarks/soak.py
