@@ -35,6 +35,7 @@ from multiverse_sglang.outputs import record_row, show
 from multiverse_sglang.prefix_cache import LayoutCache
 from multiverse_sglang.refusals import check_options, check_program, eligible, is_new, refuse_unsupported
 from multiverse_sglang.runs import ATTRIBUTE, Runs
+from multiverse_sglang.single_pass import SinglePass
 from multiverse_sglang.slots import SlotPool
 from multiverse_sglang.strict import StrictTags
 from multiverse_sglang.tree import Member, RequestTree
@@ -58,6 +59,7 @@ class Conductor(MemoryPressure):
         self.binding = bind(dialect, scheduler.tokenizer, eos=())  # SGLang decides what ends a sequence
         self.pool = SlotPool(scheduler)
         self.runs = Runs(scheduler, self.pool)
+        self.single_pass = SinglePass(scheduler)
         self.cache = LayoutCache(scheduler.tree_cache)
         self.states = KeptStates(self.pool)
         self.trees: dict[str, RequestTree] = {}
@@ -119,15 +121,26 @@ class Conductor(MemoryPressure):
         return Reason.KV_CAPACITY if strand.kv_length + 8 * len(labels) > self.pool.total else None
 
     def begin(self, tree: RequestTree, look: bool = True) -> None:
-        """Queue the root with its first part or, if it may `look`, behind what the radix tree has of its blocks."""
-        root, prompt, part = tree.root, tree.controller.prompt, 0
+        """Queue the root: with all that it was given in one go or, if that can't be, with its first part.
+
+        If it may `look`, it begins behind what the radix tree has of its blocks.
+        """
+        root, prompt = tree.root, tree.controller.prompt
         seams = starts(prompt.strand)
         found = self.states.take(tree)
         if found is None and look and (len(seams) > 1 or tree.program is not None):
             found = self.cache.find(tree)
-        if found is not None:
-            part = bisect.bisect(seams, len(found.slots)) - 1
-        root.tokens = array("q", [*prompt.ids[: seams[part]], *root.parts()[part].tokens])
+        if tree.program is None:
+            root.passage = self.single_pass.begin(tree.controller, 0 if found is None else len(found.slots))
+        if root.passage is not None:
+            part, found = len(root.parts()) - 1, found or self.pool.nothing()
+            root.tokens = array("q", root.passage.ids)
+        else:
+            part = 0 if found is None else bisect.bisect(seams, len(found.slots)) - 1
+            root.tokens = array("q", [*prompt.ids[: seams[part]], *root.parts()[part].tokens])
+        if found is not None and part == 0 and tree.program is None:
+            self.pool.release(found)  # it ends within the first block: SGLang finds it by itself
+            found = None
         root.given(part)
         if found is not None:
             self.pool.cut(found, len(root.tokens) - (not root.draining))
@@ -150,6 +163,7 @@ class Conductor(MemoryPressure):
                 continue
             tree = member.tree
             member.arrived = False
+            member.end_passage()
             if tree.open:
                 record_row(member)
             elif not self._open(tree):

@@ -81,20 +81,17 @@ class LayoutCache:
             held.own = length
 
     def find(self, tree: RequestTree) -> Held | None:
-        """What the radix tree has of the blocks of the prompt, locked; only if it is more than the causal beginning.
-
-        For a program, everything it has; of a branch, everything that the branch has in common with its source.
-        """
+        """What the radix tree has of a prompt, locked; of a program's branch, what it has in common with its source."""
         prompt, client, program = tree.controller.prompt, tree.client, tree.program
-        least, most = 0, len(prompt.ids)
+        most = len(prompt.ids)
         if program is None:
-            least, most = prompt.strand.forks[0][0], most - 1
+            most -= 1
         elif program.shared is not None:
             most = program.shared
         key = layout_key(prompt.ids, prompt.layout)
         match_kv_cache(client, self._cache, key, max_prefix_len=most)
         usable = _usable(tree.controller, client.prefix_len)
-        if usable <= least:
+        if usable == 0:
             return None
         if usable < client.prefix_len:
             match_kv_cache(client, self._cache, key, max_prefix_len=usable)  # so that no more than that is locked
