@@ -79,6 +79,10 @@ bench-server:  ## multiverse bench on a random model of 47 M parameters, ten min
 		--lengths 16,64,128 --answers 5 --scale 0.05 $(if $(TRANSCRIPTS),--transcripts $(TRANSCRIPTS)) \
 		--dtype bfloat16 $(if $(filter vllm,$(HOST)),--max-model-len 4096 --max-num-seqs 256)
 
+bench-sglang-prefill:  ## a prompt with blocks in one forward and by replay; writes benchmarks/results/sglang_prefill.json
+	@tools/setup sglang
+	PYTHONPATH=tests/conformance .venvs/sglang/bin/python benchmarks/sglang_prefill.py
+
 soak-vllm soak-sglang: soak-%:  ## random operations, 2,000 requests twice, half an hour; benchmarks/results/HOST_soak.json
 	@tools/setup $*
 	PYTHONPATH=tests/conformance .venvs/$*/bin/python benchmarks/soak.py

@@ -33,6 +33,7 @@ from multiverse_sglang.outputs import record_row, show
 from multiverse_sglang.prefix_cache import LayoutCache
 from multiverse_sglang.refusals import check_options, eligible, is_new, refuse_unsupported
 from multiverse_sglang.runs import ATTRIBUTE, Runs
+from multiverse_sglang.single_pass import SinglePass
 from multiverse_sglang.slots import SlotPool
 from multiverse_sglang.strict import StrictTags
 from multiverse_sglang.tree import Member, RequestTree
@@ -56,6 +57,7 @@ class Conductor(MemoryPressure):
         self.binding = bind(dialect, scheduler.tokenizer, eos=())  # SGLang decides what ends a sequence
         self.pool = SlotPool(scheduler)
         self.runs = Runs(scheduler, self.pool)
+        self.single_pass = SinglePass(scheduler)
         self.cache = LayoutCache(scheduler.tree_cache)
         self.trees: dict[str, RequestTree] = {}
         self.exiles: list[RequestTree] = []
@@ -105,15 +107,22 @@ class Conductor(MemoryPressure):
         return Reason.KV_CAPACITY if strand.kv_length + 8 * len(labels) > self.pool.total else None
 
     def begin(self, tree: RequestTree, look: bool = True) -> None:
-        """Queue the root with its first part or, if it may `look`, behind what the radix tree has of its blocks."""
-        root, prompt, part = tree.root, tree.controller.prompt, 0
+        """Queue the root: with all that it was given in one go or, if that can't be, with its first part.
+
+        If it may `look`, it begins behind what the radix tree has of its blocks.
+        """
+        root, prompt = tree.root, tree.controller.prompt
         seams = starts(prompt.strand)
         found = self.cache.find(tree) if look and len(seams) > 1 else None
-        if found is not None:
-            part = bisect.bisect(seams, len(found.slots)) - 1
-        root.tokens = array("q", [*prompt.ids[: seams[part]], *root.parts()[part].tokens])
+        root.passage = self.single_pass.begin(tree.controller, 0 if found is None else len(found.slots))
+        if root.passage is not None:
+            part, found = len(root.parts()) - 1, found or self.pool.nothing()
+            root.tokens = array("q", root.passage.ids)
+        else:
+            part = 0 if found is None else bisect.bisect(seams, len(found.slots)) - 1
+            root.tokens = array("q", [*prompt.ids[: seams[part]], *root.parts()[part].tokens])
         if found is not None and part == 0:
-            self.pool.release(found)  # it ends within the first block: not worth the trouble
+            self.pool.release(found)  # it ends within the first block: SGLang finds it by itself
         elif found is not None:
             found.slots = found.slots[: len(root.tokens) - 1]
             found.own = len(found.slots)
@@ -134,6 +143,7 @@ class Conductor(MemoryPressure):
                 continue
             tree = member.tree
             member.arrived = False
+            member.end_passage()
             if tree.open:
                 record_row(member)
             elif not self._open(tree):

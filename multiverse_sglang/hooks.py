@@ -21,18 +21,21 @@ BATCH = "sglang.srt.managers.schedule_batch:ScheduleBatch"
 ALLOCATION = "sglang.srt.mem_cache.allocation"
 FORWARD = "sglang.srt.model_executor.forward_batch_info:ForwardBatch"
 STREAMER = "sglang.srt.managers.scheduler_components.output_streamer:SchedulerOutputStreamer"
+RUNNER = "sglang.srt.model_executor.model_runner:ModelRunner"
 SAMPLING = "sglang.srt.sampling.sampling_batch_info:SamplingBatchInfo"
 FRONT = "sglang.srt.managers.tokenizer_manager:TokenizerManager"
 CHAT = "sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat"
 COMPLETION = "sglang.srt.entrypoints.openai.serving_completions:OpenAIServingCompletion"
 CHECKER = "sglang.srt.managers.scheduler_components.invariant_checker:SchedulerInvariantChecker"
 _CACHE = "sglang.srt.mem_cache.base_prefix_cache"
+_BACKEND = "sglang.srt.layers.attention.base_attn_backend:AttentionBackend"
 _ROWS = "sglang.srt.mem_cache.memory_pool:ReqToTokenPool"
 _REGISTRY = "sglang.srt.plugins.hook_registry:HookRegistry"
 
 _FORK = "a scheduler API to fork a request and to splice the KV of others"
 _PREFIX = "requests that may be queued with a prefix they hold"
 _POSITIONS = "a position delta per request"
+_SEGMENTS = "attention metadata that a plugin may write"
 _TOKEN = "a per-token request callback"
 _KEY = "custom radix keys per request"
 _FIELDS = "extension fields in requests and responses"
@@ -65,6 +68,8 @@ HOOKS = (
     Hook(f"{BATCH}._get_decode_retraction_order", ("reqs",), True,
          "retract whoever came last first", "0.5.23", _FORK),
     Hook(f"{FORWARD}.init_new", ("batch", "model_runner"), True, "add the position delta", "0.5.23", _POSITIONS),
+    Hook(f"{RUNNER}.forward", ("forward_batch",), True, "attention to segments of a prompt as if they were requests",
+         "0.5.23", _SEGMENTS),
     Hook(f"{SAMPLING}.from_schedule_batch", ("batch",), True,
          "penalties count what a strand has generated in runs before", "0.5.23", _FORK),
     Hook(f"{FRONT}.update_request_meta_info", ("meta_info", "state", "customized_info", "index", "finish_reason"), True,
@@ -94,6 +99,15 @@ HOOKS = (
     Hook(SCHEDULER, ("waiting_queue", "running_batch", "last_batch", "chunked_req", "tree_cache",
          "token_to_kv_pool_allocator", "req_to_token_pool", "output_streamer", "invariant_checker"), False,
          "queue requests and see what runs", "0.5.23", _FORK),
+    Hook(RUNNER, ("attn_backend", "prefill_attention_backend_str", "prefill_cuda_graph_runner", "kv_index_translator",
+         "use_mla_backend"), False, "see what attention does, and stand in for it", "0.5.23", _SEGMENTS),
+    Hook(FORWARD, ("batch_size", "req_pool_indices", "req_pool_indices_cpu", "seq_lens", "seq_lens_cpu",
+         "seq_lens_sum", "orig_seq_lens", "extend_seq_lens", "extend_seq_lens_cpu", "extend_prefix_lens",
+         "extend_prefix_lens_cpu", "extend_start_loc"), False, "show it segments", "0.5.23", _SEGMENTS),
+    Hook(f"{_BACKEND}.init_forward_metadata", ("forward_batch",), False, "plan for them", "0.5.23", _SEGMENTS),
+    Hook(f"{_BACKEND}.forward", ("q", "k", "v", "layer", "forward_batch"), False, "attend", "0.5.23", _SEGMENTS),
+    Hook(f"{_ROWS}.alloc_rows", ("need_size",), False, "rows for segments", "0.5.23", _SEGMENTS),
+    Hook(f"{_ROWS}.free_rows", ("indices",), False, "give them back", "0.5.23", _SEGMENTS),
     Hook(f"{_ROWS}.free", ("req",), False, "give rows back", "0.5.23", _FORK),
     Hook(_ROWS, ("req_to_token",), False, "read the slots of a row", "0.5.23", _FORK),
     Hook(f"{_CACHE}:BasePrefixCache.lock", ("node",), False, "keep shared slots from being evicted", "0.5.23", _FORK),

@@ -66,11 +66,11 @@ class LayoutCache:
             held.own = length
 
     def find(self, tree: RequestTree) -> Held | None:
-        """What the radix tree has of the blocks of the prompt, locked; only if it is more than the causal beginning."""
+        """What the radix tree has of a prompt with blocks, locked."""
         prompt = tree.controller.prompt
         client = tree.client
         match_kv_cache(client, self._cache, layout_key(prompt.ids, prompt.layout), max_prefix_len=len(prompt.ids) - 1)
-        if client.prefix_len <= len(prompt.strand.tokens[: prompt.strand.forks[0][0]]):
+        if client.prefix_len == 0:
             return None
         lock = self._cache.lock(client.last_node)
         slots = self._cache.prefix_device_indices(client).clone()

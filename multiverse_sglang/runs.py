@@ -78,6 +78,7 @@ class Runs:
         """Take the run of `member` out of SGLang. What it computed of the strand stays, its row does not."""
         run, held = member.run, member.held
         member.run, member.arrived, member.sampled = None, False, None
+        member.end_passage()
         if run in self._scheduler.waiting_queue:
             self._scheduler.waiting_queue.remove(run)
         elif run.kv.holds_kv:

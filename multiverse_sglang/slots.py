@@ -39,6 +39,10 @@ class SlotPool:
         kv.mark_kv_released()
         return held
 
+    def nothing(self) -> Held:
+        """What a sequence begins with that has no KV yet."""
+        return Held(torch.empty(0, dtype=torch.int64, device=self.rows.device), 0)
+
     def share(self, held: Held) -> Held:
         """What a branch begins with: all slots of its parent, none of them its own."""
         return Held(held.slots, len(held.slots))

@@ -10,7 +10,7 @@ import time
 from array import array
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multiverse.actions import Action
 from multiverse.budgets import FinishReason
@@ -21,6 +21,9 @@ from multiverse.replay import Part, parts
 from multiverse.strand import Status, Strand
 from multiverse.stream import DocumentStream, EventStream
 from multiverse_sglang.streamer import tell
+
+if TYPE_CHECKING:
+    from multiverse_sglang.single_pass import Passage
 
 
 @dataclass(eq=False)
@@ -50,6 +53,7 @@ class Member:
         draining: what is computed is known already; the token sampled behind it is ignored.
         run: the SGLang request that is queued or in a batch for it, if any.
         held: its KV while none is in a batch. While one is, only the lock is still valid.
+        passage: how the run computes blocks in one go, until it has.
         arrived: whether a result came for the run in this step.
         sampled: offset in the strand's tokens of the token that came with it, if it was kept.
         turned_at: when it forked last, in monotonic seconds; `None` if it has not.
@@ -64,9 +68,16 @@ class Member:
     draining: bool = False
     run: Any = None
     held: Held | None = None
+    passage: Passage | None = None
     arrived: bool = False
     sampled: int | None = None
     turned_at: float | None = None
+
+    def end_passage(self) -> None:
+        """What was to be computed in one go is computed, or will not be."""
+        if self.passage is not None:
+            self.passage.release()
+            self.passage = None
 
     def parts(self) -> list[Part]:
         """The parts of the strand, as far as they are known."""

@@ -20,6 +20,7 @@ from multiverse_sglang.hooks import (
     FORWARD,
     FRONT,
     REQUEST,
+    RUNNER,
     SAMPLING,
     SCHEDULER,
     STREAMER,
@@ -29,6 +30,7 @@ from multiverse_sglang.memory import by_age, tree_of
 from multiverse_sglang.penalties import complete, generated_before
 from multiverse_sglang.refusals import refuse_arguments
 from multiverse_sglang.runs import ATTRIBUTE, begin_where_held
+from multiverse_sglang.single_pass import PIECES, attending, pieces
 from multiverse_sglang.streamer import BlocksStreamer
 from multiverse_sglang.tokens import accept
 from multiverse_sglang.tree import Member
@@ -118,16 +120,28 @@ def prefix_kv_indices(original: Any, batch: Any, req: Any) -> torch.Tensor:
 def forward_batch_init_new(forward: Any, *args: Any, **kwargs: Any) -> None:
     """Add the position delta of each strand to what was computed from lengths."""
     batch = kwargs["batch"] if "batch" in kwargs else next(arg for arg in args if hasattr(arg, "reqs"))
-    members = [getattr(req, ATTRIBUTE, None) for req in batch.reqs or ()]
-    deltas = [0 if member is None else member.delta for member in members]
+    if forward.forward_mode.is_extend():
+        found = pieces(batch)
+        deltas, lengths = [piece.shift for piece in found], [piece.length for piece in found]
+        if any(piece.intervals is not None for piece in found):
+            setattr(forward, PIECES, found)
+    else:
+        members = [getattr(req, ATTRIBUTE, None) for req in batch.reqs or ()]
+        deltas, lengths = [0 if member is None else member.delta for member in members], [1] * len(members)
     if not any(deltas):
         return
-    offsets = torch.tensor(deltas, dtype=forward.positions.dtype)
-    if forward.forward_mode.is_extend():
-        offsets = offsets.repeat_interleave(torch.tensor(batch.extend_lens))
+    offsets = torch.tensor(deltas, dtype=forward.positions.dtype).repeat_interleave(torch.tensor(lengths))
     positions = forward.positions.clone()
     positions[: len(offsets)] += offsets.to(positions.device, non_blocking=True)
     forward.positions = positions
+
+
+def model_forward(original: Any, runner: Any, forward_batch: Any, *args: Any, **kwargs: Any) -> Any:
+    found = getattr(forward_batch, PIECES, None)
+    if found is None:
+        return original(runner, forward_batch, *args, **kwargs)
+    with attending(runner, found):
+        return original(runner, forward_batch, *args, **kwargs)
 
 
 def stream_output(original: Any, streamer: Any, reqs: Any, return_logprob: bool, skip_req: Any = None) -> None:
@@ -181,6 +195,7 @@ WRAPPERS = {
     f"{BATCH}._get_decode_retraction_order": (HookType.AFTER, get_decode_retraction_order),
     f"{ALLOCATION}:_prefix_kv_indices": (HookType.AROUND, prefix_kv_indices),
     f"{FORWARD}.init_new": (HookType.AFTER, forward_batch_init_new),
+    f"{RUNNER}.forward": (HookType.AROUND, model_forward),
     f"{SAMPLING}.from_schedule_batch": (HookType.AFTER, from_schedule_batch),
     f"{FRONT}.update_request_meta_info": (HookType.AROUND, update_request_meta_info),
     f"{FRONT}.generate_request": (HookType.AROUND, generate_request),

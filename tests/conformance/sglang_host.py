@@ -9,10 +9,15 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import sys
+import time
 from array import array
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from answer import Answer
 
@@ -26,6 +31,9 @@ os.environ |= {
 
 SPREAD = 3
 """The embedded model is so sure that two seeds can give one answer, as 1 and 2 do with SGLang's random numbers."""
+TRITON = Path(sys.prefix, "triton")
+"""Where `tools/setup sglang` puts Triton. Only for processes that interpret its kernels: without a driver SGLang has to
+believe that there is none."""
 TOKENS_PER_BLOCK = 32
 """The suite counts memory in blocks of this size."""
 
@@ -42,18 +50,21 @@ class SGLangHost:
         settings: dict[str, Any] | None = None,
         **options: str,
     ) -> None:
-        os.environ |= {f"MULTIVERSE_{name.upper()}": value for name, value in options.items()}
+        environment, path = {f"MULTIVERSE_{name.upper()}": value for name, value in options.items()}, sys.path
+        if settings is not None and settings.get("attention_backend") == "triton":
+            assert TRITON.is_dir(), f"{TRITON} is missing: tools/setup sglang"
+            environment |= {"TRITON_INTERPRET": "1", "PYTHONPATH": f"{TRITON}:{os.environ.get('PYTHONPATH', '')}"}
+            path = [str(TRITON), *path]
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         tokens = 8192 if blocks is None else blocks * TOKENS_PER_BLOCK
         self._process = context.Process(target=serve, args=(theirs, model, tokens, late, settings), daemon=True)
-        self._process.start()
+        with patch.dict(os.environ, environment), patch.object(sys, "path", path):
+            self._process.start()
         theirs.close()  # so that the death of the process is noticed
         self.penalty_lag = int(late)
         self._ids = itertools.count()
         self._missed: dict[str, list[int]] = {}
-        for name in options:
-            del os.environ[f"MULTIVERSE_{name.upper()}"]
         self._call("ready")
 
     def _call(self, *message: Any) -> Any:
@@ -111,6 +122,27 @@ class SGLangHost:
     def leftovers(self) -> dict[str, int]:
         return dict(self._call("leftovers"))
 
+    def flush(self) -> None:
+        """Empty the prefix cache."""
+        self._call("flush")
+
+    def configure(self, **values: Any) -> dict[str, Any]:
+        """Set attributes of the scheduler, or `single_pass` of the adapter; what they were before."""
+        return dict(self._call("configure", values))
+
+    def ask(self, path: str) -> Any:
+        """An attribute of the scheduler, plain data only."""
+        return self._call("ask", path)
+
+    def cpu_seconds(self) -> float:
+        """What the process has used so far."""
+        return float(self._call("cpu_seconds"))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.join()
+
     def counters(self) -> dict[str, int]:
         return dict(self._call("counters"))
 
@@ -143,13 +175,17 @@ class Stepper:
         from sglang.srt.runtime_context import SpawnRanks, get_context, publish
         from sglang.srt.server_args import PortArgs, ServerArgs
 
-        defaults: dict[str, Any] = {"page_size": 1, "max_running_requests": 64, "log_level": "warning"}
+        defaults: dict[str, Any] = {
+            "attention_backend": "torch_native",
+            "page_size": 1,
+            "context_length": 1025,  # SGLang leaves the last position free
+            "max_running_requests": 64,
+            "log_level": "warning",
+        }
         arguments = ServerArgs(
             model_path=model,
             device="cpu",
-            attention_backend="torch_native",
             dtype="float32",
-            context_length=1025,  # SGLang leaves the last position free
             max_total_tokens=tokens,
             disable_overlap_schedule=not overlap,
             **defaults | settings,
@@ -163,7 +199,7 @@ class Stepper:
         self.seen: dict[str, list[int]] = {}
         self.answers: dict[str, tuple[list[int], list[float], str | None]] = {}
         self.records: dict[str, dict[str, Any] | None] = {}
-        self.scheduled = 0
+        self.scheduled = self.extends = 0
         self.scheduler.ingest_requests = self.ingest
         self.scheduler.output_streamer.send_to_detokenizer = self
         self.scheduler.send_abort_output = lambda output, _: self.aborted(output.rid)
@@ -185,6 +221,7 @@ class Stepper:
         run_batch, process = self.scheduler.run_batch, self.scheduler.process_batch_result
 
         def counted(batch: Any, *args: Any) -> Any:
+            self.extends += batch.forward_mode.is_extend()
             self.scheduled += batch.extend_num_tokens if batch.forward_mode.is_extend() else len(batch.reqs)
             return run_batch(batch, *args)
 
@@ -304,4 +341,21 @@ class Stepper:
 
     def on_counters(self) -> dict[str, int]:
         counts = self.scheduler.multiverse_conductor.tally.totals
-        return counts | {"scheduled": self.scheduled - counts["cached_tokens"]}
+        return counts | {"scheduled": self.scheduled - counts["cached_tokens"], "extends": self.extends}
+
+    def on_flush(self) -> None:
+        assert self.scheduler.flush_cache()
+
+    def on_ask(self, path: str) -> Any:
+        return attrgetter(path)(self.scheduler)
+
+    def on_cpu_seconds(self) -> float:
+        return time.process_time()
+
+    def on_configure(self, values: dict[str, Any]) -> dict[str, Any]:
+        single_pass, before = self.scheduler.multiverse_conductor.single_pass, {}
+        for name, value in values.items():
+            owner, attribute = (single_pass, "sound") if name == "single_pass" else (self.scheduler, name)
+            before[name] = getattr(owner, attribute)
+            setattr(owner, attribute, value)
+        return before

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from answer import Answer, Host
+from prompts import structured_prompts
 
 from multiverse import Binding, Limits, Tag, parse_ids
 from multiverse.models.task import Problem, generate
@@ -134,27 +135,7 @@ def test_blocks_in_a_prompt_of_any_shape_and_alignment_are_computed_as_they_were
 ) -> None:
     """Nested blocks whose forks and joins lie anywhere within KV blocks: three levels, paths of 0 to 40 tokens."""
     model, _ = load(str(random_model))
-    rng = Random(8)
-
-    def text(most: int) -> list[int]:
-        return [rng.randrange(100) for _ in range(rng.randint(0, most))]
-
-    def block(depth: int) -> list[int]:
-        ids, labels = binding.ids, range(1, rng.randint(2, 4) + 1)
-        goal = [ids[Tag.BLOCK_OPEN], ids[Tag.GOAL_OPEN]]
-        for _ in labels:
-            goal += [ids[Tag.OUTLINE_OPEN], ids[Tag.OUTLINE_CLOSE]]
-        paths: list[int] = []
-        for label in labels:
-            inner = block(depth - 1) if depth > 1 and rng.random() < 0.6 else []
-            paths += [*binding.path_header(str(label)), *text(40), *inner, *text(20), ids[Tag.PATH_CLOSE]]
-            paths += binding.separator
-        end = [ids[Tag.CONCLUSION_OPEN], *text(20), ids[Tag.CONCLUSION_CLOSE], ids[Tag.BLOCK_CLOSE]]
-        return [*goal, ids[Tag.GOAL_CLOSE], *binding.separator, *paths, *end]
-
-    prompts = [[*text(40), *block(3), *text(10), 5] for _ in range(24)]
-    prompts = [prompt for prompt in prompts if len(prompt) < 900]
-    assert len(prompts) > 12
+    prompts = structured_prompts(Random(8), binding, 16)
     never = dict.fromkeys(binding.tags, -100.0)
     for _ in range(2):  # the second time much of it is found in the prefix cache
         answers = random_host.generate(prompts, max_tokens=12, logprobs=1, ignore_eos=True, logit_bias=never)

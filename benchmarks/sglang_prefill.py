@@ -1,0 +1,100 @@
+"""A prompt with blocks inside SGLang: computed in one forward, and by replay, in turn on one scheduler.
+
+The prompt has about 1,500 tokens: two blocks of 8 paths of 80 tokens. The prefix cache is emptied before each run. What
+is timed is the CPU time of the scheduler's process (float32, one thread, torch_native) from the request to its first
+token. torch_native computes the queries of what a sequence has in KV as well, for each row anew, in both ways; kernels
+don't. `forwards` are those that extend.
+
+Writes benchmarks/results/sglang_prefill.json. Run with `make bench-sglang-prefill`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from machine import facts
+from sglang_host import SGLangHost
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from multiverse import Binding, Tag, bind
+from multiverse.models import TINY
+
+RESULTS = Path(__file__).parent / "results" / "sglang_prefill.json"
+BLOCKS, PATHS, LENGTH, PREFIX, REPEATS = 2, 8, 80, 60, 5
+
+
+def make_model(path: Path, hidden: int, layers: int) -> int:
+    """Write a random Qwen3 with the embedded model's tokenizer to `path`; returns the number of its parameters."""
+    config = AutoConfig.from_pretrained(TINY)
+    config.hidden_size, config.intermediate_size, config.num_hidden_layers = hidden, 3 * hidden, layers
+    config.num_attention_heads, config.num_key_value_heads = hidden // 64, hidden // 192
+    config.max_position_embeddings, config.layer_types = 4096, ["full_attention"] * layers
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.save_pretrained(path)
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(path)
+    return int(sum(parameter.numel() for parameter in model.parameters()))
+
+
+def make_prompt(rng: Random, binding: Binding) -> list[int]:
+    def text(length: int) -> list[int]:
+        return [rng.randrange(100) for _ in range(length)]
+
+    ids, prompt = binding.ids, text(PREFIX)
+    for _ in range(BLOCKS):
+        prompt += [ids[Tag.BLOCK_OPEN], ids[Tag.GOAL_OPEN], *[ids[Tag.OUTLINE_OPEN], ids[Tag.OUTLINE_CLOSE]] * PATHS]
+        prompt += [ids[Tag.GOAL_CLOSE], *binding.separator]
+        for label in range(1, PATHS + 1):
+            prompt += [*binding.path_header(str(label)), *text(LENGTH), ids[Tag.PATH_CLOSE], *binding.separator]
+        prompt += [ids[Tag.CONCLUSION_OPEN], *text(20), ids[Tag.CONCLUSION_CLOSE], ids[Tag.BLOCK_CLOSE], *text(20)]
+    return prompt
+
+
+def measure(model: Path) -> dict[str, Any]:
+    """Median seconds of both ways, in turn, and their ratio."""
+    host = SGLangHost(str(model), settings={"context_length": 4096})
+    binding = bind("multiverse", AutoTokenizer.from_pretrained(model))
+    rng = Random(1)
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    forwards: dict[bool, int] = {}
+    for repeat in range(REPEATS + 1):
+        prompt = make_prompt(rng, binding)
+        for single_pass in (True, False) if repeat % 2 else (False, True):
+            host.configure(single_pass=single_pass, chunked_prefill_size=None)
+            host.flush()
+            begin, before = host.cpu_seconds(), host.counters()
+            host.generate([prompt], max_tokens=1, ignore_eos=True)
+            if repeat:  # the first one warms up
+                seconds[single_pass].append(host.cpu_seconds() - begin)
+            after = host.counters()
+            forwards[single_pass] = after["extends"] - before["extends"]
+            assert len(prompt) <= after["scheduled"] - before["scheduled"] <= len(prompt) + 1
+    host.close()
+    single, replay = statistics.median(seconds[True]), statistics.median(seconds[False])
+    return {
+        "tokens": len(prompt),
+        "single_pass": {"seconds": round(single, 3), "forwards": forwards[True]},
+        "replay": {"seconds": round(replay, 3), "forwards": forwards[False]},
+        "ratio": round(replay / single, 2),
+        "all_seconds": {str(key): [round(value, 3) for value in values] for key, values in seconds.items()},
+    }
+
+
+def main() -> None:
+    results: dict[str, Any] = {"machine": facts()}
+    for hidden, layers in ((192, 4), (384, 8)):
+        with tempfile.TemporaryDirectory() as directory:
+            parameters = make_model(Path(directory), hidden, layers)
+            results[f"random, {parameters / 1e6:.1f} M parameters"] = measure(Path(directory))
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""SGLang: the blocks of a prompt are computed in one forward, and that changes nothing but the number of forwards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("sglang", reason="single-pass prefill belongs to SGLang's adapter")
+
+from prompts import structured_prompts
+from sglang_host import SGLangHost
+from test_answers import TOLERANCE, compare
+
+from multiverse import Binding, Limits, parse_ids
+from multiverse.controller import Controller
+from multiverse.layout import layout
+from multiverse.oracle import load
+from multiverse_sglang.single_pass import Passage, SinglePass
+
+Settings = dict[str, Any]
+
+
+@pytest.fixture
+def fresh(random_host: SGLangHost) -> Iterator[SGLangHost]:
+    """Nothing in its prefix cache; afterwards as it was."""
+    random_host.flush()
+    before = random_host.configure(chunked_prefill_size=None, is_mixed_chunk=False, single_pass=True)
+    yield random_host
+    random_host.configure(**before)
+    assert not any(random_host.leftovers().values()), random_host.leftovers()
+
+
+def run(host: SGLangHost, binding: Binding, prompts: list[list[int]], tokens: int = 8) -> tuple[list[Any], Settings]:
+    """The answers to `prompts`, and what was counted meanwhile."""
+    before = host.counters()
+    never = dict.fromkeys(binding.tags, -100.0)
+    answers = host.generate(prompts, max_tokens=tokens, logprobs=1, ignore_eos=True, logit_bias=never)
+    return answers, {name: count - before[name] for name, count in host.counters().items()}
+
+
+def test_each_token_is_computed_once_and_all_in_one_forward(fresh: SGLangHost, late: bool, binding: Binding) -> None:
+    for prompt in structured_prompts(Random(21), binding, 3):
+        for single_pass in (True, False):
+            fresh.configure(single_pass=single_pass)
+            fresh.flush()
+            _, counted = run(fresh, binding, [prompt], tokens=1)
+            assert len(prompt) <= counted["scheduled"] <= len(prompt) + late
+            assert (counted["extends"] == 1) is single_pass
+            assert counted["joins"] == 0 if single_pass else counted["joins"] > 0
+
+
+def test_the_logprobs_are_those_of_replay_and_of_the_dense_forward(
+    fresh: SGLangHost, random_model: Path, binding: Binding
+) -> None:
+    model, _ = load(str(random_model))
+    for prompt in structured_prompts(Random(22), binding, 5):
+        found = []
+        for single_pass in (True, False):
+            fresh.configure(single_pass=single_pass)
+            fresh.flush()
+            ((answer,), _) = run(fresh, binding, [prompt])
+            result = compare(binding, model, prompt, answer)
+            assert result.max_difference < TOLERANCE
+            assert result.causal_difference > 0.1
+            found.append(answer)
+        assert found[0].ids == found[1].ids
+        assert found[0].logprobs == pytest.approx(found[1].logprobs, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize(("chunk", "mixed"), [(37, False), (37, True), (500, True)])
+def test_prompts_that_sglang_cuts_into_chunks_and_mixes_with_others_are_computed_the_same(
+    fresh: SGLangHost, late: bool, random_model: Path, binding: Binding, chunk: int, mixed: bool
+) -> None:
+    """Chunks end anywhere in a block; other prompts, with and without blocks, and decoding go on beside them."""
+    model, _ = load(str(random_model))
+    rng = Random(23)
+    structured = structured_prompts(rng, binding, 3, longest=300)
+    plain = [[rng.randrange(100) for _ in range(length)] for length in (3, 60, 150)]
+    fresh.configure(chunked_prefill_size=chunk, is_mixed_chunk=mixed)
+    prompts = [plain[0], *structured, *plain[1:]]
+    answers, counted = run(fresh, binding, prompts, tokens=20)
+    results = [compare(binding, model, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    assert max(result.max_difference for result in results) < TOLERANCE
+    assert counted["joins"] == 0
+    needed = sum(map(len, prompts)) + 19 * len(prompts)
+    assert needed - 8 * len(prompts) <= counted["scheduled"] <= needed + late * len(prompts)  # a few found as causal
+
+
+def test_what_the_prefix_cache_has_is_not_computed_again_wherever_in_a_block_it_ends(
+    fresh: SGLangHost, late: bool, random_model: Path, binding: Binding
+) -> None:
+    model, _ = load(str(random_model))
+    rng = Random(24)
+    for prompt in structured_prompts(rng, binding, 3):
+        run(fresh, binding, [prompt])
+        plain = [at for at, token in enumerate(prompt) if token < 100 and at > len(prompt) // 4]
+        for place in rng.sample(plain, 4):
+            other = [*prompt[:place], 100 + rng.randrange(20), *prompt[place + 1 :]]
+            assert not binding.tags.keys() & {other[place]}
+            ((answer,), counted) = run(fresh, binding, [other])
+            assert counted["cached_tokens"] == place
+            assert len(other) - place <= counted["scheduled"] - 7 <= len(other) - place + late
+            assert compare(binding, model, other, answer).max_difference < TOLERANCE
+
+
+def test_sglangs_triton_kernels_compute_the_same(random_model: Path, binding: Binding) -> None:
+    """All of SGLang's Triton backend, its kernels run by Triton's interpreter."""
+    model, _ = load(str(random_model))
+    host = SGLangHost(str(random_model), settings={"attention_backend": "triton"})
+    assert host.ask("tp_worker.model_runner.prefill_attention_backend_str") == "triton"
+    prompts = structured_prompts(Random(28), binding, 2, longest=250)
+    for chunk in (None, 61):
+        host.flush()
+        host.configure(chunked_prefill_size=chunk, is_mixed_chunk=True)
+        answers, counted = run(host, binding, prompts, tokens=2)
+        results = [compare(binding, model, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        assert max(result.max_difference for result in results) < TOLERANCE
+        assert min(result.causal_difference for result in results) > 0.1
+        assert counted["joins"] == 0
+    assert not any(host.leftovers().values()), host.leftovers()
+    host.close()
+
+
+def test_prompts_beyond_half_of_the_rows_are_replayed(fresh: SGLangHost, random_model: Path, binding: Binding) -> None:
+    model, _ = load(str(random_model))
+    prompts = structured_prompts(Random(25), binding, 24, longest=500)
+    answers, counted = run(fresh, binding, prompts)
+    blocks = sum(len([b for b in parse_ids(prompt, binding).walk() if b.parallel]) for prompt in prompts)
+    assert 0 < counted["joins"] < blocks
+    results = [compare(binding, model, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    assert max(result.max_difference for result in results) < TOLERANCE
+
+
+def scheduler(rows: int = 4096, **other: Any) -> SimpleNamespace:
+    """What `SinglePass` looks at."""
+    pool = SimpleNamespace(size=rows, free=list(range(1, rows + 1)))
+    pool.available_size = lambda: len(pool.free)
+    pool.alloc_rows = lambda count: [pool.free.pop() for _ in range(count)]
+    pool.free_rows = pool.free.extend
+    runner = SimpleNamespace(
+        prefill_attention_backend_str=other.get("backend", "triton"),
+        use_mla_backend=other.get("mla", False),
+        kv_index_translator=SimpleNamespace(reads_are_translated=False),
+    )
+    return SimpleNamespace(
+        req_to_token_pool=pool,
+        tp_worker=SimpleNamespace(model_runner=runner),
+        page_size=other.get("page_size", 1),
+        server_args=SimpleNamespace(enable_two_batch_overlap=False, enable_pdmux=False, attn_cp_size=1, dcp_size=1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "sound"),
+    [
+        ({"backend": "torch_native"}, True),
+        ({"backend": "triton"}, True),
+        ({"backend": "fa3"}, True),
+        ({"backend": "flashinfer"}, False),
+        ({"backend": "intel_amx"}, False),
+        ({"mla": True}, False),
+        ({"page_size": 16}, False),
+    ],
+)
+def test_only_what_writes_kv_before_it_attends_computes_in_one_forward(
+    binding: Binding, other: Settings, sound: bool
+) -> None:
+    (prompt,) = structured_prompts(Random(26), binding, 1)
+    made = SinglePass(scheduler(**other)).begin(Controller(binding, Limits(), prompt), 0)
+    assert (made is not None) is sound
+
+
+def test_the_rows_of_the_pieces_hold_exactly_what_each_token_sees(binding: Binding) -> None:
+    """Whatever the tree, wherever what is cached ends, and wherever chunks begin: dense visibility is the reference."""
+    rng = Random(27)
+    for prompt in structured_prompts(rng, binding, 40):
+        laid = layout(parse_ids(prompt, binding))
+        hidden = {i: segment.hidden for segment in laid.segments for i in range(segment.start, segment.end)}
+        start = rng.choice([0, rng.randrange(len(prompt) - 1)])
+        single_pass = SinglePass(host := scheduler())
+        passage = single_pass.begin(Controller(binding, Limits(), prompt), start)
+        if passage is None:
+            assert not any(hidden[i] for i in range(start, len(prompt)))
+            continue
+        cuts = sorted({start, len(prompt), *rng.sample(range(start, len(prompt)), min(3, len(prompt) - start))})
+        at = start
+        for first, last in pairwise(cuts):
+            for piece in passage.pieces(4097, first, last):
+                row = [i for a, b in piece.intervals or ((0, at + piece.length),) for i in range(a, b)]
+                assert (piece.row == piece.source == 4097) is (piece.intervals is None)
+                for token in range(at, at + piece.length):
+                    seen = [i for i in range(token + 1) if not any(a <= i < b for a, b in hidden[token])]
+                    assert row[: piece.prefix + token - at + 1] == seen
+                    assert token + piece.shift == laid.positions[token]
+                assert len(row) == piece.prefix + piece.length
+                at += piece.length
+        assert at == len(prompt)
+        beyond = list(passage.pieces(4097, len(prompt), len(prompt) + 3))
+        assert [(p.row, p.prefix, p.shift) for p in beyond] == [(4097, len(prompt), laid.position_delta)]
+        assert passage.segments[-1].end == sys.maxsize
+        passage.release()
+        assert len(host.req_to_token_pool.free) == 4096
+
+
+def test_rows_are_only_taken_while_half_of_them_are_left(binding: Binding) -> None:
+    (prompt,) = structured_prompts(Random(26), binding, 1)
+    needed = len(layout(parse_ids(prompt, binding)).segments) - 1
+    for rows, enough in ((2 * needed, True), (2 * needed - 2, False)):
+        made: Passage | None = SinglePass(scheduler(rows)).begin(Controller(binding, Limits(), prompt), 0)
+        assert (made is not None) is enough
