@@ -199,7 +199,7 @@ class Stepper:
         self.seen: dict[str, list[int]] = {}
         self.answers: dict[str, tuple[list[int], list[float], str | None]] = {}
         self.records: dict[str, dict[str, Any] | None] = {}
-        self.scheduled = self.extends = 0
+        self.scheduled = self.extends = self.mixed = 0
         self.scheduler.ingest_requests = self.ingest
         self.scheduler.output_streamer.send_to_detokenizer = self
         self.scheduler.send_abort_output = lambda output, _: self.aborted(output.rid)
@@ -222,6 +222,7 @@ class Stepper:
 
         def counted(batch: Any, *args: Any) -> Any:
             self.extends += batch.forward_mode.is_extend()
+            self.mixed += batch.forward_mode.is_mixed()
             self.scheduled += batch.extend_num_tokens if batch.forward_mode.is_extend() else len(batch.reqs)
             return run_batch(batch, *args)
 
@@ -341,7 +342,8 @@ class Stepper:
 
     def on_counters(self) -> dict[str, int]:
         counts = self.scheduler.multiverse_conductor.tally.totals
-        return counts | {"scheduled": self.scheduled - counts["cached_tokens"], "extends": self.extends}
+        scheduled = self.scheduled - counts["cached_tokens"]
+        return counts | {"scheduled": scheduled, "extends": self.extends, "mixed": self.mixed}
 
     def on_flush(self) -> None:
         assert self.scheduler.flush_cache()
