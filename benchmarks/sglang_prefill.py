@@ -1,9 +1,10 @@
 """A prompt with blocks inside SGLang: computed in one forward, and by replay, in turn on one scheduler.
 
-The prompt has about 1,500 tokens: two blocks of 8 paths of 80 tokens. The prefix cache is emptied before each run. What
-is timed is the CPU time of the scheduler's process (float32, one thread, torch_native) from the request to its first
-token. torch_native computes the queries of what a sequence has in KV as well, for each row anew, in both ways; kernels
-don't. `forwards` are those that extend.
+Prompts have about 1,500 tokens: two blocks of 8 paths of 80 tokens, or eight of 8 paths of 10. The prefix cache is
+emptied before each run. What is timed is the CPU time of the scheduler's process (float32, one thread, torch_native)
+from the request to its first token. In both ways each token is computed once, so what differs is the cost of forwards;
+and in both ways torch_native computes, for every row, the queries of what has KV already, which kernels don't.
+`forwards` are those that extend.
 
 Writes benchmarks/results/sglang_prefill.json. Run with `make bench-sglang-prefill`.
 """
@@ -26,7 +27,7 @@ from multiverse import Binding, Tag, bind
 from multiverse.models import TINY
 
 RESULTS = Path(__file__).parent / "results" / "sglang_prefill.json"
-BLOCKS, PATHS, LENGTH, PREFIX, REPEATS = 2, 8, 80, 60, 5
+SHAPES, PATHS, PREFIX, REPEATS = ((2, 80), (8, 10)), 8, 60, 5
 
 
 def make_model(path: Path, hidden: int, layers: int) -> int:
@@ -42,29 +43,27 @@ def make_model(path: Path, hidden: int, layers: int) -> int:
     return int(sum(parameter.numel() for parameter in model.parameters()))
 
 
-def make_prompt(rng: Random, binding: Binding) -> list[int]:
+def make_prompt(rng: Random, binding: Binding, blocks: int, path: int) -> list[int]:
     def text(length: int) -> list[int]:
         return [rng.randrange(100) for _ in range(length)]
 
     ids, prompt = binding.ids, text(PREFIX)
-    for _ in range(BLOCKS):
+    for _ in range(blocks):
         prompt += [ids[Tag.BLOCK_OPEN], ids[Tag.GOAL_OPEN], *[ids[Tag.OUTLINE_OPEN], ids[Tag.OUTLINE_CLOSE]] * PATHS]
         prompt += [ids[Tag.GOAL_CLOSE], *binding.separator]
         for label in range(1, PATHS + 1):
-            prompt += [*binding.path_header(str(label)), *text(LENGTH), ids[Tag.PATH_CLOSE], *binding.separator]
+            prompt += [*binding.path_header(str(label)), *text(path), ids[Tag.PATH_CLOSE], *binding.separator]
         prompt += [ids[Tag.CONCLUSION_OPEN], *text(20), ids[Tag.CONCLUSION_CLOSE], ids[Tag.BLOCK_CLOSE], *text(20)]
     return prompt
 
 
-def measure(model: Path) -> dict[str, Any]:
+def measure(host: SGLangHost, binding: Binding, blocks: int, path: int) -> dict[str, Any]:
     """Median seconds of both ways, in turn, and their ratio."""
-    host = SGLangHost(str(model), settings={"context_length": 4096})
-    binding = bind("multiverse", AutoTokenizer.from_pretrained(model))
     rng = Random(1)
     seconds: dict[bool, list[float]] = {True: [], False: []}
     forwards: dict[bool, int] = {}
     for repeat in range(REPEATS + 1):
-        prompt = make_prompt(rng, binding)
+        prompt = make_prompt(rng, binding, blocks, path)
         for single_pass in (True, False) if repeat % 2 else (False, True):
             host.configure(single_pass=single_pass, chunked_prefill_size=None)
             host.flush()
@@ -75,7 +74,6 @@ def measure(model: Path) -> dict[str, Any]:
             after = host.counters()
             forwards[single_pass] = after["extends"] - before["extends"]
             assert len(prompt) <= after["scheduled"] - before["scheduled"] <= len(prompt) + 1
-    host.close()
     single, replay = statistics.median(seconds[True]), statistics.median(seconds[False])
     return {
         "tokens": len(prompt),
@@ -91,7 +89,13 @@ def main() -> None:
     for hidden, layers in ((192, 4), (384, 8)):
         with tempfile.TemporaryDirectory() as directory:
             parameters = make_model(Path(directory), hidden, layers)
-            results[f"random, {parameters / 1e6:.1f} M parameters"] = measure(Path(directory))
+            host = SGLangHost(directory, settings={"context_length": 4096})
+            binding = bind("multiverse", AutoTokenizer.from_pretrained(directory))
+            results[f"random, {parameters / 1e6:.1f} M parameters"] = {
+                f"{blocks} blocks of {PATHS} paths of {path}": measure(host, binding, blocks, path)
+                for blocks, path in SHAPES
+            }
+            host.close()
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results, indent=2))
 

@@ -167,4 +167,4 @@ def _missing(member: Member) -> int:
 
 
 def _holds(member: Member) -> bool:
-    return member.held is not None or (member.run is not None and member.run.kv.holds_kv)
+    return member.computed > 0 or (member.run is not None and member.run.kv.holds_kv)

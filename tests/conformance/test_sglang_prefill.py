@@ -99,6 +99,17 @@ def test_prompts_that_sglang_cuts_into_chunks_and_mixes_with_others_are_computed
     assert [answer.ids for answer in mixed] == [answer.ids for answer in answers]
 
 
+def test_an_abort_between_two_chunks_leaves_nothing(fresh: SGLangHost, binding: Binding) -> None:
+    (prompt,) = structured_prompts(Random(29), binding, 1, longest=300)
+    fresh.configure(chunked_prefill_size=37)
+    for steps in range(len(prompt) // 37 + 2):
+        request = fresh.start(prompt)
+        for _ in range(steps):
+            fresh.step()
+        fresh.abort(request)
+        assert not any(fresh.leftovers().values()), f"after {steps} steps: {fresh.leftovers()}"
+
+
 def test_what_the_prefix_cache_has_is_not_computed_again_wherever_in_a_block_it_ends(
     fresh: SGLangHost, late: bool, random_model: Path, binding: Binding
 ) -> None:
