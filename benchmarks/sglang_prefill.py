@@ -18,29 +18,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
 from machine import facts
+from random_model import make_model
 from sglang_host import SGLangHost
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from multiverse import Binding, Tag, bind
-from multiverse.models import TINY
 
 RESULTS = Path(__file__).parent / "results" / "sglang_prefill.json"
 SHAPES, PATHS, PREFIX, REPEATS = ((2, 80), (8, 10)), 8, 60, 5
-
-
-def make_model(path: Path, hidden: int, layers: int) -> int:
-    """Write a random Qwen3 with the embedded model's tokenizer to `path`; returns the number of its parameters."""
-    config = AutoConfig.from_pretrained(TINY)
-    config.hidden_size, config.intermediate_size, config.num_hidden_layers = hidden, 3 * hidden, layers
-    config.num_attention_heads, config.num_key_value_heads = hidden // 64, hidden // 192
-    config.max_position_embeddings, config.layer_types = 4096, ["full_attention"] * layers
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.save_pretrained(path)
-    AutoTokenizer.from_pretrained(TINY).save_pretrained(path)
-    return int(sum(parameter.numel() for parameter in model.parameters()))
 
 
 def make_prompt(rng: Random, binding: Binding, blocks: int, path: int) -> list[int]:
