@@ -143,7 +143,8 @@ HOOKS = (
 FRONT_END = (
     Hook(f"{EXECUTOR}.fork", ("size", "position_ids_offset"), True,
          "call `fork_program` of the backend, which the front end declares and never calls", "0.5.23", _STATES),
-    Hook(EXECUTOR, ("sid", "text_", "backend", "use_thread", "worker"), False, "know a state", "0.5.23", _STATES),
+    Hook(EXECUTOR, ("sid", "text_", "images_", "backend", "use_thread", "worker"), False, "know a state", "0.5.23",
+         _STATES),
     Hook(f"{ENDPOINT}._add_images", ("s", "data"), True, "name the state that makes a request", "0.5.23", _STATES),
     Hook(f"{ENDPOINT}._assert_success", ("res",), False, "report what the server refuses", "0.5.23", "nothing"),
     Hook(f"{ENDPOINT}.concatenate_and_append", ("src_rids", "dst_rid"), True, "name states as the server does",

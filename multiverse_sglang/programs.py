@@ -46,13 +46,21 @@ class RuntimeEndpoint(_RuntimeEndpoint):
     def fork_program(
         self, src: StreamExecutor, dst: list[StreamExecutor], position_ids_offset: list[int] | None = None
     ) -> None:
-        """Tell the server that `src` goes on as `dst`."""
+        """Tell the server that `src` goes on as `dst`, and let it compute what they have in common once.
+
+        SGLang's front end means to do the latter, but looks at the text before it is there. Texts with images are left
+        to SGLang: they can't be joined.
+        """
+        if src.images_:
+            return
         names = [_name(state.sid) for state in dst]
         body = {"src_rid": _name(src.sid), "dst_rids": names, "text": src.text_}
         self._post("/fork_request", body | {"position_ids_offset": position_ids_offset})
         self._states |= {src.sid, *(state.sid for state in dst)}
         if src.sid in self._laid_out or any(position_ids_offset or ()):
             self._laid_out |= {state.sid for state in dst}
+        if len(dst) > 1 and src.text_:
+            self.commit_lazy_operations(src)
 
     def concatenate_and_append(self, src_rids: Sequence[str], dst_rid: str) -> None:
         """Splice the branches `src_rids` behind their source `dst_rid`."""

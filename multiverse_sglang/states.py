@@ -205,7 +205,8 @@ class States:
         shared = len(state.fork.ids) if state.source is not None else None
         program = {"state": key(name), "spans": laid.spans, "shared": shared}
         program["branches"] = [key(branch) for branch in state.joins]
-        return f"{key(name)}{self._requests}", laid.ids, program if laid.spans or shared is not None else None
+        told = laid.spans or shared is not None or tokens == 0
+        return f"{key(name)}{self._requests}", laid.ids, program if told else None
 
     def _get(self, name: str) -> State:
         if name not in self._states:

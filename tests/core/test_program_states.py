@@ -83,6 +83,17 @@ def test_forks_within_branches_are_within_the_block(states: States) -> None:
     assert program["spans"] == [[[3, 5, 0, []], [5, 9, 7, [[[6, 7, 0, []], [7, 8, 0, []]]]]]]
 
 
+def test_a_source_that_generates_is_a_plain_request_until_it_was_joined(states: States) -> None:
+    forked(states, "c")
+    assert states.request("program-s", "ab", 5)[2] is None
+    assert states.request("program-s", "ab", 0)[2] == {
+        "state": "program-s/",
+        "spans": [],
+        "shared": None,
+        "branches": [],
+    }
+
+
 def test_every_request_of_a_state_has_a_name_of_its_own(states: States) -> None:
     (name,) = forked(states, "c")
     assert len({states.request(name, "abc", 1)[0] for _ in range(3)}) == 3
