@@ -49,7 +49,9 @@ test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's w
 
 test-sglang:  ## the same suites inside SGLang on this CPU
 	@tools/setup sglang
-	.venvs/sglang/bin/python -m pytest --durations=5 tests/conformance tests/e2e
+	.venvs/sglang/bin/python -m pytest --durations=5 tests/conformance
+	.venvs/sglang/bin/python -m pytest --durations=5 tests/e2e/test_server.py tests/e2e/test_surface.py \
+		tests/e2e/test_evaluation.py tests/e2e/test_sglang_server.py
 
 lint:
 	@tools/setup core

@@ -26,7 +26,7 @@ from transformers import AutoTokenizer
 from multiverse import Binding, Tag, bind
 
 RESULTS = Path(__file__).parent / "results" / "sglang_prefill.json"
-SHAPES, PATHS, PREFIX, REPEATS = ((2, 80), (8, 10)), 8, 60, 5
+SHAPES, PATHS, PREFIX, REPEATS = ((2, 80), (8, 10)), 8, 60, 3
 
 
 def make_prompt(rng: Random, binding: Binding, blocks: int, path: int) -> list[int]:
@@ -75,7 +75,7 @@ def main() -> None:
     for hidden, layers in ((192, 4), (384, 8)):
         with tempfile.TemporaryDirectory() as directory:
             parameters = make_model(Path(directory), hidden, layers)
-            host = SGLangHost(directory, settings={"context_length": 4096})
+            host = SGLangHost(directory, settings={"context_length": 4096, "max_running_requests": 512})
             binding = bind("multiverse", AutoTokenizer.from_pretrained(directory))
             results[f"random, {parameters / 1e6:.1f} M parameters"] = {
                 f"{blocks} blocks of {PATHS} paths of {path}": measure(host, binding, blocks, path)

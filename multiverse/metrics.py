@@ -17,6 +17,7 @@ COUNTERS = {
     "forks": "Blocks that were forked, again after preemption included.",
     "joins": "Blocks whose branches were joined.",
     "spliced_tokens": "Tokens of branches whose KV was taken over at a join, not computed again.",
+    "copied_tokens": "Tokens of prefixes that were copied for a branch, because a KV page is only partly theirs.",
     "moved_tokens": "Spliced tokens that were copied, because their KV page was only partly theirs.",
     "recomputed_tokens": "Tokens of trees computed again after preemption.",
     "cached_tokens": "Tokens of prompts with blocks found in the prefix cache.",

@@ -57,15 +57,15 @@ class Conductor(MemoryPressure):
         self.scheduler = scheduler
         dialect = self.options.dialect or detect(scheduler.tokenizer)
         self.binding = bind(dialect, scheduler.tokenizer, eos=())  # SGLang decides what ends a sequence
-        self.pool = SlotPool(scheduler)
+        self.tally = Tally()
+        self.pool = SlotPool(scheduler, self.tally)
         self.runs = Runs(scheduler, self.pool)
         self.single_pass = SinglePass(scheduler)
-        self.cache = LayoutCache(scheduler.tree_cache)
+        self.cache = LayoutCache(scheduler.tree_cache, self.pool.page)
         self.states = KeptStates(self.pool)
         self.trees: dict[str, RequestTree] = {}
         self.exiles: list[RequestTree] = []
         self.retracted: list[RequestTree] = []
-        self.tally = Tally()
         self.metrics = Metrics.of(scheduler)
         self._ages = itertools.count()
 
@@ -85,7 +85,7 @@ class Conductor(MemoryPressure):
             if given is not None:
                 check_options(request, options)
             if program is not None:
-                check_program(request, program)
+                check_program(request, program, self.pool.page)
         except MultiverseError as error:
             self._refuse(request, str(error))
             return
@@ -118,7 +118,7 @@ class Conductor(MemoryPressure):
 
     def _affords(self, strand: Strand, labels: Any) -> Reason | None:
         """A fork is refused only if the pool could never hold it; short of memory, branches wait their turn."""
-        return Reason.KV_CAPACITY if strand.kv_length + 8 * len(labels) > self.pool.total else None
+        return Reason.KV_CAPACITY if self.pool.least(strand.kv_length, len(labels)) > self.pool.total else None
 
     def begin(self, tree: RequestTree, look: bool = True) -> None:
         """Queue the root: with all that it was given in one go or, if that can't be, with its first part.
@@ -324,4 +324,4 @@ class Conductor(MemoryPressure):
         """Slots that strands hold outside of SGLang's batches, for its leak checks."""
         members = [m for tree in self.trees.values() for m in tree.members.values()]
         idle = [m.held for m in members if m.held is not None and (m.run is None or not m.run.kv.holds_kv)]
-        return sum(len(held.slots) - held.own for held in idle)
+        return sum(map(self.pool.owned, idle))

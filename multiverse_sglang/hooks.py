@@ -32,6 +32,7 @@ EXECUTOR = "sglang.lang.interpreter:StreamExecutor"
 ENDPOINT = "sglang.lang.backend.runtime_endpoint:RuntimeEndpoint"
 _CACHE = "sglang.srt.mem_cache.base_prefix_cache"
 _BACKEND = "sglang.srt.layers.attention.base_attn_backend:AttentionBackend"
+_ALLOCATOR = "sglang.srt.mem_cache.allocator:BaseTokenToKVPoolAllocator"
 _ROWS = "sglang.srt.mem_cache.memory_pool:ReqToTokenPool"
 _REGISTRY = "sglang.srt.plugins.hook_registry:HookRegistry"
 
@@ -69,10 +70,11 @@ HOOKS = (
     Hook(f"{REQUEST}.init_next_round_input", ("tree_cache", "cow_mamba"), True,
          "let a strand begin with the slots it holds", "0.5.23", _PREFIX),
     Hook(f"{ALLOCATION}:_prefix_kv_indices", ("batch", "req"), True,
-         "write the slots a strand holds into its new row", "0.5.23", _PREFIX),
+         "write the slots a strand holds into its new row, the page in part its own with them", "0.5.23", _PREFIX),
     Hook(f"{BATCH}._get_decode_retraction_order", ("reqs",), True,
          "retract whoever came last first", "0.5.23", _FORK),
-    Hook(f"{FORWARD}.init_new", ("batch", "model_runner"), True, "add the position delta", "0.5.23", _POSITIONS),
+    Hook(f"{FORWARD}.init_new", ("batch", "model_runner"), True,
+         "add the position delta; copy partly filled pages", "0.5.23", _POSITIONS),
     Hook(f"{RUNNER}.forward", ("forward_batch",), True, "attention to segments of a prompt as if they were requests",
          "0.5.23", _SEGMENTS),
     Hook(f"{SAMPLING}.from_schedule_batch", ("batch",), True,
@@ -123,6 +125,18 @@ HOOKS = (
     Hook(f"{_BACKEND}.forward", ("q", "k", "v", "layer", "forward_batch"), False, "attend", "0.5.23", _SEGMENTS),
     Hook(f"{_ROWS}.alloc_rows", ("need_size",), False, "rows for segments", "0.5.23", _SEGMENTS),
     Hook(f"{_ROWS}.free_rows", ("indices",), False, "give them back", "0.5.23", _SEGMENTS),
+    Hook(SCHEDULER, ("enable_overlap", "schedule_stream", "forward_stream", "forward_stream_ctx"), False,
+         "move tokens between two forwards", "0.5.23", _FORK),
+    Hook(f"{_ALLOCATOR}.alloc", ("need_size",), False, "a page for a branch", "0.5.23", _FORK),
+    Hook(f"{_ALLOCATOR}.free", ("free_index",), False, "give slots back, by pages", "0.5.23", _FORK),
+    Hook(f"{_ALLOCATOR}.evict_to_free_tokens", ("tree_cache", "num_tokens"), False, "room for that page", "0.5.23",
+         _FORK),
+    Hook("sglang.srt.mem_cache.allocator.page_interleave:page_interleave_shard_size", ("allocator",), False,
+         "refuse pages that are divided among ranks", "0.5.23", _FORK),
+    Hook("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool", ("use_native_move_kv_cache", "kv_cache_layout"), False,
+         "move tokens by indexing; refuse layouts that can't", "0.5.23", _FORK),
+    Hook("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool.move_kv_cache", ("tgt_loc", "src_loc"), False,
+         "whole pages at forks and joins", "0.5.23", _FORK),
     Hook(f"{_ROWS}.free", ("req",), False, "give rows back", "0.5.23", _FORK),
     Hook(_ROWS, ("req_to_token",), False, "read the slots of a row", "0.5.23", _FORK),
     Hook(f"{_CACHE}:BasePrefixCache.lock", ("node",), False, "keep shared slots from being evicted", "0.5.23", _FORK),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiverse.strand import Strand
-from multiverse_sglang.prefix_cache import layout_key, sequence_key
+from multiverse_sglang.prefix_cache import sequence_key
 from multiverse_sglang.slots import SlotPool
 from multiverse_sglang.states import FIELD
 from multiverse_sglang.tree import Held, Member, Program, RequestTree
@@ -74,7 +74,7 @@ class KeptStates:
         assert root.held is not None
         assert program is not None
         self.drop(program.state)
-        key = sequence_key(tree, len(root.held.slots))
+        key = sequence_key(tree.controller)[: len(root.held.slots)]
         self.kept[program.state] = Kept(key, root.delta, _space(tree), root.held)
         root.held = None
         while self.tokens > self._pool.total // 2:
@@ -88,8 +88,7 @@ class KeptStates:
         if kept.space != _space(tree):
             self._pool.release(kept.held)
             return None
-        prompt = tree.controller.prompt
-        self._pool.cut(kept.held, _common(kept.key, layout_key(prompt.ids, prompt.layout)))
+        self._pool.cut(kept.held, _common(kept.key, sequence_key(tree.controller)))
         return kept.held
 
     def adopt(self, tree: RequestTree, strand: Strand, parent: Member) -> Held | None:

@@ -49,7 +49,7 @@ class MemoryPressure:
         if self.exiles:
             self._readmit()
         self._order_queue()
-        while (running := self._running()) and self.pool.free() < len(running):
+        while (running := self._running()) and self.pool.free() < self.pool.growth(running):
             victim, plain = self._youngest(), [_age(request) for request in running if tree_of(request) is None]
             if victim is not None and victim.age > max(plain, default=-1):
                 self.replay(victim)
@@ -79,12 +79,17 @@ class MemoryPressure:
     def _readmit(self) -> None:
         """Let trees that gave up their slots begin again."""
         oldest = self._oldest()
-        promised = len(self._running()) + sum(_missing(member) for member in oldest.members.values())
+        promised = self.pool.growth(self._running()) + sum(map(self._missing, oldest.members.values()))
         exiles = sorted(self.exiles, key=lambda tree: tree.age)
         begins = list(returning(exiles, oldest, self.pool.free(), promised))
         self.exiles = [tree for tree in exiles if tree not in begins]
         for tree in begins:
             self.begin(tree, False)  # what it found in the radix tree would be locked, and memory is short
+
+    def _missing(self, member: Member) -> int:
+        """Slots that a member needs before it can go on."""
+        runs = member.run is not None and member.run.kv.holds_kv
+        return 0 if runs else int(self.pool.missing(member.held, len(member.tokens)))
 
     def unblock(self, schedule: Callable[[], Any], plan: Any) -> Any:
         """If nothing runs and nothing could be scheduled, whoever waits needs what trees hold: take it from them."""
@@ -122,7 +127,7 @@ class MemoryPressure:
         return max(holding, key=lambda tree: tree.age, default=None)
 
     def _running(self) -> list[Any]:
-        """The requests that will decode in the next step, one slot each."""
+        """The requests that will decode in the next step."""
         batches = [self.scheduler.running_batch]
         last = self.scheduler.last_batch
         if last is not None and last is not batches[0] and last.forward_mode.is_extend():
@@ -168,11 +173,6 @@ def by_age(requests: Sequence[Any], order: list[int]) -> list[int]:
     if all(tree_of(request) is None for request in requests):
         return order
     return sorted(order, key=lambda index: _age(requests[index]))
-
-
-def _missing(member: Member) -> int:
-    """Slots that a member needs before it can go on."""
-    return 0 if member.run is not None and member.run.kv.holds_kv else len(member.tokens) - member.computed
 
 
 def _holds(member: Member) -> bool:

@@ -1,17 +1,18 @@
 """KV of blocks in the radix tree, under a key that says how it was computed.
 
-A key of the tree is a list of 64-bit integers. The lower half of each is a token id; the upper half is 0 where a token
-was computed causally and else a digest of its place in the layout: how far its position is off its index, and which
-earlier tokens it does not see. So a follow-up turn of a conversation finds the blocks of the turn before it, and a
-request whose tokens mean something else never does.
+A key of the tree is a list of 64-bit integers, one per token in the order of KV. The lower half of each is a token id;
+the upper half is 0 where a token was computed causally and else a digest of its place: how far its position is off its
+index, and the branch it lies in. So a follow-up turn of a conversation finds the blocks of the turn before it, and a
+request whose tokens mean something else never does. With pages of more than one token the tree knows whole pages only.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from sglang.srt.mem_cache.base_prefix_cache import InsertParams
@@ -20,29 +21,34 @@ from sglang.srt.mem_cache.radix_cache import RadixKey
 
 from multiverse.controller import Controller
 from multiverse.document import to_transcript
-from multiverse.layout import Layout, layout
 from multiverse.replay import parts, starts
+from multiverse.splice import Entry, Path, kv_order
 from multiverse_sglang.tree import Held, RequestTree
 
 
-def layout_key(ids: Sequence[int], laid: Layout) -> array[int]:
-    """The key of `ids`, laid out as `laid`: one integer per token."""
-    key = array("q", ids)
-    for segment in laid.segments:
-        shift = segment.position - segment.start
-        if shift or segment.hidden:
-            mark = _digest(repr((shift, segment.hidden))) << 32
-            for i in range(segment.start, min(segment.end, len(key))):
-                key[i] |= mark
-    return key
+def layout_key(entries: Iterable[Entry]) -> array[int]:
+    """The key of tokens in the order of their KV: one integer per token."""
+    return array("q", (token | _mark(position - index, path) for index, (token, position, path) in enumerate(entries)))
 
 
-def sequence_key(tree: RequestTree, length: int) -> array[int]:
-    """The key of the first `length` tokens of a request, as they were computed."""
-    controller = tree.controller
-    transcript = to_transcript(controller)
-    laid = layout(transcript, controller.separators, controller.binding.dialect.join)
-    return layout_key(transcript.ids[:length], laid)
+@functools.lru_cache(4096)
+def _mark(shift: int, path: Path) -> int:
+    """A digest of 31 bits, never 0, in the upper half; 0 if the token was computed causally."""
+    if not shift and not path:
+        return 0
+    digest = hashlib.blake2b(repr((shift, path)).encode(), digest_size=4).digest()
+    return (int.from_bytes(digest, "big") >> 1 or 1) << 32
+
+
+def sequence_key(controller: Controller, page: int = 1) -> array[int]:
+    """The key of all that a request has so far, its prompt included, as it is or will be computed.
+
+    Args:
+        page: tokens of a page.
+    """
+    if controller.binding.dialect.join == "splice":
+        return layout_key(kv_order(controller, controller.root, page).entries)
+    return array("q", to_transcript(controller).ids)
 
 
 def _usable(controller: Controller, length: int) -> int:
@@ -54,25 +60,28 @@ def _usable(controller: Controller, length: int) -> int:
     return min(length, seams[part] + len(parts(controller, strand)[part].tokens))
 
 
-def _digest(text: str) -> int:
-    """31 bits, never 0."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1 or 1
-
-
 class LayoutCache:
-    """The radix tree for sequences that hold blocks."""
+    """The radix tree for sequences that hold blocks.
 
-    def __init__(self, cache: Any) -> None:
+    Args:
+        cache: SGLang's.
+        page: tokens of a page.
+    """
+
+    def __init__(self, cache: Any, page: int) -> None:
         self._cache = cache
+        self._page = page
 
     def insert(self, tree: RequestTree, held: Held) -> None:
-        """Enter a finished root's sequence; the tree then owns all of its slots."""
-        client, length = tree.client, len(held.slots)
+        """Enter a finished root's sequence; the tree then owns all of its full pages."""
+        client = tree.client
+        key = sequence_key(tree.controller, self._page)
+        length = len(held.slots) // self._page * self._page
         if length > held.own and self._cache.supports_prefix_sharing():
             self._cache.insert(
                 InsertParams(
-                    key=RadixKey(sequence_key(tree, length), client.extra_key, cache_salt=client.cache_salt),
-                    value=held.slots,
+                    key=RadixKey(key[:length], client.extra_key, cache_salt=client.cache_salt),
+                    value=held.slots[:length],
                     prev_prefix_len=held.own,
                     inserted_len=held.own,
                     priority=client.priority or 0,
@@ -82,19 +91,28 @@ class LayoutCache:
 
     def find(self, tree: RequestTree) -> Held | None:
         """What the radix tree has of a prompt, locked; of a program's branch, what it has in common with its source."""
-        prompt, client, program = tree.controller.prompt, tree.client, tree.program
-        most = len(prompt.ids)
+        controller, client, program = tree.controller, tree.client, tree.program
+        order, most = kv_order(controller, controller.root, self._page), len(controller.prompt.ids)
         if program is None:
             most -= 1
         elif program.shared is not None:
             most = program.shared
-        key = layout_key(prompt.ids, prompt.layout)
+        key = layout_key(order.entries)
         match_kv_cache(client, self._cache, key, max_prefix_len=most)
-        usable = _usable(tree.controller, client.prefix_len)
-        if usable == 0:
+        length = client.prefix_len if self._page == 1 else self._usable(client.prefix_len, order.spans)
+        if program is not None and (usable := _usable(controller, length)) < length:
+            length = usable
+            match_kv_cache(client, self._cache, key, max_prefix_len=length)  # so that no more than that is locked
+        if length == 0:
             return None
-        if usable < client.prefix_len:
-            match_kv_cache(client, self._cache, key, max_prefix_len=usable)  # so that no more than that is locked
         lock = self._cache.lock(client.last_node)
-        slots = self._cache.prefix_device_indices(client).clone()
-        return Held(slots, len(slots), lock)
+        slots = self._cache.prefix_device_indices(client)[:length].clone()
+        return Held(slots, length, lock)
+
+    def _usable(self, found: int, spans: list[tuple[int, int]]) -> int:
+        """How many tokens to replay behind: whole pages that end in one of the `spans` of parts, not with its last."""
+        for start, end in reversed(spans):
+            length = min(found, (end - 1) // self._page * self._page)
+            if length >= start:
+                return length
+        return 0

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sglang.srt.mem_cache.allocator.page_interleave import page_interleave_shard_size
+
 from multiverse.errors import OptionError, UnsupportedHostError
 from multiverse.options import Options
 from multiverse.responses import STRUCTURED_OUTPUTS
 from multiverse_sglang.runs import ATTRIBUTE
 from multiverse_sglang.sampling import check_branch_sampling
+from multiverse_sglang.slots import can_move
 from multiverse_sglang.strict import BACKENDS
 from multiverse_sglang.tree import Program
 
@@ -30,8 +33,10 @@ def check_options(request: Any, options: Options) -> None:
     check_branch_sampling(options)
 
 
-def check_program(request: Any, program: Program) -> None:
+def check_program(request: Any, program: Program, page: int) -> None:
     """Raise OptionError if `request` of a state of a program asks for something that a joined text can't have."""
+    if page != 1:
+        raise OptionError("programs that fork and join on KV need a server with --page-size 1")
     if program.spans and not eligible(request):
         raise OptionError("a state that was joined can't have a grammar, a session, beams, images or hidden states")
 
@@ -68,9 +73,14 @@ def refuse_arguments(arguments: Any) -> None:
 def refuse_unsupported(scheduler: Any, options: Options) -> None:
     """Raise UnsupportedHostError if blocks can't work in `scheduler` as it is configured."""
     backend = scheduler.server_args.grammar_backend or "none"
+    allocator = scheduler.token_to_kv_pool_allocator
+    kv = allocator.get_kvcache()
     _refuse(
         {
-            "pages of more than one token (--page-size)": scheduler.page_size != 1,
+            f"pages of more than one token (--page-size) in a {type(kv).__name__}": scheduler.page_size > 1
+            and not can_move(kv),
+            "KV pages that are divided among ranks": allocator.page_size != scheduler.page_size
+            or page_interleave_shard_size(allocator) > 1,
             "data-parallel attention (--enable-dp-attention)": scheduler.require_mlp_sync,
             "a sparse or external KV cache": scheduler.enable_hisparse
             or scheduler.enable_unified_cache_external_linker,

@@ -33,7 +33,8 @@ class Held:
 
     Attributes:
         slots: slot index of every computed token of its sequence, an int64 tensor on the KV pool's device.
-        own: the first of them that is its own; those before belong to its parent or to the radix tree.
+        own: the first of them that is its own; those before belong to its parent or to the radix tree. It begins a page
+            unless none is its own.
         lock: what keeps the radix tree from evicting its part, if anything.
     """
 

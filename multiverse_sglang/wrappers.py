@@ -115,12 +115,18 @@ def prefix_kv_indices(original: Any, batch: Any, req: Any) -> torch.Tensor:
     member: Member | None = getattr(req, ATTRIBUTE, None)
     if member is None or member.held is None or req.kv.holds_kv:
         return original(batch, req)
+    conductor: Conductor = getattr(batch.tree_cache, _CONDUCTOR)
+    conductor.pool.part(member.held)
+    req.kv.cache_protected_len = member.held.own
     return member.held.slots
 
 
 def forward_batch_init_new(forward: Any, *args: Any, **kwargs: Any) -> None:
-    """Add the position delta of each strand to what was computed from lengths."""
+    """Copy the pages that branches share in part; add each strand's position delta to what came of lengths."""
     batch = kwargs["batch"] if "batch" in kwargs else next(arg for arg in args if hasattr(arg, "reqs"))
+    conductor: Conductor | None = getattr(batch.tree_cache, _CONDUCTOR, None)
+    if conductor is not None:
+        conductor.pool.copy()
     if forward.forward_mode.is_extend():
         found = pieces(batch)
         deltas, lengths = [piece.shift for piece in found], [piece.length for piece in found]

@@ -1,16 +1,15 @@
 """KV blocks of branches: shared at a fork, spliced at a join (SEMANTICS section 2).
 
-Attention over past KV is a sum over a set and keys carry their positions, so a joined sequence may hold its tokens in
-any order. Full blocks of a branch are adopted as they are; only the loose tokens of partly filled blocks are moved.
-What a sequence held before a join stays where it was, so that a branch always begins with its parent's tokens.
-Every block has a reference count; whoever is handed a block here owns one reference to it.
+Which of them are adopted and which tokens are moved is planned by `multiverse.splice`. Every block has a reference
+count; whoever is handed a block here owns one reference to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from multiverse.splice import plan_splice
 
 UNCACHED = 1 << 40
 """As number of blocks already in the prefix cache: vLLM then never adds one of the request. KV with other than causal
@@ -18,44 +17,6 @@ positions must not be served to requests whose tokens mean something else."""
 
 Move = tuple[int, int, int, int]
 """Source block and offset, destination block and offset, of one token in every layer."""
-
-
-@dataclass(frozen=True)
-class Splice:
-    """Where the tokens of branches go.
-
-    Attributes:
-        adopted: `(branch, block)` ordinals of the full blocks that are taken over.
-        loose: `(branch, KV index)` of the tokens that are moved, in the order of their new places.
-        fill: how many of them complete the parent's partly filled block; the others follow the adopted blocks.
-    """
-
-    adopted: list[tuple[int, int]]
-    loose: list[tuple[int, int]]
-    fill: int
-
-
-def plan_splice(length: int, ends: Sequence[int], size: int) -> Splice:
-    """Plan to put what branches hold beyond `length` behind the first `length` tokens of their parent.
-
-    Args:
-        length: tokens that the parent holds and every branch begins with.
-        ends: tokens that each branch holds in all.
-        size: tokens of a block.
-    """
-    adopted: list[tuple[int, int]] = []
-    loose: list[tuple[int, int]] = []
-    for branch, end in enumerate(ends):
-        for block in range(length // size, -(-end // size)):
-            first, last = max(length, block * size), min(end, (block + 1) * size)
-            if last - first == size:
-                adopted.append((branch, block))
-            else:
-                loose += [(branch, at) for at in range(first, last)]
-    room = (
-        -length % size
-    )  # who fills a block of its own has filled the parent's first: adopted blocks follow a full one
-    return Splice(adopted, loose, min(room, len(loose)))
 
 
 class BlockTable:
@@ -119,9 +80,17 @@ class BlockTable:
         full, rest = divmod(length, self.size)
         own = list(self.manager.req_to_blocks[parent])
         kept, spare = own[: full + (rest > 0)], own[full + (rest > 0) :]
-        adopted = [tables[branch][block] for branch, block in plan.adopted]
+        adopted = [
+            block
+            for branch, start, end in plan.adopted
+            for block in tables[branch][start // self.size : end // self.size]
+        ]
         self.pool.touch(adopted)
-        sources = [(tables[branch][at // self.size], at % self.size) for branch, at in plan.loose]
+        sources = [
+            (tables[branch][at // self.size], at % self.size)
+            for branch, start, end in plan.loose
+            for at in range(start, end)
+        ]
         wanted = -(-(len(sources) - plan.fill) // self.size)
         fresh, unused = spare[:wanted], spare[wanted:]
         fresh += self._find(wanted - len(fresh), [block for block, _ in sources])

@@ -14,51 +14,9 @@ from typing import Any
 
 from vllm.v1.core.kv_cache_utils import hash_block_tokens
 
-from multiverse.controller import Controller
-from multiverse.replay import parts
-from multiverse.strand import Strand
-from multiverse_vllm.blocks import BlockTable, plan_splice
+from multiverse.splice import Entry, KVOrder, kv_order
+from multiverse_vllm.blocks import BlockTable
 from multiverse_vllm.tree import Member
-
-Path = tuple[int, ...]
-Entry = tuple[int, int, Path]
-"""Token id, position, and the branch it lies in: ordinals of join and branch, per level."""
-
-
-@dataclass(frozen=True)
-class KVOrder:
-    """A strand's tokens in the order of their KV.
-
-    Attributes:
-        entries: from the strand's own first token on.
-        spans: `[start, end)`, as KV indices, of the strand's own parts; what lies between them was joined.
-    """
-
-    entries: list[Entry]
-    spans: list[tuple[int, int]]
-
-
-def kv_order(controller: Controller, strand: Strand, size: int, base: int = 0, path: Path = ()) -> KVOrder:
-    """The order of KV of `strand`, which begins behind `base` tokens, in blocks of `size` tokens."""
-    order = KVOrder([], [])
-    known = parts(controller, strand)
-    for ordinal, part in enumerate(known):
-        start = base + len(order.entries)
-        order.entries.extend((token, start + i + part.delta, path) for i, token in enumerate(part.tokens))
-        length = base + len(order.entries)
-        order.spans.append((start, length))
-        if ordinal + 1 < len(known):
-            branches = [
-                kv_order(controller, child, size, length, (*path, ordinal, i)).entries
-                for i, child in enumerate(part.children)
-            ]
-            plan = plan_splice(length, [length + len(entries) for entries in branches], size)
-            loose = [branches[branch][at - length] for branch, at in plan.loose]
-            order.entries.extend(loose[: plan.fill])
-            for branch, block in plan.adopted:
-                order.entries.extend(branches[branch][block * size - length : (block + 1) * size - length])
-            order.entries.extend(loose[plan.fill :])
-    return order
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,19 @@ torch.set_num_threads(1)
 KINDS = ("single", "flat", "nested", "chain", "flat", "nested", "small", "flat", "flat")
 
 
-def make_host(model: str, blocks: int | None = None, late: bool = False, **options: str) -> Host:
+MODES = ("step by step", "a step ahead", "pages of 16 tokens")
+"""How a host schedules, the last one for SGLang only, whose pages are of one token else; vLLM's are always of more."""
+PAGED = ("test_answers", "test_life")
+"""The modules that have something to say about pages."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "mode" in metafunc.fixturenames:
+        paged = find_spec("sglang") is not None and metafunc.module.__name__ in PAGED
+        metafunc.parametrize("mode", MODES if paged else MODES[:2], indirect=True, scope="session")
+
+
+def make_host(model: str, blocks: int | None = None, late: bool = False, page: int = 1, **options: str) -> Host:
     if find_spec("vllm") is not None:
         from vllm_host import VLLMHost
 
@@ -30,7 +42,7 @@ def make_host(model: str, blocks: int | None = None, late: bool = False, **optio
     if find_spec("sglang") is not None:
         from sglang_host import SGLangHost
 
-        return SGLangHost(model, blocks, late, **options)
+        return SGLangHost(model, blocks, late, {"page_size": page}, **options)
     raise RuntimeError("no host is installed here: run this suite with the Python of .venvs/vllm or .venvs/sglang")
 
 
@@ -45,22 +57,33 @@ def binding(tiny: tuple[Any, Any]) -> Binding:
     return bind("multiverse", tiny[1])
 
 
-@pytest.fixture(scope="session", params=["step by step", "a step ahead"])
-def late(request: pytest.FixtureRequest) -> bool:
+@pytest.fixture(scope="session")
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def late(mode: str) -> bool:
     """Whether the host schedules a step before it knows the tokens of the one before."""
-    return bool(request.param == "a step ahead")
+    return mode != "step by step"
 
 
 @pytest.fixture(scope="session")
-def host(late: bool) -> Host:
+def page(mode: str) -> int:
+    """Tokens of a page, where that can be chosen."""
+    return 16 if mode == "pages of 16 tokens" else 1
+
+
+@pytest.fixture(scope="session")
+def host(late: bool, page: int) -> Host:
     """The embedded model with plenty of memory."""
-    return make_host(str(TINY), late=late)
+    return make_host(str(TINY), late=late, page=page)
 
 
 @pytest.fixture(scope="session")
-def scarce_host(late: bool) -> Host:
-    """The embedded model with memory for little more than one request."""
-    return make_host(str(TINY), blocks=34, late=late)
+def scarce_host(late: bool, page: int) -> Host:
+    """The embedded model with memory for little more than one request, and for pages that are not full."""
+    return make_host(str(TINY), blocks=34 if page == 1 else 48, late=late, page=page)
 
 
 @pytest.fixture(scope="session")
@@ -78,8 +101,8 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def random_host(random_model: Path, late: bool) -> Host:
-    return make_host(str(random_model), late=late)
+def random_host(random_model: Path, late: bool, page: int) -> Host:
+    return make_host(str(random_model), late=late, page=page)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from answer import Answer
 
 from multiverse.errors import UnsupportedHostError
@@ -40,7 +41,10 @@ TOKENS_PER_BLOCK = 32
 
 class SGLangHost:
     """One scheduler. `blocks` makes memory scarce, `late` is SGLang's default, the overlap scheduler; `settings` are
-    SGLang's, `options` ours."""
+    SGLang's, `options` ours.
+
+    With pages of more than one token, it is checked at every step whose they are and that rows consist of whole ones.
+    """
 
     def __init__(
         self,
@@ -167,6 +171,32 @@ def ending(reason: dict[str, Any]) -> str:
     return f"abort: {reason.get('message')}" if reason["type"] == "abort" else str(reason["type"])
 
 
+def check_pages(scheduler: Any) -> None:
+    """Whatever a sequence consists of, backends with page tables could read it, and no page has two owners."""
+    size, allocator = scheduler.page_size, scheduler.token_to_kv_pool_allocator
+    if size == 1:
+        return
+    batches = [batch for batch in (scheduler.running_batch, scheduler.last_batch) if batch is not None]
+    requests = {id(request): request for batch in batches for request in batch.reqs if request.kv.holds_kv}
+    rows = scheduler.req_to_token_pool.req_to_token
+    found = [
+        (rows[request.kv.req_pool_idx, : request.kv.kv_allocated_len].long(), request.kv.cache_protected_len)
+        for request in requests.values()
+    ]
+    members = [m for tree in scheduler.multiverse_conductor.trees.values() for m in tree.members.values()]
+    idle = [m.held for m in members if m.held is not None and not (m.run is not None and m.run.kv.holds_kv)]
+    found += [(held.slots, held.own) for held in idle]
+    pages = allocator.get_all_free_pages().tolist()
+    for slots, own in found:
+        first = slots[::size].repeat_interleave(size)[: len(slots)]
+        offsets = torch.arange(len(slots)) % size
+        assert (first % size == 0).all()
+        assert (slots == first + offsets).all()
+        assert own % size == 0 or own == len(slots)
+        pages += (slots[own:] // size).unique().tolist()
+    assert len(set(pages)) == len(pages), "a page has two owners"
+
+
 class Stepper:
     """Runs SGLang's event loop; before each turn it serves the other process until that one asks for a step."""
 
@@ -273,6 +303,7 @@ class Stepper:
         if not self.first:
             if not self.scheduler.is_fully_idle():
                 self.scheduler.invariant_checker.self_check_during_busy()
+                check_pages(self.scheduler)
             seen, self.seen = self.seen, {}
             self.pipe.send(seen)
         self.first = False

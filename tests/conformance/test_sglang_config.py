@@ -25,10 +25,11 @@ from multiverse.oracle import generate as reference
     [
         {"chunked_prefill_size": 32, "max_running_requests": 16},  # prompts come in chunks, branches wait for a place
         {"chunked_prefill_size": 48, "enable_mixed_chunk": True},
+        {"page_size": 32, "chunked_prefill_size": 48, "enable_mixed_chunk": True},
         {"disable_radix_cache": True},
         {"enable_priority_scheduling": True},
     ],
-    ids=["chunked prefill", "mixed chunks", "no radix cache", "priority scheduling"],
+    ids=["chunked prefill", "mixed chunks", "large pages", "no radix cache", "priority scheduling"],
 )
 def test_answers_do_not_depend_on_how_sglang_schedules(settings: dict[str, Any], tiny: tuple[Any, Any]) -> None:
     model, tokenizer = tiny

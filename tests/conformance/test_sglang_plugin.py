@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("sglang", reason="the table belongs to SGLang's adapter")
 
 import multiverse_sglang
-from multiverse import parse_ids
-from multiverse.layout import layout
+from multiverse import Controller, parse_ids
 from multiverse.models import TINY
+from multiverse.splice import kv_order
 from multiverse_sglang import hooks
 
 UNTOUCHED = """
@@ -87,9 +87,9 @@ def test_a_radix_key_is_the_tokens_up_to_the_first_fork_and_never_after() -> Non
     outlines = "<Outline>\n1: A\n</Outline>\n<Outline>\n2: B\n</Outline>\n"
     paths = "<Path>\n1: A\n</Path>\n<Path>\n2: B\n</Path>\n<Conclusion>\n7\n</Conclusion>\n</Parallel>"
     ids = tokenizer.encode(f"A<Parallel>\n<Goal>\n{outlines}</Goal>\n{paths}")
-    tree = parse_ids(ids, binding)
-    (block,) = tree.walk()
-    key = layout_key(ids, layout(tree))
+    (block,) = parse_ids(ids, binding).walk()
+    controller = Controller(binding, prompt=ids)
+    key = layout_key(kv_order(controller, controller.root, 1).entries)
     fork = block.paths[0].start
     assert key[:fork] == array("q", ids[:fork])
     assert all(value >> 32 and value & 0xFFFFFFFF == token for value, token in zip(key[fork:], ids[fork:], strict=True))
