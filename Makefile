@@ -51,7 +51,7 @@ test-sglang:  ## the same suites inside SGLang on this CPU
 	@tools/setup sglang
 	.venvs/sglang/bin/python -m pytest --durations=5 tests/conformance
 	.venvs/sglang/bin/python -m pytest --durations=5 tests/e2e/test_server.py tests/e2e/test_surface.py \
-		tests/e2e/test_evaluation.py tests/e2e/test_sglang_server.py
+		tests/e2e/test_evaluation.py tests/e2e/test_sglang_server.py tests/e2e/test_sglang_programs.py
 
 lint:
 	@tools/setup core
