@@ -45,6 +45,7 @@ def install() -> None:
     _wrap(v1.GPUModelRunner, "_update_states", _move_first)
     _wrap(v1.GPUModelRunner, "_update_states", _restore_outputs)
     _wrap(v1.GPUModelRunner, "_preprocess", _shift_v1)
+    _wrap(v1.GPUModelRunner, "sample_tokens", _spare_generators)
     if not has_v2():
         return
     from vllm.v1.worker.gpu import model_runner as v2
@@ -132,6 +133,24 @@ def _shift_v1(preprocess: Any) -> Any:
         if deltas := getattr(self, _DELTAS, None):
             shift(self.positions, self.input_batch.req_ids, self.query_start_loc.np, deltas)
         return result
+
+    return wrapped
+
+
+def _spare_generators(sample_tokens: Any) -> Any:
+    """A seeded request whose prefill is not done does not draw from its generator: vLLM rewinds it, and a CPU's can't.
+
+    Without this, any such request takes the engine down on CPUs: a prompt cut in chunks, a replay of blocks.
+    """
+
+    def wrapped(self: Any, grammar_output: Any) -> Any:
+        generators = self.input_batch.generators
+        unfinished = np.nonzero(self.discard_request_mask.np[: self.input_batch.num_reqs])[0]
+        spared = {int(row): generators.pop(int(row)) for row in unfinished if int(row) in generators}
+        try:
+            return sample_tokens(self, grammar_output)
+        finally:
+            generators.update(spared)
 
     return wrapped
 

@@ -39,6 +39,19 @@ def test_answers_do_not_depend_on_how_vllm_schedules_and_pages(settings: dict[st
     assert not any(host.leftovers().values()), host.leftovers()
 
 
+def test_a_seeded_prompt_that_comes_in_chunks_is_answered_as_when_it_comes_whole(
+    host: Any, tiny: tuple[Any, Any]
+) -> None:
+    """vLLM rewinds the generator of a seeded request after each chunk, which on CPUs takes the engine down."""
+    rng = Random(4)
+    prompts = [tiny[1].encode(turn(generate(rng, "nested", held_out=True))) for _ in range(6)]
+    sampling = {"temperature": 1.0, "seed": 5, "max_tokens": 800}
+    alone = [host.generate([prompt], **sampling)[0].ids for prompt in prompts]
+    chunked = VLLMHost(str(TINY), settings={"max_num_batched_tokens": 48, "max_num_seqs": 8})
+    assert [answer.ids for answer in chunked.generate(prompts, **sampling)] == alone
+    assert not any(chunked.leftovers().values()), chunked.leftovers()
+
+
 @pytest.mark.parametrize(
     ("settings", "flag"),
     [

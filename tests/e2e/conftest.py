@@ -34,6 +34,7 @@ def server(host: str) -> Iterator[str]:
     with Server(command(host, str(TINY), port, ["--served-model-name", "tiny"]), port) as server:
         server.wait(600)
         yield server.url
+        server.wait(60)  # it is still there; if not, the last lines of its log are told
 
 
 @pytest.fixture(scope="session")
