@@ -205,7 +205,7 @@ class Controller:
         if not self.ledger.affords(self._reserve_for(headers, inject) + len(labels)):
             max_tokens, context = self.limits.max_tokens, self.limits.context_length
             bound_by_context = context is not None and (
-                max_tokens is None or len(self.prompt.ids) + max_tokens > context
+                max_tokens is None or len(self.prompt.ids) + max_tokens >= context
             )
             return Reason.CONTEXT_LENGTH if bound_by_context else Reason.TOKEN_BUDGET
         return self.admit(strand, labels) if self.admit else None

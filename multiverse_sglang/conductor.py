@@ -95,7 +95,16 @@ class Conductor(MemoryPressure):
         if program is not None:
             prompt = ProgramPrompt(prompt, program.spans, self.binding, options.separators)
         controller = options.controller(self.binding, limits, prompt, self._affords)
-        tree = RequestTree(controller, options, self.tally, given is not None, next(self._ages), request, program)
+        tree = RequestTree(
+            controller,
+            options,
+            streams=request.stream,
+            tally=self.tally,
+            asked=given is not None,
+            age=next(self._ages),
+            client=request,
+            program=program,
+        )
         setattr(request, ATTRIBUTE, tree.root)
         if tree.commit:
             controller.end(controller.root, FinishReason.LENGTH)
@@ -235,7 +244,7 @@ class Conductor(MemoryPressure):
         assert parent.held is not None
         kept = self.states.adopt(tree, strand, parent)
         member = tree.members[strand.key] = Member(
-            tree, strand, parent.tokens[:], held=kept or self.pool.share(parent.held)
+            tree, strand, tokens=parent.tokens[:], held=kept or self.pool.share(parent.held)
         )
         member.tokens.extend(member.parts()[0].tokens if kept is None else strand_tokens(strand))
         member.given(0 if kept is None else len(member.parts()) - 1)

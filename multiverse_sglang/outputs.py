@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
-from multiverse.report import Observed, report
 from multiverse_sglang.streamer import tell
 from multiverse_sglang.tree import Member, RequestTree
 
@@ -56,23 +54,16 @@ def show(scheduler: Any, tree: RequestTree) -> None:
 
 
 def add_record(tree: RequestTree, request: Any) -> None:
-    """Send the record of a request that ended with its last output, if there is anything to tell, or it was asked."""
-    root = tree.controller.root
-    if not root.forks and not root.fallbacks and not tree.asked:
-        return
-    observed = Observed(
-        recomputed_tokens=tree.recomputed,
-        started={(): 0.0} | {key: at - tree.created for key, at in tree.started_at.items()},
-        closed={key: at - tree.created for key, at in tree.closed_at.items()} | {(): time.monotonic() - tree.created},
-        logprobs=_strand_logprobs(tree) if request.return_logprob else None,
-    )
-    record = report(tree.controller, observed, tree.options.return_tree)
-    tree.tally.finished(record, (len(children) for strand in root.walk() for _, children in strand.forks))
-    tell(request, record)
+    """Send the record of a request that ended with its last output."""
+    record = tree.record(tree.tally, tree.asked, lambda: _strand_logprobs(tree))
+    if record is not None:
+        tell(request, record)
 
 
-def _strand_logprobs(tree: RequestTree) -> dict[tuple[int, ...], list[float | None]]:
-    """By strand key, a logprob per token; `None` for those that the engine wrote."""
+def _strand_logprobs(tree: RequestTree) -> dict[tuple[int, ...], list[float | None]] | None:
+    """By strand key, a logprob per token, if the client asked; `None` for those that the engine wrote."""
+    if not tree.client.return_logprob:
+        return None
     known = tree.client.logprob.output_token_logprobs_val
     values: dict[tuple[int, ...], list[float | None]] = {}
     at = 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sglang.srt.mem_cache.allocator.page_interleave import page_interleave_shard_size
 
-from multiverse.errors import OptionError, UnsupportedHostError
+from multiverse.errors import OptionError
 from multiverse.options import Options
+from multiverse.refusals import present, refuse
 from multiverse.responses import STRUCTURED_OUTPUTS
 from multiverse_sglang.runs import ATTRIBUTE
 from multiverse_sglang.sampling import check_branch_sampling
@@ -57,17 +57,16 @@ def eligible(request: Any) -> bool:
 
 def refuse_arguments(arguments: Any) -> None:
     """Raise UnsupportedHostError if blocks can't work with these `ServerArgs`, before anything is loaded."""
-    _refuse(
-        {
-            "speculative decoding (--speculative-algorithm)": arguments.speculative_algorithm is not None,
-            "prefill-decode disaggregation (--disaggregation-mode)": arguments.disaggregation_mode != "null",
-            "pipeline parallelism (--pp-size)": arguments.pp_size > 1,
-            "a hierarchical KV cache (--enable-hierarchical-cache)": arguments.enable_hierarchical_cache,
-            "an external KV cache (--enable-lmcache)": arguments.enable_lmcache,
-            "a server without tokenizer (--skip-tokenizer-init)": arguments.skip_tokenizer_init,
-            "several tokenizer workers (--tokenizer-worker-num)": arguments.tokenizer_worker_num > 1,
-        }
-    )
+    checks = {
+        "speculative decoding (--speculative-algorithm)": arguments.speculative_algorithm is not None,
+        "prefill-decode disaggregation (--disaggregation-mode)": arguments.disaggregation_mode != "null",
+        "pipeline parallelism (--pp-size)": arguments.pp_size > 1,
+        "a hierarchical KV cache (--enable-hierarchical-cache)": arguments.enable_hierarchical_cache,
+        "an external KV cache (--enable-lmcache)": arguments.enable_lmcache,
+        "a server without tokenizer (--skip-tokenizer-init)": arguments.skip_tokenizer_init,
+        "several tokenizer workers (--tokenizer-worker-num)": arguments.tokenizer_worker_num > 1,
+    }
+    refuse(present(checks))
 
 
 def refuse_unsupported(scheduler: Any, options: Options) -> None:
@@ -75,27 +74,20 @@ def refuse_unsupported(scheduler: Any, options: Options) -> None:
     backend = scheduler.server_args.grammar_backend or "none"
     allocator = scheduler.token_to_kv_pool_allocator
     kv = allocator.get_kvcache()
-    _refuse(
-        {
-            f"pages of more than one token (--page-size) in a {type(kv).__name__}": scheduler.page_size > 1
-            and not can_move(kv),
-            "KV pages that are divided among ranks": allocator.page_size != scheduler.page_size
-            or page_interleave_shard_size(allocator) > 1,
-            "data-parallel attention (--enable-dp-attention)": scheduler.require_mlp_sync,
-            "a sparse or external KV cache": scheduler.enable_hisparse
-            or scheduler.enable_unified_cache_external_linker,
-            "models with sliding-window layers": scheduler.is_hybrid_swa,
-            "models with state-space layers": scheduler.is_hybrid_ssm,
-            "multimodal positions (M-RoPE)": scheduler.model_config.model_is_mrope,
-            "encoder-decoder models": scheduler.model_config.is_encoder_decoder,
-            "diffusion language models": scheduler.dllm_config is not None,
-            "embedding models": not scheduler.is_generation,
-            f"--multiverse-structure strict with --grammar-backend {backend}": options.structure == "strict"
-            and backend not in BACKENDS,
-        }
-    )
-
-
-def _refuse(checks: Mapping[str, bool]) -> None:
-    if unsupported := [name for name, present in checks.items() if present]:
-        raise UnsupportedHostError(f"multiverse does not work with {', '.join(unsupported)}")
+    checks = {
+        f"pages of more than one token (--page-size) in a {type(kv).__name__}": scheduler.page_size > 1
+        and not can_move(kv),
+        "KV pages that are divided among ranks": allocator.page_size != scheduler.page_size
+        or page_interleave_shard_size(allocator) > 1,
+        "data-parallel attention (--enable-dp-attention)": scheduler.require_mlp_sync,
+        "a sparse or external KV cache": scheduler.enable_hisparse or scheduler.enable_unified_cache_external_linker,
+        "models with sliding-window layers": scheduler.is_hybrid_swa,
+        "models with state-space layers": scheduler.is_hybrid_ssm,
+        "multimodal positions (M-RoPE)": scheduler.model_config.model_is_mrope,
+        "encoder-decoder models": scheduler.model_config.is_encoder_decoder,
+        "diffusion language models": scheduler.dllm_config is not None,
+        "embedding models": not scheduler.is_generation,
+        f"--multiverse-structure strict with --grammar-backend {backend}": options.structure == "strict"
+        and backend not in BACKENDS,
+    }
+    refuse(present(checks))

@@ -6,21 +6,17 @@ every strand gets requests of its own (`runs.py`) that no client ever sees.
 
 from __future__ import annotations
 
-import time
 from array import array
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from multiverse import request_tree
 from multiverse.actions import Action
 from multiverse.budgets import FinishReason
-from multiverse.controller import Controller
 from multiverse.metrics import Tally
-from multiverse.options import Options
 from multiverse.program import Spans
-from multiverse.replay import Part, parts
 from multiverse.strand import Status, Strand
-from multiverse.stream import DocumentStream, EventStream
 from multiverse_sglang.streamer import tell
 
 if TYPE_CHECKING:
@@ -44,52 +40,31 @@ class Held:
 
 
 @dataclass(eq=False)
-class Member:
+class Member(request_tree.Member):
     """A strand and how far it is computed.
 
     Attributes:
         tokens: its whole sequence, what it shares with its parent included, as far as it was given.
-        part: index of the part that is or was computed last.
-        delta: position delta of that part.
-        written: how many of the strand's own tokens it was given.
-        draining: what is computed is known already; the token sampled behind it is ignored.
         run: the SGLang request that is queued or in a batch for it, if any.
         held: its KV while none is in a batch. While one is, only the lock is still valid.
         passage: how the run computes blocks in one go, until it has.
         arrived: whether a result came for the run in this step.
         sampled: offset in the strand's tokens of the token that came with it, if it was kept.
-        turned_at: when it forked last, in monotonic seconds; `None` if it has not.
     """
 
     tree: RequestTree
-    strand: Strand
-    tokens: array[int] = field(default_factory=lambda: array("q"))
-    part: int = 0
-    delta: int = 0
-    written: int = 0
-    draining: bool = False
-    run: Any = None
-    held: Held | None = None
-    passage: Passage | None = None
-    arrived: bool = False
-    sampled: int | None = None
-    turned_at: float | None = None
+    tokens: array[int] = field(default_factory=lambda: array("q"), kw_only=True)
+    run: Any = field(default=None, kw_only=True)
+    held: Held | None = field(default=None, kw_only=True)
+    passage: Passage | None = field(default=None, init=False)
+    arrived: bool = field(default=False, init=False)
+    sampled: int | None = field(default=None, init=False)
 
     def end_passage(self) -> None:
         """What was to be computed in one go is computed, or will not be."""
         if self.passage is not None:
             self.passage.release()
             self.passage = None
-
-    def parts(self) -> list[Part]:
-        """The parts of the strand, as far as they are known."""
-        return parts(self.tree.controller, self.strand)
-
-    def given(self, part: int) -> None:
-        """Note that the sequence now ends with `part`, and whether there is anything to sample behind it."""
-        known = self.parts()
-        self.part, self.delta, self.written = part, known[part].delta, len(self.strand.tokens)
-        self.draining = part + 1 < len(known) or self.strand.status is not Status.RUNNING
 
     @property
     def computed(self) -> int:
@@ -120,53 +95,40 @@ class Program:
 
 
 @dataclass(eq=False)
-class RequestTree:
+class RequestTree(request_tree.RequestTree):
     """The strands of one client request.
 
     Attributes:
-        options: the client's, on top of the server's.
         tally: where the scheduler counts.
         asked: whether the client's request has a `multiverse` field.
         age: order of arrival.
         client: the request as the client knows it.
+        program: if it belongs to a state of a program, which.
         members: by strand key, those that were started and not joined yet.
         rows: by strand key and offset, the logprobs of sampled tokens, if the client asked for any.
         open: whether it is taken apart into strands; before, SGLang computes `client` as it always does.
-        program: if it belongs to a state of a program, which.
         plain: tokens that SGLang had shown by itself before the first fork.
         reason: why SGLang ended the root, once it did.
-        recomputed: tokens that were computed again because memory was short.
-        given_up: slots it gave up the last time.
-        created, started_at, closed_at: when the request came, and when each branch was started and joined.
     """
 
-    controller: Controller
-    options: Options
-    tally: Tally
-    asked: bool
-    age: int
-    client: Any
-    program: Program | None = None
-    members: dict[tuple[int, ...], Member] = field(default_factory=dict)
-    rows: dict[tuple[int, ...], dict[int, Any]] = field(default_factory=dict)
-    open: bool = False
-    plain: int = 0
-    reason: Any = None
-    recomputed: int = 0
-    given_up: int = 0
-    created: float = field(default_factory=time.monotonic)
-    started_at: dict[tuple[int, ...], float] = field(default_factory=dict)
-    closed_at: dict[tuple[int, ...], float] = field(default_factory=dict)
+    tally: Tally = field(kw_only=True)
+    asked: bool = field(kw_only=True)
+    age: int = field(kw_only=True)
+    client: Any = field(kw_only=True)
+    program: Program | None = field(default=None, kw_only=True)
+    members: dict[tuple[int, ...], Member] = field(default_factory=dict, init=False)
+    rows: dict[tuple[int, ...], dict[int, Any]] = field(default_factory=dict, init=False)
+    open: bool = field(default=False, init=False)
+    plain: int = field(default=0, init=False)
+    reason: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.stream = DocumentStream(self.controller.root)
-        streams = self.options.stream == "events" and self.client.stream
-        self._events = EventStream(self.controller.root) if streams else None
+        super().__post_init__()
         self.members[()] = Member(self, self.controller.root, run=self.client)
 
     def tell(self, strand: Strand, actions: Iterable[Action]) -> None:
         """Tell the client what the controller decided about `strand`, if it wants events."""
-        if self._events is not None and (events := self._events.push(strand, actions)):
+        if events := self.news(strand, actions):
             tell(self.client, {"events": [astuple(event) for event in events]})
 
     def end(self, strand: Strand, reason: FinishReason) -> None:
@@ -192,8 +154,3 @@ class RequestTree:
         """Whether the root has nothing left to compute but what has yet to be sampled."""
         root = self.root
         return root.run is None and root.part == len(root.parts()) - 1 and root.computed == len(root.tokens)
-
-    @property
-    def structured(self) -> bool:
-        """Whether its KV is more than one causal sequence, now or at some time."""
-        return bool(self.controller.root.forks or self.controller.prompt.strand.forks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import astuple
 from typing import Any
 
@@ -11,7 +10,6 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.request import Request, RequestStatus
 
 from multiverse.budgets import FinishReason
-from multiverse.report import Observed, report
 from multiverse.responses import FIELD
 from multiverse_vllm.blocks import Move
 from multiverse_vllm.frontend import EVENTS, RECORD
@@ -91,20 +89,11 @@ class Client:
         return False
 
     def _add_record(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:
-        """Put the record of a finished request into its last output, if there is anything to tell, or it was asked."""
-        root = tree.controller.root
-        if not root.forks and not root.fallbacks and FIELD not in (tree.sampling.extra_args or {}):
-            return
-        observed = Observed(
-            recomputed_tokens=tree.recomputed,
-            started={(): 0.0} | {key: at - tree.created for key, at in tree.started_at.items()},
-            closed={key: at - tree.created for key, at in tree.closed_at.items()}
-            | {(): time.monotonic() - tree.created},
-            logprobs=None if tree.sampling.num_logprobs is None else strand_logprobs(tree),
-        )
-        record = report(tree.controller, observed, tree.options.return_tree)
-        self.tally.finished(record, (len(children) for strand in root.walk() for _, children in strand.forks))
-        self._attach(RECORD, record, tree.root.request, results)
+        """Put the record of a finished request into its last output."""
+        asked = FIELD in (tree.sampling.extra_args or {})
+        record = tree.record(self.tally, asked, lambda: strand_logprobs(tree))
+        if record is not None:
+            self._attach(RECORD, record, tree.root.request, results)
 
     def _fail(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:
         """End a request that needs more memory than there is; the others go on."""

@@ -150,7 +150,7 @@ class Forks:
         child.num_computed_tokens = origin.num_tokens
         self._table.share(origin.request_id, child.request_id, origin.num_tokens)
         self.tally.count("copied_tokens", origin.num_tokens % self._table.size)
-        member = Member(tree, strand, child)
+        member = Member(tree, strand, request=child)
         member.given(0)
         child._all_token_ids += member.parts()[0].tokens
         tree.members[strand.key] = self._members[child.request_id] = member

@@ -50,8 +50,10 @@ def _shown(tree: RequestTree) -> list[Any]:
     return rows[:limit]
 
 
-def strand_logprobs(tree: RequestTree) -> dict[tuple[int, ...], list[float | None]]:
-    """By strand key, the logprob of every token of it; `None` for those that the engine wrote."""
+def strand_logprobs(tree: RequestTree) -> dict[tuple[int, ...], list[float | None]] | None:
+    """By strand key, the logprob of every token of it, if the client asked; `None` for those that the engine wrote."""
+    if tree.sampling.num_logprobs is None:
+        return None
     found: dict[tuple[int, ...], list[float | None]] = {}
     for strand in tree.controller.root.walk():
         rows = tree.rows.get(strand.key, {})

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from multiverse.errors import UnsupportedHostError
+from multiverse.refusals import present, refuse
 from multiverse_vllm.kv_layout import LAYOUTS
 
 
@@ -22,31 +22,24 @@ def refuse_configuration(config: Any) -> None:
         "pipeline parallelism (--pipeline-parallel-size)": config.parallel_config.pipeline_parallel_size > 1,
         "encoder-decoder models": config.model_config.is_encoder_decoder,
     }
-    if unsupported := [name for name, present in checks.items() if present]:
-        raise UnsupportedHostError(f"multiverse does not work with {', '.join(unsupported)}")
+    refuse(present(checks))
 
 
 def refuse_unsupported(runner: Any) -> None:
     """Raise `UnsupportedHostError` with everything that is in the way, if anything is."""
     config, model = runner.vllm_config.parallel_config, runner.model_config
-    reasons = [
-        reason
-        for reason, present in {
-            "decode context parallelism (--decode-context-parallel-size)": config.decode_context_parallel_size > 1,
-            "prefill context parallelism (--prefill-context-parallel-size)": config.prefill_context_parallel_size > 1,
-            "M-RoPE, whose positions have three rows": model.uses_mrope,
-            "attention windows that begin at the end of the prompt (R-SWA)": model.rswa_window is not None,
-            "models with several kinds of KV cache": len(runner.kv_cache_config.kv_cache_groups) != 1,
-        }.items()
-        if present
-    ]
+    checks = {
+        "decode context parallelism (--decode-context-parallel-size)": config.decode_context_parallel_size > 1,
+        "prefill context parallelism (--prefill-context-parallel-size)": config.prefill_context_parallel_size > 1,
+        "M-RoPE, whose positions have three rows": model.uses_mrope,
+        "attention windows that begin at the end of the prompt (R-SWA)": model.rswa_window is not None,
+        "models with several kinds of KV cache": len(runner.kv_cache_config.kv_cache_groups) != 1,
+    }
     first: dict[str, str] = {}
     for name, layer, spec in _layers(runner):
         for reason in _reasons(layer, spec):
             first.setdefault(reason, name)
-    reasons += [f"{reason} (layer {name})" for reason, name in first.items()]
-    if reasons:
-        raise UnsupportedHostError(f"multiverse does not work with {'; '.join(reasons)}")
+    refuse(present(checks) + [f"{reason} (layer {name})" for reason, name in first.items()])
 
 
 def _layers(runner: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -12,6 +12,7 @@ import functools
 import logging
 from typing import Any
 
+from vllm.sampling_params import RequestOutputKind
 from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.sched.utils import check_stop
@@ -78,10 +79,13 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
 
     def enroll(self, request: Request, controller: Controller, options: Options) -> None:
         """Let `controller` decide about a request that was just added."""
-        tree = RequestTree(controller, options, request.sampling_params, request._block_hasher)
-        member = Member(tree, controller.root, request)
+        sampling = request.sampling_params
+        streams = sampling.output_kind is RequestOutputKind.DELTA
+        hasher = request._block_hasher
+        tree = RequestTree(controller, options, streams, sampling=sampling, block_hasher=hasher)
+        member = Member(tree, controller.root, request=request)
         tree.members[()] = self._members[request.request_id] = member
-        tree.tell(controller.root, controller.begin())
+        tree.events += tree.news(controller.root, controller.begin())
         self._adapt_sampling(member)
         if tree.structured:
             self._structured[id(tree)] = tree
@@ -153,7 +157,8 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         ends = strand.parent is not None and self._stops(member, token)
         offset = len(strand.tokens)
         actions = tree.controller.end(strand, FinishReason.STOP) if ends else tree.controller.accept(strand, token)
-        if tree.tell(strand, actions):
+        if news := tree.news(strand, actions):
+            tree.events += news
             self._telling[id(tree)] = tree
         if not actions and len(strand.tokens) > offset:  # the common case
             member.sampled, member.written = offset, offset + 1
@@ -167,7 +172,7 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
                 request.status = STATUS[tree.controller.finish_reason]
                 return new_token_ids, True
         elif strand.parent is None and strand.status is Status.RUNNING and check_stop(request, self.max_model_len):
-            tree.tell(strand, tree.controller.end(strand, FinishReason.STOP))
+            tree.events += tree.news(strand, tree.controller.end(strand, FinishReason.STOP))
             self._finished.append(tree)
             return new_token_ids, True
         return (new_token_ids if kept else []), False

@@ -106,6 +106,13 @@ def test_context_length_is_checked_before_the_fork() -> None:
     assert fallback == Fallback(blocked.root, Reason.CONTEXT_LENGTH)
 
 
+def test_tokens_that_hosts_allow_up_to_the_context_count_as_the_context() -> None:
+    """Hosts fill in `max_tokens` where a request has none; raising it would not help."""
+    least = least_budget(goal(2))
+    assert fall_back(Limits(max_tokens=least - 1, context_length=least - 1), goal(2)).reason is Reason.CONTEXT_LENGTH
+    assert fall_back(Limits(max_tokens=least - 1, context_length=least), goal(2)).reason is Reason.TOKEN_BUDGET
+
+
 def test_the_host_has_its_own_say_before_anything_is_changed() -> None:
     """The admit hook is asked with strand and labels, and its reason is recorded."""
     asked: list[tuple[Strand, list[str]]] = []

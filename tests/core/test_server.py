@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from multiverse.commands import serve
 from multiverse.errors import UnsupportedHostError
+from multiverse.models import TINY
 from multiverse.server import Command, Server, command, free_port
 
 SERVE = """
@@ -125,3 +128,20 @@ def test_what_the_user_has_set_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment["OMP_NUM_THREADS"] == "7"
     assert environment["TORCHDYNAMO_DISABLE"] == "1"
     assert environment["PATH"] == os.environ["PATH"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model", "more"),
+    [
+        ([], str(TINY), []),
+        (["some/model"], "some/model", []),
+        (["--port", "8001", "some/model", "--dtype", "bfloat16"], "some/model", ["--dtype", "bfloat16"]),
+        (["--dtype", "bfloat16"], str(TINY), ["--dtype", "bfloat16"]),
+    ],
+)
+def test_the_value_of_an_option_of_the_hosts_is_not_taken_for_the_model(
+    arguments: list[str], model: str, more: list[str]
+) -> None:
+    parser = ArgumentParser()
+    serve.add_parser(parser.add_subparsers())
+    assert serve.split_model(parser.parse_known_args(["serve", *arguments])[1]) == (model, more)

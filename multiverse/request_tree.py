@@ -1,0 +1,108 @@
+"""A client's request while a host serves it: what every adapter keeps of it, whatever computes its strands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiverse.actions import Action
+from multiverse.controller import Controller
+from multiverse.document import Logprobs
+from multiverse.metrics import Tally
+from multiverse.options import Options
+from multiverse.replay import Part, parts
+from multiverse.report import Observed, report
+from multiverse.strand import Status, Strand
+from multiverse.stream import BranchEvent, DocumentStream, EventStream
+
+
+@dataclass(eq=False)
+class RequestTree:
+    """The strands of one client request.
+
+    Attributes:
+        controller: decides about them.
+        options: the client's, on top of the server's.
+        streams: whether the client gets its answer as it grows.
+        stream: the answer so far, in document order.
+        recomputed: tokens that were computed again because memory was short.
+        given_up: slots or blocks it gave up the last time.
+        created: when the request came; with `started_at` and `closed_at`, by strand key, in monotonic seconds.
+        started_at: when each branch was started.
+        closed_at: when the KV of each branch was complete, or joined.
+    """
+
+    controller: Controller
+    options: Options
+    streams: bool
+    stream: DocumentStream = field(init=False)
+    recomputed: int = field(default=0, init=False)
+    given_up: int = field(default=0, init=False)
+    created: float = field(default_factory=time.monotonic, init=False)
+    started_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
+    closed_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.stream = DocumentStream(self.controller.root)
+        wanted = self.streams and self.options.stream == "events"
+        self._events = EventStream(self.controller.root) if wanted else None
+
+    def news(self, strand: Strand, actions: Iterable[Action]) -> list[BranchEvent]:
+        """What a client that wants events is to be told now that the controller decided `actions` about `strand`."""
+        return [] if self._events is None else self._events.push(strand, actions)
+
+    def record(self, tally: Tally, asked: bool, logprobs: Callable[[], Logprobs | None]) -> dict[str, Any] | None:
+        """Count the request, which has ended, and return its record, if there is anything to tell or it was asked."""
+        root = self.controller.root
+        if not root.forks and not root.fallbacks and not asked:
+            return None
+        observed = Observed(
+            recomputed_tokens=self.recomputed,
+            started={(): 0.0} | self._since_created(self.started_at),
+            closed=self._since_created(self.closed_at) | {(): time.monotonic() - self.created},
+            logprobs=logprobs(),
+        )
+        record = report(self.controller, observed, self.options.return_tree)
+        tally.finished(record, (len(children) for strand in root.walk() for _, children in strand.forks))
+        return record
+
+    def _since_created(self, times: dict[tuple[int, ...], float]) -> dict[tuple[int, ...], float]:
+        return {key: at - self.created for key, at in times.items()}
+
+    @property
+    def structured(self) -> bool:
+        """Whether its KV is more than one causal sequence, now or at some time."""
+        return bool(self.controller.root.forks or self.controller.prompt.strand.forks)
+
+
+@dataclass(eq=False)
+class Member:
+    """A strand and how far the host has come with it.
+
+    Attributes:
+        part: index of the part of the strand (`multiverse.replay`) that is or was computed last.
+        delta: position delta of that part.
+        written: how many of the strand's own tokens the host was given.
+        draining: what is computed is known already; the token sampled behind it is ignored.
+        turned_at: when it forked last, in monotonic seconds; `None` if it has not, or was computed again since.
+    """
+
+    tree: Any
+    strand: Strand
+    part: int = field(default=0, init=False)
+    delta: int = field(default=0, init=False)
+    written: int = field(default=0, init=False)
+    draining: bool = field(default=False, init=False)
+    turned_at: float | None = field(default=None, init=False)
+
+    def parts(self) -> list[Part]:
+        """The parts of the strand, as far as they are known."""
+        return parts(self.tree.controller, self.strand)
+
+    def given(self, part: int) -> None:
+        """Note that the host now has the tokens up to `part`, and whether there is anything to sample behind them."""
+        known = self.parts()
+        self.part, self.delta, self.written = part, known[part].delta, len(self.strand.tokens)
+        self.draining = part + 1 < len(known) or self.strand.status is not Status.RUNNING
