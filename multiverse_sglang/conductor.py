@@ -1,9 +1,7 @@
 """The life of requests inside SGLang's scheduler: tokens go to controllers, what they order is done between steps.
 
 One conductor per scheduler. It is called by the wrappers of `hooks.py` and touches SGLang through `runs`, `slots` and
-`outputs`; all decisions are the core's. A strand that forks or closes loses its run; its last tokens have no KV yet and
-are computed by a run that samples nothing (draining): a parent's before its branches start, those of branches together
-once the last of them closed.
+`outputs`; all decisions are the core's, and branches are started and joined by `forks`.
 """
 
 from __future__ import annotations
@@ -25,10 +23,11 @@ from multiverse.errors import MultiverseError
 from multiverse.metrics import Tally
 from multiverse.options import Options
 from multiverse.program import ProgramPrompt
-from multiverse.replay import Part, starts
+from multiverse.replay import starts
 from multiverse.responses import FIELD
 from multiverse.strand import Status, Strand
-from multiverse_sglang.kept import KeptStates, program_of, strand_tokens
+from multiverse_sglang.forks import Forks
+from multiverse_sglang.kept import KeptStates, program_of
 from multiverse_sglang.memory import MemoryPressure
 from multiverse_sglang.metrics import Metrics
 from multiverse_sglang.outputs import record_row, show
@@ -63,6 +62,7 @@ class Conductor(MemoryPressure):
         self.single_pass = SinglePass(scheduler)
         self.cache = LayoutCache(scheduler.tree_cache, self.pool.page)
         self.states = KeptStates(self.pool)
+        self.forks = Forks(self.binding.dialect.join, self.pool, self.runs, self.states, self.tally)
         self.trees: dict[str, RequestTree] = {}
         self.exiles: list[RequestTree] = []
         self.retracted: list[RequestTree] = []
@@ -208,85 +208,14 @@ class Conductor(MemoryPressure):
     def _progress(self, tree: RequestTree) -> None:
         """Start and join what can be, and show the client what is new."""
         if tree.commit:
-            self._reconcile(tree)
+            self.forks.reconcile(tree)
             if tree.computed:
                 self.finish(tree, FINISH_LENGTH(0))
         elif tree.controller.finish_reason is None:
-            self._reconcile(tree)
+            self.forks.reconcile(tree)
             show(self.scheduler, tree)
         else:
             self.finish(tree, tree.reason or FINISH_LENGTH(tree.controller.ledger.used))
-
-    def _reconcile(self, tree: RequestTree) -> None:
-        """Bring what SGLang computes to what the controller wants: start branches, join closed ones."""
-        for member in list(tree.members.values()):
-            if member.run is not None or tree.members.get(member.strand.key) is not member:
-                continue
-            known = member.parts()
-            children = known[member.part].children
-            if not children:
-                continue  # closed: its parent sees to it
-            if member.computed < len(member.tokens):
-                member.draining = True
-                self.runs.queue(member)
-                continue
-            for child in children:
-                if child.key not in tree.members and child.status is not Status.WAITING:
-                    self._start(tree, child, member)
-            branches = [tree.members[child.key] for child in children if child.key in tree.members]
-            if len(branches) == len(children) and all(branch.closed for branch in branches):
-                self._join(member, branches, known[member.part + 1])
-
-    # --- map ---------------------------------------------------------------------------------------------------
-
-    def _start(self, tree: RequestTree, strand: Strand, parent: Member) -> None:
-        """Make a member of a branch; its KV begins with its parent's."""
-        assert parent.held is not None
-        kept = self.states.adopt(tree, strand, parent)
-        member = tree.members[strand.key] = Member(
-            tree, strand, tokens=parent.tokens[:], held=kept or self.pool.share(parent.held)
-        )
-        member.tokens.extend(member.parts()[0].tokens if kept is None else strand_tokens(strand))
-        member.given(0 if kept is None else len(member.parts()) - 1)
-        tree.started_at.setdefault(strand.key, time.monotonic())
-        if member.computed < len(member.tokens):
-            self.runs.queue(member)
-        if strand.key[-1] == 0:
-            self.tally.count("forks")
-            if parent.turned_at is not None:
-                self.tally.observe("fork_seconds", time.monotonic() - parent.turned_at)
-
-    # --- reduce ------------------------------------------------------------------------------------------------
-
-    def _join(self, parent: Member, branches: list[Member], part: Part) -> None:
-        """Hand the branches' KV to the parent and let it go on; before, complete it, for all of them at once."""
-        tree = parent.tree
-        if incomplete := [branch for branch in branches if branch.computed < len(branch.tokens)]:
-            for branch in incomplete:
-                branch.draining = True
-                self.runs.queue(branch)
-            return
-        assert parent.held is not None
-        shared = len(parent.held.slots)
-        held = [branch.held for branch in branches if branch.held is not None]
-        if self.binding.dialect.join == "splice":
-            parent.held = self.pool.splice(parent.held, held)
-            self.tally.count("spliced_tokens", len(parent.held.slots) - shared)
-        for branch in branches:
-            parent.tokens.extend(branch.tokens[shared:])
-            if self.binding.dialect.join != "splice":
-                self.runs.release(branch)
-            tree.members.pop(branch.strand.key)
-            tree.closed_at[branch.strand.key] = time.monotonic()
-        parent.tokens.extend(part.tokens)
-        parent.given(parent.part + 1)
-        self.tally.count("joins")
-        if closed := [branch.turned_at for branch in branches if branch.turned_at is not None]:
-            self.tally.observe("join_seconds", time.monotonic() - max(closed))
-        if parent.computed < len(parent.tokens):
-            self.runs.queue(parent)
-        else:  # nothing is between this join and the next fork, or the end of a program's prompt
-            self._reconcile(tree)
 
     # --- the end -----------------------------------------------------------------------------------------------
 
