@@ -1,0 +1,264 @@
+"""SGLang's scheduler with its own event loop, which does a step when the suite asks for one.
+
+There is neither tokenizer manager nor detokenizer: requests are handed to the scheduler as the tokenizer manager would,
+and what it would send to the detokenizer is handed back. SGLang's leak checks run after every step.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from contextlib import suppress
+from operator import attrgetter
+from typing import Any
+
+import torch
+from answer import Answer
+
+from multiverse.errors import UnsupportedHostError
+
+SPREAD = 3
+"""The embedded model is so sure that two seeds can give one answer, as 1 and 2 do with SGLang's random numbers."""
+
+
+def serve(pipe: Any, model: str, tokens: int, overlap: bool, settings: dict[str, Any] | None) -> None:
+    """Main function of the process."""
+    import multiverse_sglang
+
+    multiverse_sglang.enable()
+    try:
+        stepper = Stepper(pipe, model, tokens, overlap, settings or {})
+    except UnsupportedHostError as refusal:
+        pipe.recv()
+        pipe.send(refusal)
+        return
+    with suppress(EOFError):  # the tests are over
+        stepper.run()
+
+
+def ending(reason: dict[str, Any]) -> str:
+    """Why a request ended; of an abort, what its client is told."""
+    return f"abort: {reason.get('message')}" if reason["type"] == "abort" else str(reason["type"])
+
+
+def check_pages(scheduler: Any) -> None:
+    """Whatever a sequence consists of, backends with page tables could read it, and no page has two owners."""
+    size, allocator = scheduler.page_size, scheduler.token_to_kv_pool_allocator
+    if size == 1:
+        return
+    batches = [batch for batch in (scheduler.running_batch, scheduler.last_batch) if batch is not None]
+    requests = {id(request): request for batch in batches for request in batch.reqs if request.kv.holds_kv}
+    rows = scheduler.req_to_token_pool.req_to_token
+    found = [
+        (rows[request.kv.req_pool_idx, : request.kv.kv_allocated_len].long(), request.kv.cache_protected_len)
+        for request in requests.values()
+    ]
+    members = [m for tree in scheduler.multiverse_conductor.trees.values() for m in tree.members.values()]
+    idle = [m.held for m in members if m.held is not None and not (m.run is not None and m.run.kv.holds_kv)]
+    found += [(held.slots, held.own) for held in idle]
+    pages = allocator.get_all_free_pages().tolist()
+    for slots, own in found:
+        first = slots[::size].repeat_interleave(size)[: len(slots)]
+        offsets = torch.arange(len(slots)) % size
+        assert (first % size == 0).all()
+        assert (slots == first + offsets).all()
+        assert own % size == 0 or own == len(slots)
+        pages += (slots[own:] // size).unique().tolist()
+    assert len(set(pages)) == len(pages), "a page has two owners"
+
+
+class Stepper:
+    """Runs SGLang's event loop; before each turn it serves the other process until that one asks for a step."""
+
+    def __init__(self, pipe: Any, model: str, tokens: int, overlap: bool, settings: dict[str, Any]) -> None:
+        from sglang.srt.managers.scheduler import Scheduler
+        from sglang.srt.runtime_context import SpawnRanks, get_context, publish
+        from sglang.srt.server_args import PortArgs, ServerArgs
+
+        defaults: dict[str, Any] = {
+            "attention_backend": "torch_native",
+            "page_size": 1,
+            "context_length": 1025,  # SGLang leaves the last position free
+            "max_running_requests": 64,
+            "log_level": "warning",
+        }
+        arguments = ServerArgs(
+            model_path=model,
+            device="cpu",
+            dtype="float32",
+            max_total_tokens=tokens,
+            disable_overlap_schedule=not overlap,
+            **defaults | settings,
+        )
+        publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=0, gpu_id=0))
+        self.pipe = pipe
+        self.scheduler: Any = Scheduler(arguments, PortArgs.init_new(arguments))
+        # SGLang obeys seeds only with --enable-deterministic-inference, which it refuses for torch_native
+        get_context().override("tests", enable_deterministic_inference=True)
+        self.scheduler.tp_worker.model_runner.sampler.enable_deterministic = True
+        self.seen: dict[str, list[int]] = {}
+        self.answers: dict[str, tuple[list[int], list[float], str | None]] = {}
+        self.records: dict[str, dict[str, Any] | None] = {}
+        self.scheduled = self.extends = self.mixed = 0
+        self.scheduler.ingest_requests = self.ingest
+        self.scheduler.output_streamer.send_to_detokenizer = self
+        self.scheduler.send_abort_output = lambda output, _: self.aborted(output.rid)
+        self._count()
+        self._report_raw_logprobs()
+
+    def run(self) -> None:
+        assert self.pipe.recv() == ("ready",)
+        self.pipe.send(None)
+        self.first = True
+        self.scheduler.run_event_loop()
+
+    # --- what the scheduler does ---------------------------------------------------------------------------------
+
+    def _count(self) -> None:
+        """Count tokens that are computed or, at the end of a request, were found in the prefix cache as causal ones: at
+        page size 1 a few of another prompt nearly always are. Under overlap SGLang computes one token past the end of
+        every request, before it knows; that one is not counted."""
+        run_batch, process = self.scheduler.run_batch, self.scheduler.process_batch_result
+
+        def counted(batch: Any, *args: Any) -> Any:
+            self.extends += batch.forward_mode.is_extend()
+            self.mixed += batch.forward_mode.is_mixed()
+            self.scheduled += batch.extend_num_tokens if batch.forward_mode.is_extend() else len(batch.reqs)
+            return run_batch(batch, *args)
+
+        def processed(batch: Any, result: Any) -> Any:
+            self.scheduled -= sum(request.finished() and request.rid in self.answers for request in batch.reqs)
+            return process(batch, result)
+
+        self.scheduler.run_batch, self.scheduler.process_batch_result = counted, processed
+
+    def _report_raw_logprobs(self) -> None:
+        """SGLang reports the logprobs it sampled from, logit bias included; the suite compares the model's own."""
+        runner = self.scheduler.tp_worker.model_runner
+        sample = runner.sample
+
+        def sampled(logits: Any, batch: Any) -> Any:
+            raw = logits.next_token_logits.log_softmax(-1)
+            tokens = sample(logits, batch)
+            if batch.return_logprob:
+                logits.next_token_logprobs = raw.gather(1, tokens.long()[:, None])[:, 0]
+            return tokens
+
+        runner.sample = sampled
+
+    def send_output(self, output: Any, *_: Any) -> None:
+        """What SGLang sends to the detokenizer."""
+        from sglang.srt.managers.io_struct import unwrap_from_pickle
+
+        values = output.output_token_logprobs_val or [[] for _ in output.rids]
+        info = unwrap_from_pickle(output.customized_info) or {}
+        news = info.get("multiverse") or [[] for _ in output.rids]
+        for rid, ids, logprobs, reason, cached, told in zip(
+            output.rids, output.output_ids, values, output.finished_reasons, output.cached_tokens, news, strict=True
+        ):
+            self.records[rid] = told[-1] if told else None
+            self.scheduled += cached if reason else 0
+            self.seen.setdefault(rid, []).extend(ids)
+            known = self.answers[rid]
+            self.answers[rid] = ([*known[0], *ids], [*known[1], *logprobs], reason and ending(reason))
+
+    def aborted(self, rid: str) -> None:
+        known = self.answers[rid]
+        self.answers[rid] = (known[0], known[1], "abort")
+
+    # --- what the test asks for ----------------------------------------------------------------------------------
+
+    def ingest(self, *_: Any, **__: Any) -> list[Any]:
+        """Instead of reading from the tokenizer manager."""
+        if not self.first:
+            if not self.scheduler.is_fully_idle():
+                self.scheduler.invariant_checker.self_check_during_busy()
+                check_pages(self.scheduler)
+            seen, self.seen = self.seen, {}
+            self.pipe.send(seen)
+        self.first = False
+        while (message := self.pipe.recv()) != ("step",):
+            self.pipe.send(getattr(self, f"on_{message[0]}")(*message[1:]))
+        return []
+
+    def on_start(self, rid: str, prompt: list[int], sampling: dict[str, Any]) -> None:
+        from sglang.srt.managers.io_struct import TokenizedGenerateReqInput
+        from sglang.srt.sampling.sampling_params import SamplingParams
+
+        logprobs = sampling.pop("logprobs", None)
+        options = sampling.pop("multiverse", None)
+        seed = sampling.pop("seed", None)
+        bias = {str(token): value for token, value in (sampling.pop("logit_bias", None) or {}).items()}
+        parameters = SamplingParams(
+            max_new_tokens=sampling.pop("max_tokens"),
+            sampling_seed=None if seed is None else seed * SPREAD,
+            logit_bias=bias or None,
+            custom_params=None if options is None else {"multiverse": options},
+            **sampling,
+        )
+        parameters.normalize(self.scheduler.tokenizer)
+        self.answers[rid] = ([], [], None)
+        self.scheduler.handle_generate_request(
+            TokenizedGenerateReqInput(
+                rid=rid,
+                input_text=None,
+                input_ids=array("q", prompt),
+                input_embeds=None,
+                mm_inputs=None,
+                token_type_ids=None,
+                sampling_params=parameters,
+                return_logprob=logprobs is not None,
+                logprob_start_len=-1,
+                top_logprobs_num=logprobs or 0,
+                token_ids_logprob=None,
+                stream=True,
+            )
+        )
+
+    def on_abort(self, rid: str) -> None:
+        from sglang.srt.managers.io_struct import AbortReq
+
+        self.scheduler.abort_request(AbortReq(rid=rid))
+
+    def on_finished(self, rid: str) -> bool:
+        return self.answers[rid][2] is not None
+
+    def on_answer(self, rid: str) -> Answer:
+        ids, logprobs, reason = self.answers[rid]
+        return Answer(ids, logprobs or None, str(reason), self.records.get(rid))
+
+    def on_leftovers(self) -> dict[str, int]:
+        scheduler = self.scheduler
+        pool = scheduler.token_to_kv_pool_allocator
+        free = pool.available_size() + scheduler.tree_cache.evictable_size()
+        batches = [batch for batch in (scheduler.running_batch, scheduler.last_batch) if batch is not None]
+        running = {id(request) for batch in batches for request in batch.reqs if not request.finished()}
+        conductor = scheduler.multiverse_conductor
+        return {
+            "slots": scheduler.max_total_num_tokens - free,
+            "rows": scheduler.req_to_token_pool.size - scheduler.req_to_token_pool.available_size(),
+            "protected": scheduler.tree_cache.protected_size(),
+            "requests": len(running) + len(scheduler.waiting_queue) + len(conductor.trees),
+        }
+
+    def on_counters(self) -> dict[str, int]:
+        counts = self.scheduler.multiverse_conductor.tally.totals
+        scheduled = self.scheduled - counts["cached_tokens"]
+        return counts | {"scheduled": scheduled, "extends": self.extends, "mixed": self.mixed}
+
+    def on_flush(self) -> None:
+        assert self.scheduler.flush_cache()
+
+    def on_ask(self, path: str) -> Any:
+        return attrgetter(path)(self.scheduler)
+
+    def on_cpu_seconds(self) -> float:
+        return time.process_time()
+
+    def on_configure(self, values: dict[str, Any]) -> dict[str, Any]:
+        single_pass, before = self.scheduler.multiverse_conductor.single_pass, {}
+        for name, value in values.items():
+            owner, attribute = (single_pass, "sound") if name == "single_pass" else (self.scheduler, name)
+            before[name] = getattr(owner, attribute)
+            setattr(owner, attribute, value)
+        return before
