@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import runpy
 import time
@@ -18,8 +17,9 @@ from typing import Any
 
 import pytest
 import torch
+from document_oracle import Items, Oracle
+from program_requests import commit, computed, fork, join, post
 
-from multiverse.attention import additive
 from multiverse.models import TINY
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
@@ -35,8 +35,6 @@ torch.set_num_threads(1)  # the oracle beside a busy server: more threads only w
 EXAMPLES = Path(__file__).parents[2] / "examples"
 POOL = 2400
 FACTS = ["Ann has 3 apples.", "Ben has 4 pears and a dog.", "Cleo has 7 plums."]
-Items = list[Any]
-"""A document: texts, token ids in a tuple, and forks: a list of branches, each an offset and a document."""
 
 
 @pytest.fixture(scope="module")
@@ -65,56 +63,6 @@ def oracle() -> Oracle:
     return Oracle(*load(str(TINY)))
 
 
-class Oracle:
-    """Rates documents with one forward; mask and positions are written out token by token (SEMANTICS section 2)."""
-
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
-
-    def ids(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
-
-    @torch.inference_mode()
-    def logprobs(self, items: Items) -> torch.Tensor:
-        ids: list[int] = []
-        positions: list[int] = []
-        visible: list[list[int]] = []
-
-        def write(items: Items, seen: list[int], position: int) -> tuple[list[int], int]:
-            for item in items:
-                if isinstance(item, list):
-                    written = [write(branch, seen, position + offset) for offset, branch in item]
-                    seen = seen + [i for after, _ in written for i in after[len(seen) :]]
-                    position = max(end for _, end in written)
-                    continue
-                for token in self.ids(item) if isinstance(item, str) else item:
-                    seen = [*seen, len(ids)]
-                    ids.append(token)
-                    positions.append(position)
-                    visible.append(seen)
-                    position += 1
-            return seen, position
-
-        write(items, [], 0)
-        mask = torch.zeros(len(ids), len(ids), dtype=torch.bool)
-        for row, seen in enumerate(visible):
-            mask[row, seen] = True
-        output = self.model(
-            input_ids=torch.tensor([ids]),
-            position_ids=torch.tensor([positions]),
-            attention_mask=additive(mask[None, None]),
-            use_cache=False,
-        )
-        return output.logits[0].log_softmax(-1)
-
-    def difference(self, before: Items, info: dict[str, Any]) -> float:
-        """The largest difference to what a server reported for the tokens that it generated behind a document."""
-        ids = [token for _, token, _ in info["output_token_logprobs"]]
-        rows = self.logprobs([*before, tuple(ids[:-1])])[-len(ids) :]
-        reported = [(i, token, value) for i, top in enumerate(info["output_top_logprobs"]) for value, token, _ in top]
-        return max(abs(rows[i, token].item() - value) for i, token, value in reported)
-
-
 def gen(name: str, tokens: int = 12, **options: Any) -> Any:
     return sgl.gen(name, max_tokens=tokens, temperature=0, return_logprob=True, top_logprobs_num=8, **options)
 
@@ -122,42 +70,6 @@ def gen(name: str, tokens: int = 12, **options: Any) -> Any:
 def common(one: list[int], other: list[int]) -> int:
     """How many elements two lists begin with alike."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def computed(server: str) -> int:
-    """How many tokens of prompts the server has computed so far."""
-    name = 'sglang:realtime_tokens_total{engine_type="unified",mode="prefill_compute"'
-    text = urllib.request.urlopen(f"{server}/metrics", timeout=10).read().decode()
-    return sum(int(float(line.rsplit(" ", 1)[1])) for line in text.splitlines() if line.startswith(name))
-
-
-def post(server: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-    request = urllib.request.Request(server + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return response.status, json.load(response)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)["error"]["message"]
-
-
-def commit(server: str, name: str, text: str, tokens: int = 0) -> tuple[int, Any]:
-    """A request of the state `name`."""
-    parameters = {"max_new_tokens": tokens, "temperature": 0}
-    logprobs = {"return_logprob": True, "top_logprobs_num": 8}
-    return post(server, "/generate", {"rid": name, "text": text, "sampling_params": parameters} | logprobs)
-
-
-def fork(server: str, name: str, text: str, branches: list[str]) -> list[str]:
-    """Fork the state `name` and let each branch compute a text of its own. Returns their names."""
-    names = [f"{name}-{number}" for number in range(len(branches))]
-    assert post(server, "/fork_request", {"src_rid": name, "dst_rids": names, "text": text}) == (200, {"success": True})
-    for branch, own in zip(names, branches, strict=True):
-        assert commit(server, branch, text + own)[0] == 200
-    return names
-
-
-def join(server: str, name: str, branches: list[str]) -> tuple[int, Any]:
-    return post(server, "/concate_and_append_request", {"src_rids": branches, "dst_rid": name})
 
 
 @sgl.function  # type: ignore[untyped-decorator]
