@@ -77,7 +77,7 @@ bench-server:  ## multiverse bench on a random model of 47 M parameters, ten min
 	@tools/setup $(HOST)
 	.venvs/$(HOST)/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
 	.venvs/$(HOST)/bin/python -m multiverse bench --host $(HOST) --model build/random-47m \
-		-o benchmarks/results/bench-$(HOST) --tokens 256,512,1024 --widths 2,4,16 --batches 1,4,16,64,128 \
+		-o benchmarks/results/bench-$(HOST) --tokens 256,512,1024 --widths 2,4,16 --batches 1,4,16,32,128 \
 		--lengths 16,64,128 --answers 5 --scale 0.05 $(if $(TRANSCRIPTS),--transcripts $(TRANSCRIPTS)) \
 		--dtype bfloat16 $(if $(filter vllm,$(HOST)),--max-model-len 4096 --max-num-seqs 256)
 
