@@ -11,7 +11,7 @@ from multiverse.errors import RunError
 from multiverse.models import TINY
 from multiverse.server import HOSTS
 
-EXPERIMENTS = ("degree", "batch", "ways", "turns", "mixed", "replay", "plain")
+EXPERIMENTS = ("degree", "batch", "ways", "independent", "turns", "mixed", "replay", "plain")
 
 
 def add_parser(commands: Any) -> None:

@@ -33,7 +33,7 @@ def test_shapes_are_played_and_raced_on_a_server_of_its_own(host: str, tmp_path:
     sizes = Sizes(
         repeats=1, tokens=[90], widths=[2, 3], batches=[1, 16], lengths=[8], transcripts=[str(transcripts)], answers=2
     )
-    names = ["degree", "batch", "ways", "turns", "replay"]
+    names = ["degree", "batch", "ways", "independent", "turns", "replay"]
     results = bench(Plan(tmp_path, "test", None, host, str(TINY), [], names, sizes), print)
     assert results.left_out == {}  # each answer was compared with the shape that was asked for
     points = [Point(**point) for point in json.loads((tmp_path / RESULTS).read_text())["points"]]

@@ -126,7 +126,7 @@ def test_every_experiment_is_measured_and_told(start: Any, tmp_path: Path, answe
     out = tmp_path / "out"
     status, told, err = bench("--url", url, "-o", out, *SMALL, "--transcripts", answers, "--answers", "3")
     assert status == 0, err
-    assert told.count("## ") == 7
+    assert told.count("## ") == 8
     assert [(p.case["tokens"], p.case["width"]) for p in points(out, "degree")] == [
         (tokens, width) for tokens in (120, 240) for width in (1, 2, 4)
     ]
@@ -135,6 +135,9 @@ def test_every_experiment_is_measured_and_told(start: Any, tmp_path: Path, answe
         {"width": 4, "length": length} for length in (8, 32)
     ]
     assert all(p.more == pytest.approx({"fork_seconds": 0.002, "join_seconds": 0.003}) for p in points(out, "turns"))
+    assert [(p.way, p.batch) for p in points(out, "independent")] == [
+        each for width in (2, 4) for each in (("splice", 1), ("sequential", 1), ("one", 1), ("independent", width))
+    ]
     assert [p.way for p in points(out, "mixed")] == ["alone", "beside sequential", "beside splice"]
     assert [len(p.more["others_tokens_per_second"]) for p in points(out, "mixed")] == [2, 2, 2]
     assert len({p.case["answer"] for p in points(out, "replay")}) == 3
@@ -275,6 +278,21 @@ def made(experiment: str, way: str, case: dict[str, Any], steps: int, seconds: l
     return Point(experiment, way, case, case.get("batch", 1), 64, 100, steps, seconds, [], more)
 
 
+def about() -> dict[str, Any]:
+    """What a report says before its tables."""
+    told = {"machine": facts(), "model": {"name": "m"}, "server": {}, "command": "x", "sizes": {"repeats": 3}}
+    return {**told, "clock": "wall-clock time"}
+
+
+def test_a_block_is_held_against_as_many_requests_as_it_has_branches(tmp_path: Path) -> None:
+    """Half of the bound of 4 is kept, where four requests at once keep 0.8 of it."""
+    case = {"width": 4}
+    seconds = {"splice": (25, [2.0]), "sequential": (100, [4.0]), "one": (100, [0.8]), "independent": (100, [1.0])}
+    known = [made("independent", way, case, steps, taken) for way, (steps, taken) in seconds.items()]
+    write_report(tmp_path, about(), known, {})
+    assert "| 4 | 4.00 | 50% | 80% | 0.62 |" in (tmp_path / "bench.md").read_text()
+
+
 def test_tables_show_gains_and_how_much_of_the_bound_they_are(tmp_path: Path) -> None:
     points = [
         made("degree", "sequential", {"tokens": 100, "width": 1}, 100, [2.0, 4.0, 4.0]),
@@ -284,9 +302,7 @@ def test_tables_show_gains_and_how_much_of_the_bound_they_are(tmp_path: Path) ->
         *(made("ways", way, {"width": 4, "length": 9}, steps, [seconds]) for way, steps, seconds in WAYS),
         made("turns", "splice", {"width": 4}, 50, [1.0], fork_seconds=0.03, join_seconds=0.01),
     ]
-    about = {"machine": facts(), "model": {"name": "m"}, "server": {}, "command": "x", "sizes": {"repeats": 3}}
-    about["clock"] = "wall-clock time"
-    write_report(tmp_path, about, points, {"plain": "no second server"})
+    write_report(tmp_path, about(), points, {"plain": "no second server"})
     text = (tmp_path / "bench.md").read_text()
     assert "| 100 | 4 | 2.00 | 25.00 (10.00 to 40.00) | 1.60 | 80% |" in text
     assert "| 8 | 533 | 320 | 1.62 (1.50 to 1.75) | 81% |" in text

@@ -19,6 +19,7 @@ Way = Callable[[Ids], Awaitable[Any]]
 _TURNS = {"fork_seconds": "multiverse:fork_seconds", "join_seconds": "multiverse:join_seconds"}
 _MIXED_PLAIN, _MIXED_OTHERS, _MIXED_TOKENS = 4, 2, 256
 _PLAIN_TOKENS, _PLAIN_BATCHES = 32, (1, 16, 64)
+_BRANCH_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,21 @@ async def _beside(traffic: Traffic, others: Runner | None, prompt: int) -> tuple
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     return sum(seconds) / len(seconds), finished / (time.perf_counter() - start)
+
+
+async def independent(traffic: Traffic, sizes: Sizes) -> AsyncIterator[list[Point]]:
+    """(h) A block beside as many plain requests, each of as many tokens as the block has steps; and one of those."""
+    binding = traffic.words.binding
+    for width in sizes.widths:
+        load = workload("", block(width, _BRANCH_TOKENS), binding, sizes.prompt)
+        steps = workload("", [load.critical_path], binding, sizes.prompt)
+        runners = [
+            Runner.splice(traffic, load),
+            Runner.sequential(traffic, load),
+            replace(Runner.sequential(traffic, steps), way="one"),
+            replace(Runner.sequential(traffic, steps, width), way="independent"),
+        ]
+        yield await race("independent", {"width": width}, runners, sizes)
 
 
 async def replay(traffic: Traffic, sizes: Sizes) -> AsyncIterator[list[Point]]:

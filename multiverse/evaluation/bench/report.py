@@ -123,6 +123,21 @@ def _mixed(points: Sequence[Point]) -> str:
     return about + table(head, rows)
 
 
+def _independent(points: Sequence[Point]) -> str:
+    rows = []
+    for race in races(points, "independent"):
+        width, block = race.case["width"], race.ways["splice"]
+        kept = race.ratio("sequential", "splice").median / block.bound
+        beside = race.ratio("one", "independent").median
+        rows.append((width, f"{block.bound:.2f}", f"{kept:.0%}", f"{beside:.0%}", f"{kept / beside:.2f}"))
+    head = ("branches", "bound", "share of bound", "share of as many requests", "block / requests")
+    about = (
+        "What a step costs when it is wider, block or not: plain requests, each of as many tokens as the block has"
+        " steps, would at best take as long together as one of them."
+    )
+    return f"## Branches beside independent requests\n\n{about}\n\n{table(head, rows)}"
+
+
 def _replay(points: Sequence[Point]) -> str:
     rows = []
     for race in races(points, "replay"):
@@ -137,6 +152,7 @@ SECTIONS: dict[str, Callable[[Sequence[Point]], str]] = {
     "degree": _degree,
     "batch": _batch,
     "ways": _ways,
+    "independent": _independent,
     "turns": _turns,
     "mixed": _mixed,
     "replay": _replay,
