@@ -25,7 +25,7 @@ from multiverse.layout import Interval, Segment, layout
 from multiverse_sglang.runs import ATTRIBUTE
 
 BACKENDS = ("torch_native", "triton", "fa3")
-"""Write before they attend, in every layer. FlashInfer's ragged prefill, its default, writes afterwards."""
+"""Write before they attend, in every layer. FlashInfer does if it prefills from pages; by default it does not."""
 PIECES = "multiverse"
 """Of a ForwardBatch: its pieces, if attention has to be told about them."""
 
@@ -97,7 +97,7 @@ class SinglePass:
         self._rows = scheduler.req_to_token_pool
         runner, arguments = scheduler.tp_worker.model_runner, scheduler.server_args
         self.sound = (
-            runner.prefill_attention_backend_str in BACKENDS
+            _writes_first(runner)
             and scheduler.page_size == 1
             and not runner.use_mla_backend
             and not runner.kv_index_translator.reads_are_translated
@@ -122,6 +122,11 @@ class SinglePass:
         if not structured or self._rows.available_size() - spare < self._rows.size // 2:
             return None
         return Passage(transcript.ids[:end], segments, self._rows.alloc_rows(spare), self._rows)
+
+
+def _writes_first(runner: Any) -> bool:
+    name = runner.prefill_attention_backend_str
+    return name in BACKENDS or (name == "flashinfer" and getattr(runner.attn_backend, "use_paged", False))
 
 
 def _open(segment: Segment) -> Segment:

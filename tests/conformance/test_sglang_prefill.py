@@ -163,6 +163,7 @@ def scheduler(rows: int = 4096, **other: Any) -> SimpleNamespace:
     pool.free_rows = pool.free.extend
     runner = SimpleNamespace(
         prefill_attention_backend_str=other.get("backend", "triton"),
+        attn_backend=SimpleNamespace(use_paged=other.get("use_paged", False)),
         use_mla_backend=other.get("mla", False),
         kv_index_translator=SimpleNamespace(reads_are_translated=False),
     )
@@ -181,6 +182,8 @@ def scheduler(rows: int = 4096, **other: Any) -> SimpleNamespace:
         ({"backend": "triton"}, True),
         ({"backend": "fa3"}, True),
         ({"backend": "flashinfer"}, False),
+        ({"backend": "flashinfer", "use_paged": True}, True),
+        ({"backend": "intel_amx", "use_paged": True}, False),
         ({"backend": "intel_amx"}, False),
         ({"mla": True}, False),
         ({"page_size": 16}, False),
