@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and run all tests
-.PHONY: demo serve test test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server bench-sglang-prefill soak-vllm soak-sglang model docs clean
+.PHONY: demo serve test test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns soak-vllm soak-sglang model docs clean
 
 PY = .venvs/core/bin/python
 
@@ -50,8 +50,7 @@ test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's w
 test-sglang:  ## the same suites inside SGLang on this CPU
 	@tools/setup sglang
 	.venvs/sglang/bin/python -m pytest --durations=5 tests/conformance
-	.venvs/sglang/bin/python -m pytest --durations=5 tests/e2e/test_server.py tests/e2e/test_surface.py \
-		tests/e2e/test_evaluation.py tests/e2e/test_sglang_server.py tests/e2e/test_sglang_programs.py
+	.venvs/sglang/bin/python -m pytest --durations=5 tests/e2e
 
 lint:
 	@tools/setup core
@@ -73,17 +72,26 @@ bench-vllm:  ## a random model of 100 M parameters inside vLLM; writes benchmark
 	.venvs/vllm/bin/python benchmarks/vllm_speed.py
 	.venvs/vllm/bin/python benchmarks/vllm_plain.py
 
-bench-server:  ## multiverse bench on a random model of 47 M parameters, ten minutes; HOST=vllm; benchmarks/results/bench-HOST
+bench-server:  ## multiverse bench on a random model of 47 M parameters, half an hour; HOST=vllm|sglang; benchmarks/results/bench-HOST
 	@tools/setup $(HOST)
 	.venvs/$(HOST)/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
 	.venvs/$(HOST)/bin/python -m multiverse bench --host $(HOST) --model build/random-47m \
-		-o benchmarks/results/bench-$(HOST) --tokens 256,512,1024 --widths 2,4,16 --batches 1,4,16,32,128 \
-		--lengths 16,64,128 --answers 5 --scale 0.05 $(if $(TRANSCRIPTS),--transcripts $(TRANSCRIPTS)) \
-		--dtype bfloat16 $(if $(filter vllm,$(HOST)),--max-model-len 4096 --max-num-seqs 256)
+		-o benchmarks/results/bench-$(HOST) --answers 5 --scale 0.05 $(if $(TRANSCRIPTS),--transcripts $(TRANSCRIPTS)) \
+		--dtype bfloat16 $(BENCH_$(HOST))
+
+BENCH_vllm = --tokens 256,512,1024 --widths 2,4,16 --batches 1,4,16,64,128 --lengths 16,64,128 \
+	--max-model-len 4096 --max-num-seqs 256
+BENCH_sglang = --tokens 512 --widths 4,8,32 --batches 1,32,128 --lengths 16,64 \
+	--context-length 4096 --max-total-tokens 65536 --max-running-requests 256
 
 bench-sglang-prefill:  ## a prompt with blocks in one forward and by replay; writes benchmarks/results/sglang_prefill.json
 	@tools/setup sglang
 	PYTHONPATH=tests/conformance .venvs/sglang/bin/python benchmarks/sglang_prefill.py
+
+bench-sglang-turns:  ## what forks and joins cost SGLang's scheduler beside forwards; writes benchmarks/results/sglang_turns.json
+	@tools/setup sglang
+	.venvs/sglang/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
+	PYTHONPATH=tests/conformance .venvs/sglang/bin/python benchmarks/sglang_turns.py
 
 soak-vllm soak-sglang: soak-%:  ## random operations, 2,000 requests twice, half an hour; benchmarks/results/HOST_soak.json
 	@tools/setup $*

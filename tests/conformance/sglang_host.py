@@ -126,6 +126,10 @@ class SGLangHost:
         """An attribute of the scheduler, plain data only."""
         return self._call("ask", path)
 
+    def forwards(self) -> list[tuple[bool, int, float, float]]:
+        """See `Stepper.on_forwards`."""
+        return list(self._call("forwards"))
+
     def cpu_seconds(self) -> float:
         """What the process has used so far."""
         return float(self._call("cpu_seconds"))

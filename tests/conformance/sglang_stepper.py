@@ -100,6 +100,7 @@ class Stepper:
         self.answers: dict[str, tuple[list[int], list[float], str | None]] = {}
         self.records: dict[str, dict[str, Any] | None] = {}
         self.scheduled = self.extends = self.mixed = 0
+        self.forwards: list[tuple[bool, int, float, float]] = []
         self.scheduler.ingest_requests = self.ingest
         self.scheduler.output_streamer.send_to_detokenizer = self
         self.scheduler.send_abort_output = lambda output, _: self.aborted(output.rid)
@@ -124,7 +125,10 @@ class Stepper:
             self.extends += batch.forward_mode.is_extend()
             self.mixed += batch.forward_mode.is_mixed()
             self.scheduled += batch.extend_num_tokens if batch.forward_mode.is_extend() else len(batch.reqs)
-            return run_batch(batch, *args)
+            start = time.thread_time()
+            result = run_batch(batch, *args)
+            self.forwards.append((batch.forward_mode.is_extend(), len(batch.reqs), start, time.thread_time()))
+            return result
 
         def processed(batch: Any, result: Any) -> Any:
             self.scheduled -= sum(request.finished() and request.rid in self.answers for request in batch.reqs)
@@ -245,6 +249,11 @@ class Stepper:
         counts = self.scheduler.multiverse_conductor.tally.totals
         scheduled = self.scheduled - counts["cached_tokens"]
         return counts | {"scheduled": scheduled, "extends": self.extends, "mixed": self.mixed}
+
+    def on_forwards(self) -> list[tuple[bool, int, float, float]]:
+        """The forwards since it was asked last: is it an extend, of how many requests, CPU seconds of start and end."""
+        found, self.forwards = self.forwards, []
+        return found
 
     def on_flush(self) -> None:
         assert self.scheduler.flush_cache()

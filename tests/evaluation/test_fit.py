@@ -19,6 +19,7 @@ from multiverse.evaluation.plan.fit import fit, predict, read_bench
 from multiverse.evaluation.plan.machine import Machine
 from multiverse.models import TINY
 
+RECORDED = Path(__file__).parents[2] / "benchmarks" / "results"
 WORDS = words_of(str(TINY))
 
 
@@ -94,3 +95,12 @@ def test_other_files_are_refused(text: str, message: str, tmp_path: Path) -> Non
         read_bench(tmp_path / "x.json")
     with pytest.raises(RunError, match="can't be read"):
         read_bench(tmp_path / "lost.json")
+
+
+@pytest.mark.parametrize("host", ["vllm", "sglang"])
+def test_half_of_what_was_measured_on_a_real_server_predicts_the_other_half(host: str) -> None:
+    """The results of `make bench-server`, whichever half is fitted."""
+    bench = read_bench(RECORDED / f"bench-{host}" / "bench.json")
+    one, other = bench.halves()
+    assert fit(bench, one, other).median_error < 0.15
+    assert fit(bench, other, one).median_error < 0.15

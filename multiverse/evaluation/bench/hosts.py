@@ -19,6 +19,9 @@ from multiverse.server import Command, Server, command, free_port
 PATIENCE = 600
 """Seconds that a server may take to start."""
 
+_ANY_SHAPE = ("--multiverse-shapes", "accept", "--multiverse-max-depth", "64", "--multiverse-max-branches", "1024")
+"""Recorded answers are wider and deeper than what a server allows by default."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -74,7 +77,7 @@ def started(host: str, model: str, more: Sequence[str], plugin: bool = True, cpu
         UnsupportedHostError: if it doesn't start, with the end of its log.
     """
     port = free_port()
-    start = command(host, model, port, (*more, "--multiverse-shapes", "accept") if plugin else more)
+    start = command(host, model, port, (*_ANY_SHAPE, *more) if plugin else more)
     if not plugin:
         arguments = list(start.arguments)
         take_flag(arguments)
