@@ -50,7 +50,7 @@ def turns(forwards: Sequence[Forward]) -> dict[str, float]:
 
 def measure(host: SGLangHost, words: Words, width: int, repeats: int) -> dict[str, Any]:
     """Medians over `repeats` answers with new prompts; the first is not counted."""
-    bias, rng, found = {token: -100.0 for token in words.banned}, Random(width), []
+    bias, rng, found = dict.fromkeys(words.banned, -100.0), Random(width), []
     shape = [BEFORE, [[LENGTH]] * width, AFTER]
     for _ in range(repeats + 1):
         prompt = [rng.choice(words.ordinary) for _ in range(PROMPT)]
