@@ -85,7 +85,7 @@ def _sglang(model: str, where: Sequence[str], extra: Sequence[str]) -> Command:
     arguments += ["--page-size", "1", "--enable-metrics"]
     if not _torch_is_for_cpus():
         return Command((*arguments, *extra))
-    arguments += [*_SGLANG_ON_CPU, *_SGLANG_SMALL, "--skip-server-warmup"]
+    arguments += [*_SGLANG_ON_CPU, *_SGLANG_SMALL, "--skip-server-warmup", "--sleep-on-idle"]
     return Command((*arguments, *extra), {"OMP_NUM_THREADS": "1"})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,16 +116,18 @@ async def _measure(plan: Plan, server: Served, results: Results, say: Say) -> No
 
 
 async def _plain(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
-    """Against a second server without the plugin; of a server that isn't ours, against requests that switch it off."""
+    """A server with the plugin against one without; of a server that isn't ours, against requests that switch it off."""
     if plan.url:
         async for points in experiments.plain({"with": (traffic, {}), "without": (traffic, PLAIN)}, plan.sizes):
             yield points
         return
     assert plan.model is not None
-    with started(plan.host, plan.model, plan.more, plugin=False, cpu=plan.cpu) as server:
-        other = Traffic(server.url, server.model, traffic.words, server.clock)
-        try:
-            async for points in experiments.plain({"with": (traffic, {}), "without": (other, {})}, plan.sizes):
-                yield points
-        finally:
-            await other.close()
+    async with AsyncExitStack() as stack:  # both are new: the one that was measured so far has its history
+        pair = {}
+        for way, plugin in (("with", True), ("without", False)):
+            server = stack.enter_context(started(plan.host, plan.model, plan.more, plugin, plan.cpu))
+            client = Traffic(server.url, server.model, traffic.words, server.clock)
+            stack.push_async_callback(client.close)
+            pair[way] = (client, {})
+        async for points in experiments.plain(pair, plan.sizes):
+            yield points

@@ -52,7 +52,13 @@ class Traffic:
         self.url, self.model, self.words, self.clock = url, model, words, clock
         self._random = Random(seed)
         self._bias = {str(token): -100.0 for token in words.banned}
-        self._client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=3600, max_retries=0)
+        self._client = openai.AsyncOpenAI(
+            base_url=f"{url}/v1",
+            api_key="none",
+            timeout=3600,
+            max_retries=0,  # a request that is made twice is not the one that was timed
+            default_headers={"Connection": "close"},  # one left idle may be closed by the server as we use it again
+        )
 
     async def close(self) -> None:
         """Close all connections."""
