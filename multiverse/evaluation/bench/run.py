@@ -116,7 +116,7 @@ async def _measure(plan: Plan, server: Served, results: Results, say: Say) -> No
 
 
 async def _plain(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
-    """A server with the plugin against one without; of a server that isn't ours, against requests that switch it off."""
+    """A server with the plugin and one without; of one that isn't ours, requests with the field on and off."""
     if plan.url:
         async for points in experiments.plain({"with": (traffic, {}), "without": (traffic, PLAIN)}, plan.sizes):
             yield points
