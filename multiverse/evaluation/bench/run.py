@@ -123,7 +123,7 @@ async def _plain(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
         return
     assert plan.model is not None
     async with AsyncExitStack() as stack:  # both are new: the one that was measured so far has its history
-        pair = {}
+        pair: dict[str, tuple[Traffic, dict[str, Any]]] = {}
         for way, plugin in (("with", True), ("without", False)):
             server = stack.enter_context(started(plan.host, plan.model, plan.more, plugin, plan.cpu))
             client = Traffic(server.url, server.model, traffic.words, server.clock)
