@@ -81,6 +81,7 @@ class Stepper:
             "context_length": 1025,  # SGLang leaves the last position free
             "max_running_requests": 64,
             "log_level": "warning",
+            "watchdog_timeout": 86_400,  # a scheduler that waits for its test's next step is not stuck
         }
         arguments = ServerArgs(
             model_path=model,
