@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +26,15 @@ STRUCTURES = ("lenient", "strict")
 CAPS = ("max_branches", "max_depth", "max_parallel", "max_critical_path")
 STREAMS = ("document", "events")
 SHAPES = ("refuse", "accept")
-BRANCH_SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
-"""What `branch_sampling` may set, as hosts call it."""
+BRANCH_SAMPLING = {
+    "temperature": (0, math.inf),
+    "top_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "repetition_penalty": (0, math.inf),
+}
+"""What `branch_sampling` may set, as hosts call it, and from where to where."""
+_POSITIVE = ("top_p", "repetition_penalty")
 _CHOICES = {"structure": STRUCTURES, "separators": get_args(Separators), "stream": STREAMS, "shapes": SHAPES}
 _REQUEST_FIELDS = ("enabled", "structure", *CAPS, "branch_sampling", "stream", "return_tree", "shape")
 FLAGS = {
@@ -151,7 +159,7 @@ def _number(name: str, text: str) -> int:
 
 
 def _check_branch_sampling(given: Any) -> None:
-    """Keys and types only: what values a sampler takes is the host's to say."""
+    """What all samplers agree on; one that wants less says so itself."""
     if given is None:
         return
     if not isinstance(given, Mapping):
@@ -161,6 +169,11 @@ def _check_branch_sampling(given: Any) -> None:
             raise OptionError(f"branch_sampling has no {name!r}; it has {', '.join(BRANCH_SAMPLING)}")
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise OptionError(f"branch_sampling: {name} must be a number, got {value!r}")
+        least, most = BRANCH_SAMPLING[name]
+        if not least <= value <= most or (value == 0 and name in _POSITIVE):
+            bounds = f"{'greater than' if name in _POSITIVE else 'at least'} {least}"
+            bounds += "" if math.isinf(most) else f" and at most {most}"
+            raise OptionError(f"branch_sampling: {name} must be {bounds}, got {value!r}")
 
 
 def flag(name: str) -> str:

@@ -26,12 +26,15 @@ MODES = ("step by step", "a step ahead", "pages of 16 tokens")
 """How a host schedules, the last one for SGLang only, whose pages are of one token else; vLLM's are always of more."""
 PAGED = ("test_answers", "test_life")
 """The modules that have something to say about pages."""
+LONG = ("test_training",)
+"""Those that take minutes and look at what doesn't depend on scheduling: a step ahead, as the hosts do on GPUs."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "mode" in metafunc.fixturenames:
         paged = find_spec("sglang") is not None and metafunc.module.__name__ in PAGED
-        metafunc.parametrize("mode", MODES if paged else MODES[:2], indirect=True, scope="session")
+        modes = MODES if paged else MODES[1:2] if metafunc.module.__name__ in LONG else MODES[:2]
+        metafunc.parametrize("mode", modes, indirect=True, scope="session")
 
 
 def make_host(
