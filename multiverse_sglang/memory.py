@@ -36,6 +36,16 @@ class MemoryPressure:
     replay: Callable[[RequestTree], None]
     finish: Callable[[RequestTree, Any], None]
 
+    def retract(self, run: Any) -> None:
+        """SGLang has retracted a run and given back what was its own, also what its strand had brought along.
+
+        Its tree is replayed before the next step: others of its runs are in the batch that is being made.
+        """
+        member: Member = getattr(run, ATTRIBUTE)
+        if member.run is run and member.held is not None:
+            member.held.slots = member.held.slots[: member.held.own]
+        self.retracted.append(member.tree)
+
     def make_room(self) -> None:
         """Before a step: free the slots that it needs, so that SGLang does not retract what it can't recompute."""
         while self.states.kept and (self.exiles or self.pool.free() < len(self._running())):

@@ -88,7 +88,7 @@ class Runs:
             length = min(run.kv.kv_committed_len, run.seqlen)
             member.held = self._pool.take(run, length, lock)
             run.lock = None
-        elif held is not None:  # SGLang retracted it, and released what was its own
+        elif held is not None:  # SGLang released what was its own
             held.slots = held.slots[: held.own]
         if self._scheduler.chunked_req is run:
             self._scheduler.chunked_req = None

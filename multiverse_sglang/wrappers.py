@@ -66,9 +66,8 @@ def scheduler_init(original: Any, scheduler: Any, server_args: Any, *args: Any, 
 
 def add_request_to_queue(original: Any, scheduler: Any, req: Any, is_retracted: bool = False) -> None:
     conductor: Conductor = getattr(scheduler, _CONDUCTOR)
-    tree = tree_of(req)
-    if tree is not None:
-        conductor.retracted.append(tree)  # a run of it; the others are in the batch that is being made
+    if tree_of(req) is not None:
+        conductor.retract(req)
         return
     original(scheduler, req, is_retracted)
     if scheduler.waiting_queue and scheduler.waiting_queue[-1] is req:
