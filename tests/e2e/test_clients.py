@@ -78,7 +78,7 @@ def load(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[int, list[str]
     questions = tmp_path / "questions.json"
     questions.write_text(json.dumps([{"conversations": each} for each in turns]))
     options = ["--model", "tiny", "--tokenizer", str(TINY), "--dataset-name", "sharegpt", "--dataset-path"]
-    options += [str(questions), "--sharegpt-output-len", "600", "--num-prompts", str(number)]
+    options += [str(questions), "--sharegpt-output-len", "300", "--num-prompts", str(number)]
     return number, [*options, "--max-concurrency", str(request.param)]
 
 
