@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and run all tests
-.PHONY: demo serve test test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns soak-vllm soak-sglang model docs clean
+.PHONY: demo serve test test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain soak-vllm soak-sglang model docs clean
 
 PY = .venvs/core/bin/python
 
@@ -92,6 +92,11 @@ bench-sglang-turns:  ## what forks and joins cost SGLang's scheduler beside forw
 	@tools/setup sglang
 	.venvs/sglang/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
 	PYTHONPATH=tests/conformance .venvs/sglang/bin/python benchmarks/sglang_turns.py
+
+bench-sglang-plain:  ## what the plugin costs SGLang's scheduler when nobody forks; writes benchmarks/results/sglang_plain.json
+	@tools/setup sglang
+	.venvs/sglang/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
+	PYTHONPATH=tests/conformance .venvs/sglang/bin/python benchmarks/sglang_plain.py
 
 soak-vllm soak-sglang: soak-%:  ## random operations, 2,000 requests twice, half an hour; benchmarks/results/HOST_soak.json
 	@tools/setup $*
