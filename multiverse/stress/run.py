@@ -49,14 +49,20 @@ async def stress(settings: Settings, told: Callable[[Round], None]) -> Report:
 
 
 async def _ask_alone(asker: Asker, writer: Writer) -> dict[int, dict[str, Answer]]:
-    """By question and kind, what the quiet server answers, of questions that it answers alike twice."""
+    """By question and kind, what the quiet server answers, of questions that it answers alike twice.
+
+    If tokens run out within a block, how the last ones are divided among its branches depends on when each was
+    scheduled, so such an answer is no measure.
+    """
     expected: dict[int, dict[str, Answer]] = {}
     alone: tuple[Kind, ...] = ("structured", "plain")
     for question in range(len(writer.questions)):
         twice = [[await asker.answer(writer.compared(kind, question)) for kind in alone] for _ in range(2)]
         if twice[0] == twice[1]:
             structured, plain = twice[0]
-            expected[question] = {"structured": structured, "events": structured, "plain": plain}
+            expected[question] = {"plain": plain}
+            if not structured.branches or structured.tokens < writer.max_tokens:
+                expected[question] |= {"structured": structured, "events": structured}
     return expected
 
 

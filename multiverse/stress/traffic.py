@@ -78,9 +78,9 @@ class Asker:
             return Result(ask, "failed", answer, f"was not refused: {ask.body[FIELD]!r}")
         if answer.tokens > ask.body["max_tokens"]:
             return Result(ask, "failed", answer, f"{answer.tokens} tokens of {ask.body['max_tokens']}")
-        if ask.question is None or ask.question not in expected:
+        right = None if ask.question is None else expected.get(ask.question, {}).get(ask.kind)
+        if right is None:
             return Result(ask, "answered", answer)
-        right = expected[ask.question][ask.kind]
         if (right.text, right.tokens) == (answer.text, answer.tokens):
             return Result(ask, "same", answer)
         return Result(ask, "different", answer, _difference(right, answer))
