@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from answer import Host
+from hosts import make_host
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from multiverse import Binding, bind
@@ -35,25 +36,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         paged = find_spec("sglang") is not None and metafunc.module.__name__ in PAGED
         modes = MODES if paged else MODES[1:2] if metafunc.module.__name__ in LONG else MODES[:2]
         metafunc.parametrize("mode", modes, indirect=True, scope="session")
-
-
-def make_host(
-    model: str,
-    blocks: int | None = None,
-    late: bool = False,
-    page: int = 1,
-    settings: dict[str, Any] | None = None,
-    **options: str,
-) -> Host:
-    if find_spec("vllm") is not None:
-        from vllm_host import VLLMHost
-
-        return VLLMHost(model, blocks, late, settings, **options)
-    if find_spec("sglang") is not None:
-        from sglang_host import SGLangHost
-
-        return SGLangHost(model, blocks, late, {"page_size": page} | (settings or {}), **options)
-    raise RuntimeError("no host is installed here: run this suite with the Python of .venvs/vllm or .venvs/sglang")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from answer import Host
-from conftest import make_host
+from hosts import make_host
 
 from multiverse import Limits
 from multiverse.models import TINY

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import least_squares
 
 from multiverse.errors import RunError
 from multiverse.evaluation.plan.machine import Machine, Model, Roofline
@@ -122,7 +123,6 @@ def fit(bench: Bench, given: Sequence[Measured], tried: Sequence[Measured]) -> F
 
     The best of several starts is taken, for a step is the longer of two times, which makes hills.
     """
-    from scipy.optimize import least_squares
 
     def machine(logs: Any) -> Machine:
         fitted = dict(zip(_FITTED, map(float, np.exp(logs)), strict=True))
