@@ -10,7 +10,7 @@ from typing import Any
 from answer import Answer
 
 CONTEXT = 1024
-"""Tokens of prompt and answer together, as the host sets it."""
+"""Tokens of prompt and answer together, as the host sets it. SGLang leaves the last one free."""
 END = 2
 """Tokens that close a branch which has run out of them: path-close and separator."""
 
@@ -19,7 +19,7 @@ def is_cut(answer: Answer, prompt: int, max_tokens: int) -> bool:
     """Whether tokens ran out, behind a prompt of `prompt` of them, while branches were open."""
     budget = min(max_tokens, CONTEXT - prompt)
     tree = answer.record["tree"] if answer.record else []
-    return len(answer.ids) == budget and any(strand["finish_reason"] == "length" for strand in tree[1:])
+    return len(answer.ids) >= budget - 1 and any(strand["finish_reason"] == "length" for strand in tree[1:])
 
 
 def bodies(record: dict[str, Any]) -> dict[tuple[int, ...], list[int]]:
