@@ -96,7 +96,9 @@ class Encoder:
         self._check_injected(tree)
         if len(tree) > self.max_length:
             tree = self._cut(tree, len(prompt))
-        laid = layout(tree if not causal else Transcript(tree.dialect, tree.tokens), self.separators, self._join)
+        if causal:  # nothing writes the headers for the model then: it has to learn them
+            tree = Transcript(tree.dialect, tree.tokens)
+        laid = layout(tree, self.separators, self._join)
         return Encoded(tree.ids, self._targets(tree, laid, len(prompt)), laid)
 
     @property
