@@ -137,10 +137,10 @@ class Encoder:
         skipped = set()
         if not self.learn_injected:
             skipped = {i for start, tokens in injected(tree, self.binding) for i in range(start, start + len(tokens))}
-        targets = [IGNORE] * len(tree)
+        ids, targets = tree.ids, [IGNORE] * len(tree)
         for index, before in enumerate(laid.predecessors):
             if index >= prompt and before >= 0 and index not in skipped:
-                targets[before] = tree.ids[index]
+                targets[before] = ids[index]
         return targets
 
 

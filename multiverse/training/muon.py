@@ -32,7 +32,7 @@ class Muon(Optimizer):
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, _closure: None = None) -> None:  # type: ignore[override]  # nothing asks for one
+    def step(self, _closure: None = None) -> None:  # nothing asks for a closure
         """Move every weight that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
@@ -75,7 +75,7 @@ class MuonAdamW(Optimizer):
         """The very groups of both: a schedule that sets a rate here sets it there."""
         return [group for part in self.parts for group in part.param_groups]
 
-    def step(self, _closure: None = None) -> None:  # type: ignore[override]
+    def step(self, _closure: None = None) -> None:
         """Step both."""
         for part in self.parts:
             part.step()
