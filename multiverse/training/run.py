@@ -183,6 +183,7 @@ def save(recipe: Recipe, trainer: RowTrainer, tokenizer: Any) -> None:
     """Write the finished model, adapters merged, so that engines read it as it is. All processes have to call this."""
     if recipe.lora:
         trainer.model = trainer.model.merge_and_unload()
+    trainer.model.config.use_cache = True  # Trainer turned it off
     trainer.save_model(recipe.output)
     if trainer.is_world_process_zero():
         tokenizer.save_pretrained(recipe.output)

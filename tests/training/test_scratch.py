@@ -117,6 +117,7 @@ def test_it_learns_and_leaves_a_checkpoint_that_ends_its_turn_by_itself(recipe: 
     assert model.config.architectures == ["Qwen3ForCausalLM"]
     assert model.generation_config.eos_token_id == [TOKENIZER.eos_token_id, TOKENIZER.pad_token_id]
     assert model.generation_config.max_new_tokens == 256
+    assert model.config.use_cache
     figures = {"examples": 6, "with blocks": 6, "tokens": 1, "learnt tokens": 1}
     report.write(recipe, figures, trainer.state.log_history, started)
     card = (Path(recipe.output) / "README.md").read_text()
