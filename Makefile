@@ -105,7 +105,7 @@ soak-vllm soak-sglang: soak-%:  ## random operations, 2,000 requests twice, half
 
 model:  ## trains the embedded model from random weights into build/tiny, two hours of a core, and measures it
 	@tools/setup train
-	$(PY) -m multiverse.models.rows build/arithmetic --train 30000 --grow 0.35
+	$(PY) -m multiverse.models.rows build/arithmetic --train 24000 --grow 0.4375
 	$(PY) -m multiverse train recipes/tiny.yaml
 	$(PY) -m multiverse.models.evaluate --model build/tiny
 
