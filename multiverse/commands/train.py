@@ -20,7 +20,7 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand to the command line."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "train",
-        help="fine-tune a model on examples with blocks",
+        help="train a model on examples with blocks, fine-tuning or from random weights",
         description="Run it under torchrun or `accelerate launch` for several GPUs. A run that was stopped goes on "
         "from its last checkpoint. See docs/training.md.",
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from multiverse.dialects import registry
 from multiverse.training.encode import Encoded, Encoder, EncodingError
-from multiverse.training.packing import pack
+from multiverse.training.packing import pack, pack_in_order
 from multiverse.training.recipe import Recipe
 from multiverse.training.schema import Example, Problem, read
 
@@ -63,12 +63,17 @@ def rows(recipe: Recipe, corpus: Corpus, encoder: Encoder) -> list[Encoded]:
     for phase in recipe.phases:
         for _ in range(phase.epochs):
             encoded = [_encode(example, phase.parallel, recipe, encoder, rng) for example in corpus.examples]
-            if recipe.pack:
-                found += pack(encoded, recipe.max_length, rng)
-            else:
-                rng.shuffle(encoded)
-                found += encoded
+            found += _arrange(encoded, recipe, rng)
     return found
+
+
+def _arrange(encoded: list[Encoded], recipe: Recipe, rng: Random) -> list[Encoded]:
+    """One pass through the data as rows."""
+    if recipe.pack:
+        return pack(encoded, recipe.max_length, rng) if recipe.shuffle else pack_in_order(encoded, recipe.max_length)
+    if recipe.shuffle:
+        rng.shuffle(encoded)
+    return encoded
 
 
 def _encode(example: Example, share: float, recipe: Recipe, encoder: Encoder, rng: Random) -> Encoded:

@@ -96,7 +96,9 @@ class Encoder:
         self._check_injected(tree)
         if len(tree) > self.max_length:
             tree = self._cut(tree, len(prompt))
-        laid = layout(tree if not causal else Transcript(tree.dialect, tree.tokens), self.separators, self._join)
+        if causal:  # nothing writes the headers for the model then: it has to learn them
+            tree = Transcript(tree.dialect, tree.tokens)
+        laid = layout(tree, self.separators, self._join)
         return Encoded(tree.ids, self._targets(tree, laid, len(prompt)), laid)
 
     @property
@@ -135,10 +137,10 @@ class Encoder:
         skipped = set()
         if not self.learn_injected:
             skipped = {i for start, tokens in injected(tree, self.binding) for i in range(start, start + len(tokens))}
-        targets = [IGNORE] * len(tree)
+        ids, targets = tree.ids, [IGNORE] * len(tree)
         for index, before in enumerate(laid.predecessors):
             if index >= prompt and before >= 0 and index not in skipped:
-                targets[before] = tree.ids[index]
+                targets[before] = ids[index]
         return targets
 
 

@@ -60,3 +60,21 @@ def pack(examples: Sequence[Encoded], length: int, rng: Random) -> list[Encoded]
         rng.shuffle(row_examples)
     rng.shuffle(rows)
     return [join(row_examples) for row_examples in rows]
+
+
+def pack_in_order(examples: Sequence[Encoded], length: int) -> list[Encoded]:
+    """Rows of neighbours, at most `length` tokens each, so that what grows harder does so from row to row as well.
+
+    Args:
+        examples: none longer than `length`.
+        length: tokens per row.
+    """
+    rows: list[list[Encoded]] = []
+    tokens = 0
+    for example in examples:
+        if not rows or tokens + len(example) > length:
+            rows.append([])
+            tokens = 0
+        rows[-1].append(example)
+        tokens += len(example)
+    return [join(row) for row in rows]

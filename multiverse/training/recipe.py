@@ -60,7 +60,8 @@ class Recipe:
     """One run.
 
     Attributes:
-        model: directory or name of the base model.
+        model: directory or name of the base model; with `scratch`, of its tokenizer.
+        scratch: begin with random weights: ``model_type`` and other fields of its config (see `scratch.build`).
         data: where the examples are.
         output: directory of checkpoints and of the finished model.
         dialect: name or TOML file; its tags are added to the tokenizer where they are missing.
@@ -71,11 +72,14 @@ class Recipe:
         learn_injected: take the loss over headers that the engine writes, too.
         max_length: tokens of the longest example, and of a packed row.
         pack: several examples per row.
+        shuffle: learn the examples in random order; else as they stand in the files.
         truncate: cut answers that are too long, never inside a block; else they are reported.
         attention: how transformers computes it; `flex_attention` needs CUDA.
         dtype: `float32` or `bfloat16` (weights stay float32 then, computation is autocast).
         batch_rows: rows per step and process.
+        optimizer: `adamw`; or `muon` for the matrices with `matrix_learning_rate` and AdamW for the rest (see `muon`).
         learning_rate, warmup, schedule, weight_decay, max_grad_norm: as in `transformers`; warmup is a share.
+        decay: share of the steps over which the schedule `warmup_stable_decay` falls, linearly, to a hundredth.
         freeze_layers: train neither the input side of the embedding nor this many of the lowest layers.
         lora: adapters instead of all weights.
         gradient_checkpointing: less memory, a third more time.
@@ -88,6 +92,7 @@ class Recipe:
     model: str
     data: list[Source]
     output: str
+    scratch: dict[str, Any] | None = None
     dialect: str = "multiverse"
     separators: Separators = "overlap"
     phases: list[Phase] = field(default_factory=lambda: [Phase()])
@@ -96,13 +101,17 @@ class Recipe:
     learn_injected: bool = False
     max_length: int = 4096
     pack: bool = True
+    shuffle: bool = True
     truncate: bool = False
     attention: Attention = "sdpa"
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_rows: int = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-5
+    matrix_learning_rate: float = 0.02
     warmup: float = 0.05
     schedule: str = "cosine"
+    decay: float = 0.5
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     freeze_layers: int = 0
@@ -115,13 +124,17 @@ class Recipe:
     log_every: int = 5
 
     def __post_init__(self) -> None:
-        shares = {"causal": self.causal, "warmup": self.warmup}
+        shares = {"causal": self.causal, "warmup": self.warmup, "decay": self.decay}
         shares |= {f"phases[{i}]: parallel": phase.parallel for i, phase in enumerate(self.phases)}
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise TrainingError(f"{name}: must be a share between 0 and 1, is {share}")
         if self.lora and (self.freeze_layers or self.fsdp):
             raise TrainingError("lora: can't be combined with freeze_layers or fsdp")
+        if self.scratch is not None and (self.lora or self.freeze_layers):
+            raise TrainingError("scratch: can't be combined with lora or freeze_layers, random weights have to learn")
+        if self.optimizer == "muon" and (self.lora or self.fsdp):
+            raise TrainingError("optimizer: muon can't be combined with lora or fsdp")
 
 
 def load_recipe(path: str | Path) -> Recipe:

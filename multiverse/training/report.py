@@ -12,8 +12,7 @@ from multiverse.training.recipe import Recipe, dump_recipe
 
 _CARD = """\
 ---
-base_model: {model}
-library_name: transformers
+{base}library_name: transformers
 pipeline_tag: text-generation
 tags: [multiverse]
 multiverse:
@@ -23,7 +22,7 @@ multiverse:
 
 # {name}
 
-{model}, fine-tuned {purpose}. Separators are `{separators}`:
+{origin} {purpose}. Separators are `{separators}`:
 positions were laid out so in training, and have to be when it is served.
 
     multiverse train recipe.yaml
@@ -67,8 +66,13 @@ def clock() -> tuple[float, float]:
 
 def _card(recipe: Recipe, figures: dict[str, Any], curve: list[tuple[int, float]], steps: int) -> str:
     blocks = f"to write blocks of the `{recipe.dialect}` dialect (arXiv 2506.09991)"
+    origin = f"{recipe.model}, fine-tuned"
+    if recipe.scratch is not None:
+        origin = f"A {recipe.scratch['model_type']} model, trained from random weights"
     return _CARD.format(
         **dataclasses.asdict(recipe),
+        base="" if recipe.scratch is not None else f"base_model: {recipe.model}\n",
+        origin=origin,
         name=Path(recipe.output).name,
         examples=figures["examples"],
         blocks=figures["with blocks"],

@@ -14,8 +14,10 @@ from multiverse.attention import guard
 from multiverse.dialects import registry
 from multiverse.errors import TrainingError
 from multiverse.tags import add_tags
+from multiverse.training import scratch
 from multiverse.training.collator import collate
 from multiverse.training.encode import Encoded, Encoder
+from multiverse.training.muon import MuonAdamW
 from multiverse.training.recipe import Lora, Recipe
 
 
@@ -24,6 +26,14 @@ class RowTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule; only here the number of steps is known, of which a recipe gives a share."""
+        options = dict(self.args.lr_scheduler_kwargs or {})
+        if "num_decay_steps" in options:
+            options["num_decay_steps"] = round(options["num_decay_steps"] * num_training_steps)
+        self.args.lr_scheduler_kwargs = options
+        return super().create_scheduler(num_training_steps, optimizer)
 
 
 def load_tokenizer(recipe: Recipe) -> Any:
@@ -55,20 +65,19 @@ def load_encoder(recipe: Recipe, tokenizer: Any) -> Encoder:
 
 
 def load_model(recipe: Recipe) -> Any:
-    """The base model: guarded, with rows for the dialect's tags, and with what is not to be trained frozen.
+    """The base model, or one from random weights: guarded, with rows for the dialect's tags, and with what is not to be
+    trained frozen.
 
     Raises:
-        TrainingError: if it can't be loaded, or has fewer layers than are to be frozen.
+        TrainingError: if it can't be loaded or built, or has fewer layers than are to be frozen.
     """
     torch.manual_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            recipe.model, dtype=torch.float32, attn_implementation=recipe.attention
-        )
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"model {recipe.model} can't be loaded: {error}") from error
+    if recipe.scratch is not None:
+        model = scratch.build(recipe.scratch, load_tokenizer(recipe), recipe.attention)
+    else:
+        model = _pretrained(recipe)
     tokenizer = AutoTokenizer.from_pretrained(recipe.model)
     added = add_tags(tokenizer, model, registry.get(recipe.dialect))
     guard(model)
@@ -78,6 +87,15 @@ def load_model(recipe: Recipe) -> Any:
         tags = tokenizer.convert_tokens_to_ids(added or list(registry.get(recipe.dialect).tags.values()))
         return _adapt(model, recipe.lora, tags)
     return model
+
+
+def _pretrained(recipe: Recipe) -> Any:
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            recipe.model, dtype=torch.float32, attn_implementation=recipe.attention
+        )
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"model {recipe.model} can't be loaded: {error}") from error
 
 
 def _freeze(model: Any, layers: int) -> None:
@@ -106,6 +124,7 @@ def _adapt(model: Any, lora: Lora, tags: list[int]) -> Any:
 def arguments(recipe: Recipe) -> TrainingArguments:
     """What the recipe means to `Trainer`."""
     cuda = torch.cuda.is_available()
+    decay = {"num_decay_steps": recipe.decay, "decay_type": "linear", "min_lr_ratio": 0.01}
     return TrainingArguments(
         output_dir=recipe.output,
         per_device_train_batch_size=1,
@@ -114,6 +133,7 @@ def arguments(recipe: Recipe) -> TrainingArguments:
         learning_rate=recipe.learning_rate,
         warmup_steps=recipe.warmup,
         lr_scheduler_type=recipe.schedule,
+        lr_scheduler_kwargs=decay if recipe.schedule == "warmup_stable_decay" else None,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         bf16=recipe.dtype == "bfloat16",
@@ -134,9 +154,13 @@ def arguments(recipe: Recipe) -> TrainingArguments:
 def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: list[Encoded]) -> RowTrainer:
     """A trainer for `model` on `rows`."""
     settings = arguments(recipe)
+    muon = None
+    if recipe.optimizer == "muon":
+        muon = MuonAdamW(model, recipe.matrix_learning_rate, recipe.learning_rate, recipe.weight_decay)
     return RowTrainer(
         model=model,
         args=settings,
+        optimizers=(muon, None),
         train_dataset=rows,
         data_collator=partial(collate, attention=recipe.attention, device=settings.device),
         processing_class=tokenizer,
@@ -159,6 +183,7 @@ def save(recipe: Recipe, trainer: RowTrainer, tokenizer: Any) -> None:
     """Write the finished model, adapters merged, so that engines read it as it is. All processes have to call this."""
     if recipe.lora:
         trainer.model = trainer.model.merge_and_unload()
+    trainer.model.config.use_cache = True  # Trainer turned it off
     trainer.save_model(recipe.output)
     if trainer.is_world_process_zero():
         tokenizer.save_pretrained(recipe.output)

@@ -13,8 +13,7 @@ from multiverse.binding import bind
 from multiverse.injected import injected
 from multiverse.layout import layout
 from multiverse.models.batches import IGNORE, Batch, Batches
-from multiverse.models.task import generate
-from multiverse.models.tokenizer import TAGS, TURN_END, build_tokenizer, turn
+from multiverse.models.tokenizer import build_tokenizer
 from multiverse.parser import parse_ids
 
 
@@ -26,30 +25,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def first(tokenizer: PreTrainedTokenizerFast, causal: float, mode: str = "parallel") -> Batch:
     batches = Batches(tokenizer, mode, 3000, causal, Random(3), level=1.0)  # type: ignore[arg-type]
     return next(b for b in batches if b.ids.shape[1] > 300)
-
-
-def test_every_tag_is_one_token_that_skipping_special_tokens_keeps(tokenizer: PreTrainedTokenizerFast) -> None:
-    for tag in TAGS:
-        ids = tokenizer(tag)["input_ids"]
-        assert len(ids) == 1
-        assert tokenizer.decode(ids, skip_special_tokens=True) == tag
-
-
-@pytest.mark.parametrize("label", ["1", "6", "1.2", "3.3"])
-def test_what_the_engine_writes_is_a_prefix_of_what_the_model_saw(
-    tokenizer: PreTrainedTokenizerFast, label: str
-) -> None:
-    for rest in (" A = sum 3 5", " P = max A B\n<Parallel>"):
-        header = tokenizer(f"\n{label}:")["input_ids"]
-        assert tokenizer(f"\n{label}:{rest}")["input_ids"][: len(header)] == header
-
-
-def test_text_survives_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
-    rng = Random(0)
-    for _ in range(100):
-        problem = generate(rng)
-        text = turn(problem) + problem.parallel + TURN_END
-        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
 def test_positions_and_mask_are_those_of_the_layout(tokenizer: PreTrainedTokenizerFast) -> None:

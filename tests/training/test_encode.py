@@ -67,6 +67,12 @@ def test_as_plain_text_a_block_has_ordinary_positions_and_the_same_tokens() -> N
     assert structured.layout.position_delta < 0
 
 
+def test_as_plain_text_the_headers_are_learnt_too_since_nothing_writes_them_then() -> None:
+    structured, plain = (encoder().encode(example("a", "b"), causal=causal) for causal in (False, True))
+    assert "<Path>" not in text(structured.targets)
+    assert text(plain.targets) == answer("a", "b") + "<|im_end|>"
+
+
 def test_the_mode_prompt_names_the_form_that_is_learnt() -> None:
     for parallel, ending in ((True, "step by step and in parallel."), (False, "Think step by step.")):
         encoded = encoder().encode(example("a", "b"), parallel=parallel, mode_prompt=True)

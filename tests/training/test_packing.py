@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -19,7 +20,7 @@ from multiverse.attention import dense_mask, positions
 from multiverse.layout import Layout, Segment
 from multiverse.training.collator import collate
 from multiverse.training.encode import IGNORE, Encoded
-from multiverse.training.packing import concatenate, join, pack
+from multiverse.training.packing import concatenate, join, pack, pack_in_order
 
 
 @given(st.data())
@@ -48,6 +49,14 @@ def test_packing_loses_nothing_and_overfills_nothing(lengths: list[int], room: i
     documents = [sum(segment.position == 0 for segment in row.layout.segments) for row in rows]
     assert sum(documents) == len(lengths)
     assert sum(len(row) * 2 <= room for row in rows) <= 1, "two half-empty rows would have been one"
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(40, 90))
+def test_packed_in_order_neighbours_share_a_row_until_it_is_full(lengths: list[int], room: int) -> None:
+    rows = pack_in_order([Encoded([n] * n, [IGNORE] * n, blank(n).layout) for n in lengths], room)
+    assert [token for row in rows for token in row.ids] == [n for n in lengths for _ in range(n)]
+    assert max(map(len, rows)) <= room
+    assert all(len(row) + after.ids[0] > room for row, after in pairwise(rows))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
