@@ -43,7 +43,7 @@ class MemoryPressure:
         """
         member: Member = getattr(run, ATTRIBUTE)
         if member.run is run and member.held is not None:
-            member.held.slots = member.held.slots[: member.held.own]
+            member.held.disown()
         self.retracted.append(member.tree)
 
     def make_room(self) -> None:

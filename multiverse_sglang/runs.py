@@ -88,8 +88,8 @@ class Runs:
             length = min(run.kv.kv_committed_len, run.seqlen)
             member.held = self._pool.take(run, length, lock)
             run.lock = None
-        elif held is not None:  # SGLang released what was its own
-            held.slots = held.slots[: held.own]
+        elif held is not None:
+            held.disown()
         if self._scheduler.chunked_req is run:
             self._scheduler.chunked_req = None
         member.tokens.extend(member.strand.tokens[member.written :])

@@ -38,6 +38,10 @@ class Held:
     own: int
     lock: Any = None
 
+    def disown(self) -> None:
+        """Forget what is its own: SGLang has given it back."""
+        self.slots = self.slots[: self.own]
+
 
 @dataclass(eq=False)
 class Member(request_tree.Member):

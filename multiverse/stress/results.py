@@ -12,11 +12,17 @@ Outcome = Literal["same", "different", "answered", "left", "refused", "failed"]
 
 @dataclass(frozen=True)
 class Answer:
-    """Text and number of tokens of a whole answer."""
+    """A whole answer.
+
+    Attributes:
+        tokens: how many, over all branches.
+        cut: whether it ended because tokens ran out.
+    """
 
     text: str
     tokens: int
     branches: int = 0
+    cut: bool = False
 
 
 @dataclass(frozen=True)

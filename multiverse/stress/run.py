@@ -61,7 +61,7 @@ async def _ask_alone(asker: Asker, writer: Writer) -> dict[int, dict[str, Answer
         if twice[0] == twice[1]:
             structured, plain = twice[0]
             expected[question] = {"plain": plain}
-            if not structured.branches or structured.tokens < writer.max_tokens:
+            if not (structured.branches and structured.cut):
                 expected[question] |= {"structured": structured, "events": structured}
     return expected
 

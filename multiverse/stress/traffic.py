@@ -51,7 +51,8 @@ class Asker:
         choice = response.choices[0]
         text = choice.message.content if "messages" in ask.body else choice.text
         figures = (response.usage.model_extra or {}).get(FIELD) or {}
-        return Answer(text or "", response.usage.completion_tokens, figures.get("branches", 0))
+        cut = choice.finish_reason == "length"
+        return Answer(text or "", response.usage.completion_tokens, figures.get("branches", 0), cut)
 
     async def send(self, ask: Ask, expected: Mapping[int, Mapping[str, Answer]]) -> Result:
         """Ask, and judge what comes back.
@@ -120,14 +121,15 @@ class Asker:
 
 
 async def _collect(chunks: Any) -> Answer:
-    text, tokens, branches = "", 0, 0
+    text, tokens, branches, cut = "", 0, 0, False
     async for chunk in chunks:
         for choice in chunk.choices:
             text += choice.delta.content or ""
+            cut = cut or choice.finish_reason == "length"
         if chunk.usage is not None:
             tokens = chunk.usage.completion_tokens
             branches = ((chunk.usage.model_extra or {}).get(FIELD) or {}).get("branches", 0)
-    return Answer(text, tokens, branches)
+    return Answer(text, tokens, branches, cut)
 
 
 def _difference(right: Answer, found: Answer) -> str:
