@@ -10,7 +10,7 @@ PORT ?= 8000
 
 demo:
 	@tools/setup $(HOST)
-	.venvs/$(HOST)/bin/python -m multiverse demo --host $(HOST)
+	.venvs/$(HOST)/bin/python -m multiverse demo --host $(HOST) -o build/demo.html
 
 serve:
 	@tools/setup $(HOST)

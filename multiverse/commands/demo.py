@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -30,7 +31,8 @@ def add_parser(commands: Any) -> None:
         "demo",
         help="watch the embedded model think in parallel",
         description="Serves the embedded model with vLLM or SGLang on this machine, asks it a few questions over "
-        "HTTP and shows the branches as they grow; then the same sequentially. Nothing is downloaded.",
+        "HTTP and shows the branches as they grow; then the same sequentially. Draws the answer with most branches as "
+        "a page. Nothing is downloaded.",
     )
     parser.add_argument(
         "--host", choices=(*HOSTS, "oracle"), help="default: the one that is installed here, else oracle"
@@ -40,6 +42,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--question", action="append", help="ask this instead, as often as you like")
     parser.add_argument("--seed", type=int, default=7, help="draws other questions (default: %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=900, help="default: %(default)s")
+    parser.add_argument("-o", "--output", default="demo.html", help="the page (default: %(default)s)")
     parser.set_defaults(run=run)
 
 
@@ -63,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
     with open_host(host, options, console) as asked:
         rows = [_compare(console, asked, question) for question in _questions(options)]
     console.print("\n", _summary(rows))
+    _draw(console, [parallel for _, parallel, _ in rows], Path(options.output))
     return 0
 
 
@@ -116,6 +120,16 @@ def _summary(rows: list[tuple[Question, Run, Run]]) -> RenderableType:
     right = sum(parallel.answer == question.answer for question, parallel in known)
     verdict = f"{right} of {len(known)} answers are right. " if known else ""
     return Group(table, Text(f"{verdict}The critical path is what latency is made of; tokens are what is said.", "dim"))
+
+
+def _draw(console: Console, runs: list[Run], output: Path) -> None:
+    """Write the page of the answer with most branches."""
+    pictures = [run.picture for run in runs if run.picture is not None]
+    if pictures:
+        widest = max(pictures, key=lambda picture: len(picture.lanes))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(widest.page(), encoding="utf-8")
+        console.print(f"{len(widest.lanes) - 1} branches are drawn in {output.resolve().as_uri()}", soft_wrap=True)
 
 
 def _marked(answer: str, expected: str | None) -> str:

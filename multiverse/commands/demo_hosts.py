@@ -17,6 +17,7 @@ from multiverse.document import statistics
 from multiverse.errors import TranscriptError
 from multiverse.server import Server, command, free_port
 from multiverse.stream import EventStream
+from multiverse.view import Picture, from_record, from_transcript
 
 PATIENCE = 600
 """Seconds that a server may take to start on a busy machine."""
@@ -26,12 +27,18 @@ Show = Callable[[Branch], None]
 
 @dataclass(frozen=True)
 class Run:
-    """One decoding of one question. `steps` is the number of positions that were decoded one after the other."""
+    """One decoding of one question.
+
+    Attributes:
+        steps: positions that were decoded one after the other.
+        picture: its branches, if it may have some.
+    """
 
     text: str
     tokens: int
     steps: int
     seconds: float
+    picture: Picture | None = None
 
     @property
     def answer(self) -> str:
@@ -66,7 +73,7 @@ def open_host(host: str, options: argparse.Namespace, console: Console) -> Itera
 
 
 class _Remote:
-    """A server with the plugin. The first question, which warms it up, is not shown."""
+    """A server with the plugin. What warms it up, once in either way, is not shown."""
 
     def __init__(self, url: str, max_tokens: int) -> None:
         try:
@@ -75,19 +82,21 @@ class _Remote:
             raise TranscriptError("asking a server needs openai: pip install multiverse-engine[client]") from error
         self._client = Client(f"{url.rstrip('/')}/v1", timeout=600)
         self._max_tokens = max_tokens
-        self.ask("A = sum 3 5 2 7 1; B = max 4 1 9 2 6. Find sum A B.", True)
+        for parallel in (True, False):
+            self.ask("A = sum 3 5 2 7 1; B = max 4 1 9 2 6. Find sum A B.", parallel)
 
     def ask(self, question: str, parallel: bool, show: Show | None = None) -> Run:
         return self._parallel(question, show) if parallel else self._plain(question)
 
     def _parallel(self, question: str, show: Show | None) -> Run:
         start = time.perf_counter()
-        stream = self._client.stream(question, temperature=0, max_tokens=self._max_tokens)
+        stream = self._client.stream(question, {"return_tree": True}, temperature=0, max_tokens=self._max_tokens)
         for _ in stream:
             if show is not None:
                 show(stream.branches.root)
         seconds, tokens = time.perf_counter() - start, stream.usage["completion_tokens"]
-        return Run(stream.text, tokens, stream.figures.get("critical_path_tokens", tokens), seconds)
+        picture = from_record(stream.record, question) if stream.record else None
+        return Run(stream.text, tokens, stream.figures.get("critical_path_tokens", tokens), seconds, picture)
 
     def _plain(self, question: str) -> Run:
         """With the plugin switched off for this request: what the host does by itself."""
@@ -142,5 +151,7 @@ class _Oracle:
             if show is not None:
                 show(branches.root)
         seconds = time.perf_counter() - start
-        figures = statistics(request.transcript(), len(request.controller.prompt.ids))
-        return Run(branches.root.text, figures.tokens, figures.critical_path, seconds)
+        transcript = request.transcript()
+        figures = statistics(transcript, len(request.controller.prompt.ids))
+        picture = from_transcript(transcript, question)
+        return Run(branches.root.text, figures.tokens, figures.critical_path, seconds, picture)

@@ -47,12 +47,15 @@ def test_check_refuses_a_model_without_tags_and_one_that_is_not_there(
 
 
 def test_demo_shows_branches_side_by_side_and_compares_with_sequential_decoding(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")
+    page = tmp_path / "pages" / "demo.html"
     question = "A = sum 3 5 2 7 1 9; B = max 4 1 9 2 6 8; C = min 8 6 7 9 5 4. Find sum A B C."
-    assert main(["demo", "--host", "oracle", "--question", question]) == 0
+    assert main(["demo", "--host", "oracle", "--question", question, "-o", str(page)]) == 0
     output = capsys.readouterr().out
+    assert f"3 branches are drawn in {page.as_uri()}" in output
+    assert question in page.read_text(encoding="utf-8")
     assert re.search(r"branch 1 .*branch 2 .*branch 3 ", output)
     last = next(line for line in output.splitlines() if re.match(r"│ +\? │", line))
     cells = [cell.strip() for cell in last.strip("│").split("│")]

@@ -8,6 +8,7 @@ import re
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -235,12 +236,15 @@ def test_raw_json_without_any_client_library_works(server: str, nested: Problem)
     assert answer.get("kv_transfer_params") is None
 
 
-def test_the_demo_shows_branches_side_by_side_and_both_ways_of_decoding(
-    server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_the_demo_shows_branches_side_by_side_and_both_ways_of_decoding_and_draws_a_page(
+    tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "150")
-    assert main(["demo", "--url", server]) == 0
+    page = tmp_path / "demo.html"
+    assert main(["demo", "--url", server, "-o", str(page)]) == 0
     output = capsys.readouterr().out
+    assert f"8 branches are drawn in {page.as_uri()}" in output
+    assert '"closed": ' in page.read_text(encoding="utf-8")
     assert re.search(r"branch 1 .*branch 2 .*branch 3 ", output)
     assert "4 of 4 answers are right" in output
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if "right │" in line]
