@@ -85,7 +85,7 @@ class Conductor(MemoryPressure):
             if given is not None:
                 check_options(request, options)
             if program is not None:
-                check_program(request, program, self.pool.page)
+                check_program(request, program)
         except MultiverseError as error:
             self._refuse(request, str(error))
             return
@@ -226,7 +226,8 @@ class Conductor(MemoryPressure):
         if root.run is not None:
             self.runs.end(root)
         if root.held is not None and not isinstance(reason, FINISH_ABORT):
-            if tree.program is not None and tree.program.shared is not None:
+            program = tree.program
+            if program is not None and (program.shared is not None or not self.cache.suffices(tree, root.held)):
                 self.states.keep(tree)
             else:
                 self.cache.insert(tree, root.held)

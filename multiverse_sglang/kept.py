@@ -1,5 +1,7 @@
 """KV of branches that a program forked, from one request of a branch to the next and on to the join.
 
+With pages of more than one token also that of a state that was just joined, if the radix tree can't hold it.
+
 It belongs to neither a request nor the radix tree, so that a join can hand it on as it is. There is a bound to it: half
 of the pool, and what was kept longest ago goes as soon as any request needs its slots. Nothing but time is lost then,
 because every request says what its prompt is made of and computes what is not there. How long a state may live is for
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from multiverse.document import to_transcript
 from multiverse.strand import Strand
 from multiverse_sglang.prefix_cache import sequence_key
 from multiverse_sglang.slots import SlotPool
@@ -40,12 +43,14 @@ class Kept:
     """The KV of one state.
 
     Attributes:
-        key: what was computed, and how (`prefix_cache.py`).
+        tokens: what was computed, in document order.
+        key: the same in the order of KV, and how it was computed (`prefix_cache.py`).
         delta: position delta at its end.
         space: what else KV in the radix tree depends on: adapter, salt and extra key of the request.
         held: its slots.
     """
 
+    tokens: array[int]
     key: array[int]
     delta: int
     space: tuple[Any, ...]
@@ -66,7 +71,7 @@ class KeptStates:
     @property
     def tokens(self) -> int:
         """Slots that states own, for SGLang's leak checks."""
-        return sum(len(kept.held.slots) - kept.held.own for kept in self.kept.values())
+        return sum(self._pool.owned(kept.held) for kept in self.kept.values())
 
     def keep(self, tree: RequestTree) -> None:
         """Take over what the root of a request that ended holds."""
@@ -74,8 +79,10 @@ class KeptStates:
         assert root.held is not None
         assert program is not None
         self.drop(program.state)
-        key = sequence_key(tree.controller)[: len(root.held.slots)]
-        self.kept[program.state] = Kept(key, root.delta, _space(tree), root.held)
+        length = len(root.held.slots)
+        tokens = array("q", to_transcript(tree.controller).ids[:length])
+        key = sequence_key(tree.controller, self._pool.page)[:length]
+        self.kept[program.state] = Kept(tokens, key, root.delta, _space(tree), root.held)
         root.held = None
         while self.tokens > self._pool.total // 2:
             self.drop_oldest()
@@ -88,7 +95,7 @@ class KeptStates:
         if kept.space != _space(tree):
             self._pool.release(kept.held)
             return None
-        self._pool.cut(kept.held, _common(kept.key, sequence_key(tree.controller)))
+        self._pool.cut(kept.held, _common(kept.key, sequence_key(tree.controller, self._pool.page)))
         return kept.held
 
     def adopt(self, tree: RequestTree, strand: Strand, parent: Member) -> Held | None:
@@ -101,7 +108,7 @@ class KeptStates:
             kept = self.kept.get(state)
             if kept is None or kept.held.own > start or kept.delta != strand.deltas[-1] or kept.space != _space(tree):
                 continue
-            if array("q", [token & 0xFFFFFFFF for token in kept.key]) == tokens:
+            if kept.tokens == tokens:
                 return self._pool.adopt(parent.held, self.kept.pop(state).held)
         return None
 

@@ -89,6 +89,14 @@ class LayoutCache:
             )
             held.own = length
 
+    def suffices(self, tree: RequestTree, held: Held) -> bool:
+        """Whether the radix tree can hold all blocks of a root's sequence for whoever goes on behind it.
+
+        With pages of more than one token it can't if the last block ends in a page that is not full.
+        """
+        last, _ = kv_order(tree.controller, tree.controller.root, self._page).spans[-1]
+        return len(held.slots) // self._page * self._page >= last
+
     def find(self, tree: RequestTree) -> Held | None:
         """What the radix tree has of a prompt, locked; of a program's branch, what it has in common with its source."""
         controller, client, program = tree.controller, tree.client, tree.program

@@ -33,10 +33,8 @@ def check_options(request: Any, options: Options) -> None:
     check_branch_sampling(options)
 
 
-def check_program(request: Any, program: Program, page: int) -> None:
+def check_program(request: Any, program: Program) -> None:
     """Raise OptionError if `request` of a state of a program asks for something that a joined text can't have."""
-    if page != 1:
-        raise OptionError("programs that fork and join on KV need a server with --page-size 1")
     if program.spans and not eligible(request):
         raise OptionError("a state that was joined can't have a grammar, a session, beams, images or hidden states")
 

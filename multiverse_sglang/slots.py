@@ -83,20 +83,25 @@ class SlotPool:
         return Held(torch.empty(0, dtype=torch.int64, device=self.rows.device), 0)
 
     def cut(self, held: Held, length: int) -> None:
-        """Keep the first `length` slots of `held` and give back what it owns of the others, which is whole pages."""
-        if len(held.slots) > max(length, held.own):
-            self.allocator.free(held.slots[max(length, held.own) :])
+        """Keep the first `length` slots of `held` and give back what it owns of the others, which is whole pages.
+
+        What comes next is written into the last page of what is kept, so that has to be its own.
+        """
+        assert self.page == 1 or length >= held.own
+        first = max(self.whole(length), held.own)
+        if len(held.slots) > first:
+            self.allocator.free(held.slots[first:])
         held.slots, held.own = held.slots[:length], min(held.own, length)
 
     def adopt(self, parent: Held, kept: Held) -> Held:
         """A branch computed apart, as one that began with the slots of `parent`. Nothing stays with `kept`.
 
-        Pages have one token: for others, programs are refused.
+        Of the page in which it goes on by itself it keeps its own.
         """
-        start = len(parent.slots)
+        start = len(parent.slots) // self.page * self.page
         self.allocator.free(kept.slots[kept.own : start])
         self.cache.unlock(kept.lock)
-        return Held(torch.cat([parent.slots, kept.slots[start:]]), start)
+        return Held(torch.cat([parent.slots[:start], kept.slots[start:]]), start)
 
     def release(self, held: Held) -> None:
         """Give back what `held` owns."""
