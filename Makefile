@@ -44,7 +44,8 @@ test-eval:  ## evaluation over HTTP against a server that is a program; recorded
 
 test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's workers know, in a process of its own
 	@tools/setup vllm
-	.venvs/vllm/bin/python -m pytest --durations=5 tests/conformance tests/e2e
+	.venvs/vllm/bin/python -m pytest --durations=5 tests/conformance
+	.venvs/vllm/bin/python -m pytest --durations=5 tests/e2e
 	.venvs/vllm/bin/python -m pytest --durations=5 tests/vllm_workers
 
 test-sglang:  ## the same suites inside SGLang on this CPU
