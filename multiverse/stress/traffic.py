@@ -22,7 +22,13 @@ class Asker:
     """Asks one server; use it in an `async with`."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        self._client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=timeout)
+        self._client = openai.AsyncOpenAI(
+            base_url=f"{url}/v1",
+            api_key="none",
+            max_retries=0,
+            timeout=timeout,
+            default_headers={"Connection": "close"},  # one left idle may be closed by the server as we use it again
+        )
 
     async def __aenter__(self) -> Asker:
         return self

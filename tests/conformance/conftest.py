@@ -25,16 +25,15 @@ KINDS = ("single", "flat", "nested", "chain", "flat", "nested", "small", "flat",
 
 MODES = ("step by step", "a step ahead", "pages of 16 tokens")
 """How a host schedules, the last one for SGLang only, whose pages are of one token else; vLLM's are always of more."""
-PAGED = ("test_answers", "test_life")
-"""The modules that have something to say about pages."""
-LONG = ("test_training",)
-"""Those that take minutes and look at what doesn't depend on scheduling: a step ahead, as the hosts do on GPUs."""
+SCHEDULED = {"test_answers": MODES, "test_life": MODES[1:], "test_sglang_prefill": MODES[:2]}
+"""What is run in several modes. The rest does not depend on scheduling and runs a step ahead, as the hosts do on GPUs."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "mode" in metafunc.fixturenames:
-        paged = find_spec("sglang") is not None and metafunc.module.__name__ in PAGED
-        modes = MODES if paged else MODES[1:2] if metafunc.module.__name__ in LONG else MODES[:2]
+        modes = SCHEDULED.get(metafunc.module.__name__, MODES[1:2])
+        if find_spec("vllm") is not None:
+            modes = MODES[:2] if len(modes) > 1 else modes
         metafunc.parametrize("mode", modes, indirect=True, scope="session")
 
 

@@ -61,16 +61,20 @@ def test_no_token_is_computed_twice(host: Host, late: bool, tiny: tuple[Any, Any
         assert needed - cached <= scheduled <= needed + late  # a step ahead, one is under way when the answer ends
 
 
-@pytest.mark.parametrize("length", [31, 32, 33, 63])
+FEW, MANY = ((2, -2.0), (6, 1.0)), ((3, 2.0), (16, 4.0))
+"""How many branches, and how much sooner than by chance they end."""
+
+
+@pytest.mark.parametrize(("length", "blocks"), [(31, MANY), (32, FEW), (33, MANY), (63, FEW)])
 def test_branches_of_any_width_and_length_agree_with_the_dense_forward(
-    random_host: Host, random_model: Path, binding: Binding, length: int
+    random_host: Host, random_model: Path, binding: Binding, length: int, blocks: tuple[tuple[int, float], ...]
 ) -> None:
     """I3: random weights, 2 to 16 branches of 0 to 200 tokens, goals on both sides of a block boundary."""
     model, tokenizer = load(str(random_model))
     rng = Random(length)
     banned = [binding.ids[tag] for tag in Tag if tag is not Tag.PATH_CLOSE] + tokenizer.all_special_ids
     bans = dict.fromkeys(banned, -100.0)
-    for width, bias in ((2, -2.0), (3, 2.0), (6, 1.0), (16, 4.0)):
+    for width, bias in blocks:
         outlines = "".join(f"<Outline>\n{i}: x\n</Outline>\n" for i in range(1, width + 1))
         goal = tokenizer.encode(f"<Parallel>\n<Goal>\n{outlines}</Goal>")
         text = [rng.randrange(100) for _ in range((length - len(goal)) % 64)]

@@ -177,7 +177,7 @@ def test_under_strict_structure_even_random_weights_write_only_what_is_well_form
     likely = dict.fromkeys(binding.tags, 4.0) | dict.fromkeys(tiny[1].all_special_ids, -100.0)
     options = {"temperature": 1.5, "max_tokens": 300, "logit_bias": likely, "ignore_eos": True}
     prompt = tiny[1].encode("Find A.")
-    strict = [strict_host.generate([prompt], seed=seed, **options)[0].ids for seed in range(12)]
+    strict = [answer.ids for answer in strict_host.generate([prompt], seed=0, n=12, **options)]
     broken = [parse_ids(prompt + ids, binding).violations for ids in strict]
     assert not [violation for found in broken for violation in found if violation.found != "end of text"]
     assert sum(bool(parse_ids(prompt + ids, binding).blocks) for ids in strict) > 6

@@ -52,7 +52,7 @@ def test_a_seeded_prompt_that_comes_in_chunks_is_answered_as_when_it_comes_whole
     host: Host, late: bool, tiny: tuple[Any, Any]
 ) -> None:
     """vLLM rewinds the generator of a seeded request after each chunk, which on CPUs takes the stock engine down."""
-    prompts = prompts_of(tiny[1], 6, seed=4)
+    prompts = prompts_of(tiny[1], 3, seed=4)
     sampling = {"temperature": 1.0, "seed": 5, "max_tokens": 800}
     alone = [host.generate([prompt], **sampling)[0].ids for prompt in prompts]
     chunked = make_host(str(TINY), late=late, settings=SETTINGS["chunked prefill"])

@@ -39,7 +39,9 @@ def server(host: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def client(server: str) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0, timeout=120) as client:
+    """An OpenAI client, but for connections: the server may close an idle one as it is used again."""
+    headers = {"Connection": "close"}
+    with OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0, timeout=120, default_headers=headers) as client:
         yield client
 
 

@@ -31,7 +31,7 @@ def transcripts(tmp_path: Path) -> Path:
 def test_shapes_are_played_and_raced_on_a_server_of_its_own(host: str, tmp_path: Path, transcripts: Path) -> None:
     os.environ.pop("MULTIVERSE", None)
     sizes = Sizes(
-        repeats=1, tokens=[90], widths=[2, 3], batches=[1, 16], lengths=[8], transcripts=[str(transcripts)], answers=2
+        repeats=1, tokens=[60], widths=[2], batches=[1, 4], lengths=[8], transcripts=[str(transcripts)], answers=2
     )
     names = ["degree", "batch", "ways", "independent", "turns", "replay"]
     results = bench(Plan(tmp_path, "test", None, host, str(TINY), [], names, sizes), print)

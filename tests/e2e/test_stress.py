@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import re
 import threading
 import urllib.error
@@ -69,28 +68,27 @@ def stressed(url: str, file: Path, *more: str) -> int:
 
 
 def test_a_server_holds_under_mixed_traffic(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status = stressed(server, tmp_path / "stress.csv", "--rounds", "3", "--requests", "60", "--max-tokens", "400")
+    status = stressed(server, tmp_path / "stress.csv", "--rounds", "2", "--requests", "60", "--max-tokens", "300")
     output = capsys.readouterr().out
     assert (status, "verdict: held" in output) == (0, True), output
     with (tmp_path / "stress.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3
+    assert len(rows) == 2
     total = {name: sum(float(row[name]) for row in rows) for name in rows[0] if rows[0][name]}
     assert (total["different"], total["failed"], total["running"], total["parked"], total["kv_usage"]) == (0,) * 5
     assert min(total[name] for name in ("same", "answered", "left", "refused", "forked_branches", "kv_peak")) > 0
-    assert sum(total[name] for name in ("same", "answered", "left", "refused")) >= 180
+    assert sum(total[name] for name in ("same", "answered", "left", "refused")) >= 120
 
 
 def test_answers_that_differ_are_a_failure(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every third answer says something else, once the quiet server was asked."""
+    """All answers say something else, once the quiet server was asked."""
     scraped: list[str] = []
-    answers = itertools.count()
 
     def spoil(path: str, body: bytes) -> bytes:
         if path == "/metrics":
             scraped.append(path)
         crowded = path.endswith("/chat/completions") and len(scraped) > 1
-        return body.replace(b"Answer", b"answer") if crowded and next(answers) % 3 == 0 else body
+        return body.replace(b"Answer", b"answer") if crowded else body
 
     with proxy(server, spoil) as url:
         assert stressed(url, tmp_path / "stress.csv") == 1
@@ -112,9 +110,9 @@ def test_memory_that_is_not_given_back_is_a_failure(
         return re.sub(rb"^(multiverse:parked_sequences\{.*\}) .*$", rb"\1 1", text, flags=re.M)
 
     with proxy(server, spoil) as url:
-        assert stressed(url, tmp_path / "stress.csv", "--patience", "20") == 1
+        assert stressed(url, tmp_path / "stress.csv", "--patience", "10") == 1
     output = capsys.readouterr().out
-    assert re.search(r"round 1: not at rest after 20 s: KV 1\.0%, .* 0 branches, 1 parked", output), output
+    assert re.search(r"round 1: not at rest after 10 s: KV 1\.0%, .* 0 branches, 1 parked", output), output
 
 
 def test_a_refusal_that_does_not_come_is_a_failure(
@@ -124,7 +122,7 @@ def test_a_refusal_that_does_not_come_is_a_failure(
         return body.replace(b"max_branches must", b"something must") if "completions" in path else body
 
     with proxy(server, spoil) as url:
-        assert stressed(url, tmp_path / "stress.csv", "--requests", "60", "--seed", "3") == 1
+        assert stressed(url, tmp_path / "stress.csv", "--requests", "40", "--seed", "3") == 1
     assert "malformed: 400: " in capsys.readouterr().out
 
 
