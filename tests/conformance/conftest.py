@@ -26,7 +26,7 @@ KINDS = ("single", "flat", "nested", "chain", "flat", "nested", "small", "flat",
 MODES = ("step by step", "a step ahead", "pages of 16 tokens")
 """How a host schedules, the last one for SGLang only, whose pages are of one token else; vLLM's are always of more."""
 SCHEDULED = {"test_answers": MODES, "test_life": MODES[1:], "test_sglang_prefill": MODES[:2]}
-"""What is run in several modes. The rest does not depend on scheduling and runs a step ahead, as the hosts do on GPUs."""
+"""What is run in several modes. The rest does not depend on scheduling: a step ahead, as the hosts do on GPUs."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
