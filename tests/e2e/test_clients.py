@@ -58,7 +58,7 @@ def test_the_tokens_of_all_branches_are_those_of_the_answer_for_300_random_struc
     def one(numbered: tuple[int, Problem]) -> tuple[int, int, int, int]:
         seed, problem = numbered
         options = {"multiverse": {"return_tree": True}}
-        answer = asked(client, problem, temperature=1.0, seed=seed, max_tokens=600, extra_body=options)
+        answer = asked(client, problem, temperature=1.0, seed=seed, max_tokens=300, extra_body=options)
         record = answer.choices[0].multiverse
         in_tree = sum(len(strand["token_ids"]) for strand in record["tree"])
         return answer.usage.completion_tokens, in_tree, record["tokens"], len(record["tree"]) - 1
@@ -78,7 +78,7 @@ def load(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[int, list[str]
     questions = tmp_path / "questions.json"
     questions.write_text(json.dumps([{"conversations": each} for each in turns]))
     options = ["--model", "tiny", "--tokenizer", str(TINY), "--dataset-name", "sharegpt", "--dataset-path"]
-    options += [str(questions), "--sharegpt-output-len", "300", "--num-prompts", str(number)]
+    options += [str(questions), "--sharegpt-output-len", "120", "--num-prompts", str(number)]
     return number, [*options, "--max-concurrency", str(request.param)]
 
 
