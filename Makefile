@@ -104,10 +104,11 @@ soak-vllm soak-sglang: soak-%:  ## random operations, 2,000 requests twice, half
 	PYTHONPATH=tests/conformance .venvs/$*/bin/python benchmarks/soak.py
 	PYTHONPATH=tests/conformance .venvs/$*/bin/python benchmarks/soak.py --late
 
-model:  ## trains the embedded model from scratch, about an hour, and measures it
-	@tools/setup oracle
-	$(PY) -m multiverse.models.train
-	$(PY) -m multiverse.models.evaluate
+model:  ## trains the embedded model from random weights into build/tiny, 70 minutes of a core, and measures it
+	@tools/setup train
+	$(PY) -m multiverse.models.rows build/arithmetic --train 24000 --grow 0.4375
+	$(PY) -m multiverse train recipes/tiny.yaml
+	$(PY) -m multiverse.models.evaluate --model build/tiny
 
 docs:  ## draws the pictures of docs/ and writes the dashboard
 	@tools/setup core

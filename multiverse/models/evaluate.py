@@ -178,7 +178,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m multiverse.models.evaluate", description=__doc__)
     parser.add_argument("--model", type=Path, default=TINY, help="default: the embedded one")
-    parser.add_argument("--sequential-model", type=Path, help="a model trained with --mode sequential")
+    parser.add_argument(
+        "--sequential-model", type=Path, help="a model trained on the plain forms alone (phases: [{parallel: 0}])"
+    )
     parser.add_argument("--n", type=int, default=1000, help="problems (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEED)
     parser.add_argument("--batch", type=int, default=48, help="problems decoded side by side")
