@@ -103,6 +103,8 @@ class Exporter:
         known = _collectors()
         self._metrics = {name: labelled(known[name]) for name in (*COUNTERS, *GAUGES, *HISTOGRAMS)}
         self._fallbacks = {str(reason): labelled(known["fallbacks"], reason=str(reason)) for reason in Reason}
+        for name in GAUGES:
+            self._metrics[name].set(0)  # where several processes write metrics, one that was never set is not there
 
     def enter(self, news: Mapping[str, Any]) -> None:
         """Enter what a tally drained."""

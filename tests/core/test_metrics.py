@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import REGISTRY
@@ -25,6 +29,22 @@ def test_everything_is_there_as_zero_from_the_start() -> None:
     assert {value("fallbacks_total", "zeros", reason=str(reason)) for reason in Reason} == {0}
     assert {value(name, "zeros") for name in GAUGES} == {0}
     assert {value(f"{name}_count", "zeros") for name in HISTOGRAMS} == {0}
+
+
+def test_they_are_there_too_where_a_server_gathers_what_its_processes_write(tmp_path: Path) -> None:
+    """As SGLang does. Prometheus decides how it works when it is imported, hence the process."""
+    script = (
+        "from prometheus_client import CollectorRegistry, multiprocess\n"
+        "from multiverse.metrics import Exporter\n"
+        "Exporter('gathered')\n"
+        "registry = CollectorRegistry()\n"
+        "multiprocess.MultiProcessCollector(registry)\n"
+        "print(*sorted(s.name for metric in registry.collect() for s in metric.samples if s.value == 0))\n"
+    )
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert {f"multiverse:{name}" for name in GAUGES} <= set(found.stdout.split())
+    assert {f"multiverse:{name}_total" for name in COUNTERS} <= set(found.stdout.split())
 
 
 def test_what_is_drained_arrives_once() -> None:
