@@ -119,5 +119,5 @@ def test_random_operations_leave_nothing_and_change_no_answer(scarce_host: Host,
                 scarce_host.abort(request)
                 assert seen[request] == expected[which][: len(seen[request])]
                 del live[request]
-    assert finished > 20
+    assert 10 < finished < started
     assert not any(scarce_host.leftovers().values()), scarce_host.leftovers()
