@@ -12,6 +12,7 @@ from pathlib import Path as File
 from typing import Any
 
 from multiverse.document import statistics
+from multiverse.errors import TranscriptError
 from multiverse.layout import layout, parallel_blocks
 from multiverse.tree import Block, Transcript
 
@@ -77,6 +78,18 @@ class Picture:
         """The HTML page."""
         data = json.dumps(asdict(self), ensure_ascii=False).replace("<", "\\u003c")  # no tag can end the script
         return template("view.html").replace("/*DATA*/null", data)
+
+    def write(self, file: File) -> None:
+        """Write the page, and the directory it goes to if there is none.
+
+        Raises:
+            TranscriptError: if it can't be written there.
+        """
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(self.page(), encoding="utf-8")
+        except OSError as error:
+            raise TranscriptError(f"{file}: can't be written: {error.strerror}; choose another with -o") from error
 
     @staticmethod
     def _children(lane: Lane, block: int, by_key: Mapping[Key, Lane]) -> list[Lane]:

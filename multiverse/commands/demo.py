@@ -127,8 +127,7 @@ def _draw(console: Console, runs: list[Run], output: Path) -> None:
     pictures = [run.picture for run in runs if run.picture is not None]
     if pictures:
         widest = max(pictures, key=lambda picture: len(picture.lanes))
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(widest.page(), encoding="utf-8")
+        widest.write(output)
         console.print(f"{len(widest.lanes) - 1} branches are drawn in {output.resolve().as_uri()}", soft_wrap=True)
 
 

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if options.live:
         return _serve(options, remote)
     picture = (_ask if remote else _read)(options)
-    Path(options.output).write_text(picture.page(), encoding="utf-8")
+    picture.write(Path(options.output))
     print(f"{len(picture.lanes) - 1} branches drawn in {options.output}")
     return 0
 

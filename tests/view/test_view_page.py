@@ -176,3 +176,10 @@ def test_text_that_looks_like_a_page_stays_text(page: Page, tmp_path: Path) -> N
     opened(page, tmp_path, json.dumps(tree))
     assert page.title() == "answer.json"
     assert "<img src=x" in str(page.locator("#text").text_content())
+
+
+def test_a_page_that_can_not_be_written_is_said_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "answer.txt").write_text(text_only())
+    target = tmp_path / "answer.txt" / "page.html"
+    assert main(["view", str(tmp_path / "answer.txt"), "-o", str(target)]) == 2
+    assert f"{target}: can't be written" in capsys.readouterr().err
