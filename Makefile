@@ -16,7 +16,10 @@ serve:
 	@tools/setup $(HOST)
 	.venvs/$(HOST)/bin/python -m multiverse serve --host $(HOST) --port $(PORT)
 
-test: test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang
+test: export OMP_NUM_THREADS ?= 1
+test:  ## everything, in two rows side by side, since most of it waits for one busy core
+	@tools/beside rest='$(MAKE) test-core test-view test-oracle test-training test-curator test-eval test-vllm' \
+		sglang='$(MAKE) test-sglang'
 
 test-core:  ## no torch, no host: two minutes from a fresh clone
 	@tools/setup core
