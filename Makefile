@@ -23,38 +23,38 @@ test:  ## everything, in two rows side by side, since most of it waits for one b
 
 test-core:  ## no torch, no host: two minutes from a fresh clone
 	@tools/setup core
-	$(PY) -m pytest --durations=5 tests/core tests/docs
+	$(PY) -m pytest -v --durations=5 tests/core tests/docs
 
 test-view:  ## the pages of multiverse view in a real, headless Chromium
 	@tools/setup browser
-	$(PY) -m pytest --durations=5 tests/view
+	$(PY) -m pytest -v --durations=5 tests/view
 
 test-oracle:  ## torch and transformers: oracle, embedded model, commands
 	@tools/setup oracle
-	$(PY) -m pytest --durations=5 tests/oracle tests/models tests/cli
+	$(PY) -m pytest -v --durations=5 tests/oracle tests/models tests/cli
 
 test-training:  ## attention views, data, recipe and runs on a random model
 	@tools/setup train
-	$(PY) -m pytest --durations=5 tests/attention tests/training
+	$(PY) -m pytest -v --durations=5 tests/attention tests/training
 
 test-curator:  ## the Curator over HTTP against a teacher that is a program; kills, faults, Ray
 	@tools/setup curate
-	$(PY) -m pytest --durations=5 tests/curator
+	$(PY) -m pytest -v --durations=5 tests/curator
 
 test-eval:  ## evaluation over HTTP against a server that is a program; recorded answers; the simulator
 	@tools/setup eval
-	$(PY) -m pytest --durations=5 tests/evaluation
+	$(PY) -m pytest -v --durations=5 tests/evaluation
 
 test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's workers know, in a process of its own
 	@tools/setup vllm
-	.venvs/vllm/bin/python -m pytest --durations=5 tests/conformance
-	.venvs/vllm/bin/python -m pytest --durations=5 tests/e2e
-	.venvs/vllm/bin/python -m pytest --durations=5 tests/vllm_workers
+	.venvs/vllm/bin/python -m pytest -v --durations=5 tests/conformance
+	.venvs/vllm/bin/python -m pytest -v --durations=5 tests/e2e
+	.venvs/vllm/bin/python -m pytest -v --durations=5 tests/vllm_workers
 
 test-sglang:  ## the same suites inside SGLang on this CPU
 	@tools/setup sglang
-	.venvs/sglang/bin/python -m pytest --durations=5 tests/conformance
-	.venvs/sglang/bin/python -m pytest --durations=5 tests/e2e
+	.venvs/sglang/bin/python -m pytest -v --durations=5 tests/conformance
+	.venvs/sglang/bin/python -m pytest -v --durations=5 tests/e2e
 
 lint:
 	@tools/setup core

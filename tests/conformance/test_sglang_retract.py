@@ -15,16 +15,15 @@ from multiverse.models.task import Problem
 from multiverse.models.tokenizer import turn
 
 
-@pytest.mark.parametrize("late", [False, True])
 def test_what_sglang_retracts_is_accounted_for_at_once_and_computed_again(
-    monkeypatch: pytest.MonkeyPatch, tiny: tuple[Any, Any], problems: list[Problem], late: bool
+    monkeypatch: pytest.MonkeyPatch, host: SGLangHost, late: bool, tiny: tuple[Any, Any], problems: list[Problem]
 ) -> None:
     """Also runs whose strand had joined branches: SGLang gave back what these left to it."""
     prompts = [tiny[1].encode(turn(problem)) for problem in problems]
-    undisturbed = SGLangHost(str(TINY), late=late).generate(prompts)
+    undisturbed = host.generate(prompts)
     monkeypatch.setenv("SGLANG_TEST_RETRACT", "1")
     monkeypatch.setenv("SGLANG_TEST_RETRACT_INTERVAL", "20")
-    host = SGLangHost(str(TINY), late=late)
-    assert [answer.ids for answer in host.generate(prompts)] == [answer.ids for answer in undisturbed]
-    assert host.counters()["replays"] > 5
-    assert not any(host.leftovers().values()), host.leftovers()
+    retracting = SGLangHost(str(TINY), late=late)
+    assert [answer.ids for answer in retracting.generate(prompts)] == [answer.ids for answer in undisturbed]
+    assert retracting.counters()["replays"] > 5
+    assert not any(retracting.leftovers().values()), retracting.leftovers()

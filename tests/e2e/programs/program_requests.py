@@ -7,6 +7,9 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+POOL = 2400
+"""Tokens of KV that the server has."""
+
 
 def computed(server: str) -> int:
     """How many tokens of prompts the server has computed so far."""
