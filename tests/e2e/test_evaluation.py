@@ -18,7 +18,7 @@ from multiverse.models.task import HELD_OUT_SEED, stream
 from multiverse.server import command, free_port
 from multiverse.settings import Endpoint
 
-PROBLEMS = 40
+PROBLEMS = 24
 
 
 def evaluated(mode: Mode, endpoint: Endpoint, home: Path) -> Outcome:

@@ -19,7 +19,7 @@ from multiverse.cli import main
 from multiverse.models.task import stream
 
 Spoil = Callable[[str, bytes], bytes]
-QUICK = ["--rounds", "1", "--requests", "24", "--concurrency", "8", "--max-tokens", "200"]
+QUICK = ["--rounds", "1", "--requests", "16", "--concurrency", "8", "--max-tokens", "200"]
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def stressed(url: str, file: Path, *more: str) -> int:
 
 
 def test_a_server_holds_under_mixed_traffic(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status = stressed(server, tmp_path / "stress.csv", "--rounds", "2", "--requests", "60", "--max-tokens", "300")
+    status = stressed(server, tmp_path / "stress.csv", "--rounds", "2", "--requests", "40", "--max-tokens", "300")
     output = capsys.readouterr().out
     assert (status, "verdict: held" in output) == (0, True), output
     with (tmp_path / "stress.csv").open() as file:
@@ -77,7 +77,7 @@ def test_a_server_holds_under_mixed_traffic(server: str, tmp_path: Path, capsys:
     total = {name: sum(float(row[name]) for row in rows) for name in rows[0] if rows[0][name]}
     assert (total["different"], total["failed"], total["running"], total["parked"], total["kv_usage"]) == (0,) * 5
     assert min(total[name] for name in ("same", "answered", "left", "refused", "forked_branches", "kv_peak")) > 0
-    assert sum(total[name] for name in ("same", "answered", "left", "refused")) >= 120
+    assert sum(total[name] for name in ("same", "answered", "left", "refused")) >= 80
 
 
 def test_answers_that_differ_are_a_failure(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
