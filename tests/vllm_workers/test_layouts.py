@@ -55,29 +55,20 @@ def test_moves_follow_the_slot_rule_in_every_memory_layout(
     assert torch.equal(cache, expected)
 
 
-needs_fp8 = pytest.mark.skipif(
+needs_fp8 = pytest.mark.skipif(  # vLLM asks the same
     not (torch.cpu._is_avx512_supported() or torch.cpu._is_amx_tile_supported()),
     reason="vLLM itself refuses an FP8 cache on a processor with neither AVX-512 nor AMX",
 )
 CPU = [
-    pytest.param(
-        "CPU_ATTN",
-        "LBHNC",
-        dtype,
-        kind,
-        dim,
-        block,
-        id=f"CPU_ATTN-{dtype}-{kind}-{dim}-{block}",
-        marks=[needs_fp8] if kind.startswith("fp8") else [],
-    )
-    for dtype, kind, dim, block in [
-        (torch.float32, "auto", 32, 32),  # the instruction sets: vec, vec16, amx
-        (torch.float32, "auto", 80, 32),
-        (torch.bfloat16, "auto", 64, 64),
-        (torch.bfloat16, "auto", 80, 32),
-        (torch.bfloat16, "fp8", 64, 32),
-        (torch.bfloat16, "fp8_e5m2", 64, 32),
-        (torch.float32, "fp8_e4m3", 32, 64),
+    pytest.param("CPU_ATTN", "LBHNC", *case, id="-".join(map(str, ("CPU_ATTN", *case))), marks=marks)
+    for *case, marks in [
+        (torch.float32, "auto", 32, 32, ()),  # the instruction sets: vec, vec16, amx
+        (torch.float32, "auto", 80, 32, ()),
+        (torch.bfloat16, "auto", 64, 64, ()),
+        (torch.bfloat16, "auto", 80, 32, ()),
+        (torch.bfloat16, "fp8", 64, 32, needs_fp8),
+        (torch.bfloat16, "fp8_e5m2", 64, 32, needs_fp8),
+        (torch.float32, "fp8_e4m3", 32, 64, needs_fp8),
     ]
 ]
 TRITON = [
