@@ -80,6 +80,11 @@ PANELS = (
         text="Per second. Above zero for long means that KV memory is short.",
     ),
     Panel("Prompts with blocks", {"tokens from the prefix cache": rate("cached_tokens_total")}, text="Per second."),
+    Panel(
+        "Integrity failures",
+        {"books that do not agree": rate("integrity_failures_total")},
+        text="Per second. Anything above zero is a defect: the log says what leaked.",
+    ),
 )
 
 

@@ -7,7 +7,7 @@ keeps its metrics, and a `Exporter` enters it there. The exporter needs `prometh
 from __future__ import annotations
 
 import functools
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,6 +22,7 @@ COUNTERS = {
     "recomputed_tokens": "Tokens of trees computed again after preemption.",
     "cached_tokens": "Tokens of prompts with blocks found in the prefix cache.",
     "replays": "Trees that gave up their memory and were computed again.",
+    "integrity_failures": "Times that the plugin's books did not agree with the host's.",
 }
 GAUGES = {
     "running_branches": "Branches that are being decoded or wait for a place in the batch.",
@@ -38,6 +39,8 @@ HISTOGRAMS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "join_seconds": ("From the end of a block's last branch to the start of what follows.", _FINE),
 }
 FALLBACKS = "Blocks that were not forked, by reason."
+_KEPT = 4096
+"""Values of a histogram that wait for a reader. With one they never get so many; without, the oldest are dropped."""
 
 
 class Tally:
@@ -48,7 +51,7 @@ class Tally:
         self._drained = dict(self.totals)
         self._gauges = dict.fromkeys(GAUGES, 0)
         self._fallbacks: Counter[str] = Counter()
-        self._samples: defaultdict[str, list[float]] = defaultdict(list)
+        self._samples: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter of `COUNTERS`."""
@@ -77,7 +80,7 @@ class Tally:
         news: dict[str, Any] = {
             "counts": {name: total - self._drained[name] for name, total in self.totals.items()},
             "fallbacks": dict(self._fallbacks),
-            "samples": dict(self._samples),
+            "samples": {name: list(values) for name, values in self._samples.items()},
             "gauges": gauges,
         }
         if gauges == self._gauges and not any(news["counts"].values()) and not self._fallbacks and not self._samples:

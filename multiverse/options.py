@@ -24,6 +24,7 @@ from multiverse.shaped import Shape, ShapedController, check_shape
 PREFIX = "MULTIVERSE_"
 STRUCTURES = ("lenient", "strict")
 CAPS = ("max_branches", "max_depth", "max_parallel", "max_critical_path")
+_NUMBERS = (*CAPS, "integrity_interval")
 STREAMS = ("document", "events")
 SHAPES = ("refuse", "accept")
 BRANCH_SAMPLING = {
@@ -47,6 +48,7 @@ FLAGS = {
     "max_critical_path": "positions from the first generated token to the last (default: no limit)",
     "stream": "'document' (default) streams the answer in order, 'events' also every branch as it grows",
     "shapes": "'accept' lets benchmarks say how wide and long blocks are, 'refuse' (default) doesn't",
+    "integrity_interval": "compare the plugin's books with the host's every so many steps (default 0: only when idle)",
 }
 """What an operator can set, as `--multiverse-NAME` and as `MULTIVERSE_NAME`, with help texts."""
 
@@ -66,6 +68,7 @@ class Options:
         return_tree: whether the answer comes with its tree.
         shapes: whether a request to this server may say which `shape` its answer has.
         shape: of the answer (`multiverse.shaped`); the model decides if not given.
+        integrity_interval: steps between two comparisons of the books while requests run (`serving.integrity`).
 
     Raises:
         OptionError: naming the option, its value and what is allowed.
@@ -84,6 +87,7 @@ class Options:
     return_tree: bool = False
     shapes: str = "refuse"
     shape: Shape | None = None
+    integrity_interval: int = 0
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -94,6 +98,8 @@ class Options:
             if not isinstance(getattr(self, name), bool):
                 raise OptionError(f"{name} must be true or false, got {getattr(self, name)!r}")
         _check_branch_sampling(self.branch_sampling)
+        if self.integrity_interval < 0:
+            raise OptionError(f"integrity_interval must be at least 0, got {self.integrity_interval}")
         if self.shape is not None:
             check_shape(self.shape)
         self.limits()
@@ -119,7 +125,7 @@ class Options:
         for name in FLAGS:
             text = environment.get(PREFIX + name.upper())
             if text is not None:
-                found[name] = _number(name, text) if name in CAPS else text
+                found[name] = _number(name, text) if name in _NUMBERS else text
         return cls(**found)
 
     def for_request(self, given: Mapping[str, Any] | str | None) -> Options:

@@ -26,6 +26,7 @@ class RequestTree:
         controller: decides about them.
         options: the client's, on top of the server's.
         streams: whether the client gets its answer as it grows.
+        rank, arrived: who comes first when memory is short (`multiverse.serving.pressure`).
         stream: the answer so far, in document order.
         recomputed: tokens that were computed again because memory was short.
         given_up: slots or blocks it gave up the last time.
@@ -37,6 +38,8 @@ class RequestTree:
     controller: Controller
     options: Options
     streams: bool
+    rank: int = field(default=0, kw_only=True)
+    arrived: float = field(default_factory=time.monotonic, kw_only=True)
     stream: DocumentStream = field(init=False)
     recomputed: int = field(default=0, init=False)
     given_up: int = field(default=0, init=False)

@@ -84,3 +84,14 @@ def test_a_request_that_was_not_forked_has_no_parallel_degree() -> None:
     news = tally.drain()
     assert news is not None
     assert (news["samples"], news["fallbacks"]) == ({}, {"no_outline": 1})
+
+
+def test_without_a_reader_what_was_observed_does_not_grow_for_ever() -> None:
+    tally = Tally()
+    for value in range(100_000):
+        tally.observe("join_seconds", value)
+    news = tally.drain()
+    assert news is not None
+    kept = news["samples"]["join_seconds"]
+    assert len(kept) < 10_000
+    assert kept[-1] == 99_999
