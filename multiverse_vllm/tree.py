@@ -10,7 +10,7 @@ from multiverse.strand import Status
 from multiverse.stream import BranchEvent
 
 Row = tuple[Any, Any, Any]
-"""Logprobs of one sampled token: token ids and logprobs, arrays `[1, top + 1]`, and its rank, `[1]`."""
+"""Logprobs of one sampled token: token ids and logprobs, arrays `[top + 1]` at most, itself first, and its rank."""
 
 
 @dataclass(eq=False)

@@ -11,13 +11,15 @@ from typing import Any, Protocol
 class Answer:
     """One finished request: completion ids in document order, a logprob per token if asked, why it ended.
 
-    `record` is what the host tells about its blocks (`multiverse.report`); `None` if there was nothing to tell.
+    `entries` has all that was reported for each token, by token id: its own logprob and those of others. `record` is
+    what the host tells about its blocks (`multiverse.report`); `None` if there was nothing to tell.
     """
 
     ids: list[int]
     logprobs: list[float] | None
     finish_reason: str
     record: dict[str, Any] | None = None
+    entries: list[dict[int, float]] | None = None
 
 
 class Host(Protocol):
@@ -35,6 +37,9 @@ class Host(Protocol):
 
         `multiverse` holds a request's options (`multiverse.options`); with `n` there are that many answers to each.
         """
+
+    def generate_each(self, requests: Sequence[tuple[list[int], dict[str, Any]]]) -> list[Answer]:
+        """Decode prompts at the same time, each with sampling parameters of its own."""
 
     def start(self, prompt: list[int], **sampling: Any) -> str:
         """Add a request; returns its id."""

@@ -71,7 +71,10 @@ class SGLangHost:
 
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
         several = [{"seed": sampling["seed"] + i} if "seed" in sampling else {} for i in range(sampling.pop("n", 1))]
-        requests = [self.start(prompt, **sampling | own) for prompt in prompts for own in several]
+        return self.generate_each([(prompt, sampling | own) for prompt in prompts for own in several])
+
+    def generate_each(self, each: Sequence[tuple[list[int], dict[str, Any]]]) -> list[Answer]:
+        requests = [self.start(prompt, **sampling) for prompt, sampling in each]
         while not all(map(self.finished, requests)):
             self._call("step")
         answers = [self.answer(request) for request in requests]

@@ -41,6 +41,19 @@ def ending(reason: dict[str, Any]) -> str:
     return f"abort: {reason.get('message')}" if reason["type"] == "abort" else str(reason["type"])
 
 
+def entries(output: Any, place: int) -> list[dict[int, float]]:
+    """All logprobs that `output` has for each new token of its request number `place`, by token id."""
+    if not output.output_token_logprobs_val:
+        return []
+    values, tokens = output.output_token_logprobs_val[place], output.output_token_logprobs_idx[place]
+    found = [{token: value} for token, value in zip(tokens, values, strict=True)]
+    for name in ("output_top_logprobs", "output_token_ids_logprobs"):
+        rows = getattr(output, f"{name}_val")[place], getattr(output, f"{name}_idx")[place]
+        for entry, others, ids in zip(found, *rows, strict=False):  # none at all, if not asked for
+            entry |= dict(zip(ids, others, strict=True))
+    return found
+
+
 def check_pages(scheduler: Any) -> None:
     """Whatever a sequence consists of, backends with page tables could read it, and no page has two owners."""
     size, allocator = scheduler.page_size, scheduler.token_to_kv_pool_allocator
@@ -99,6 +112,7 @@ class Stepper:
         self.scheduler.tp_worker.model_runner.sampler.enable_deterministic = True
         self.seen: dict[str, list[int]] = {}
         self.answers: dict[str, tuple[list[int], list[float], str | None]] = {}
+        self.entries: dict[str, list[dict[int, float]]] = {}
         self.records: dict[str, dict[str, Any] | None] = {}
         self.scheduled = self.extends = self.mixed = 0
         self.forwards: list[tuple[bool, int, float, float]] = []
@@ -166,6 +180,8 @@ class Stepper:
             self.seen.setdefault(rid, []).extend(ids)
             known = self.answers[rid]
             self.answers[rid] = ([*known[0], *ids], [*known[1], *logprobs], reason and ending(reason))
+        for place, rid in enumerate(output.rids):
+            self.entries.setdefault(rid, []).extend(entries(output, place))
 
     def aborted(self, rid: str) -> None:
         known = self.answers[rid]
@@ -190,7 +206,7 @@ class Stepper:
         from sglang.srt.managers.io_struct import TokenizedGenerateReqInput
         from sglang.srt.sampling.sampling_params import SamplingParams
 
-        logprobs = sampling.pop("logprobs", None)
+        logprobs, chosen = sampling.pop("logprobs", None), sampling.pop("logprob_token_ids", None)
         options = sampling.pop("multiverse", None)
         seed = sampling.pop("seed", None)
         bias = {str(token): value for token, value in (sampling.pop("logit_bias", None) or {}).items()}
@@ -212,10 +228,10 @@ class Stepper:
                 mm_inputs=None,
                 token_type_ids=None,
                 sampling_params=parameters,
-                return_logprob=logprobs is not None,
+                return_logprob=logprobs is not None or chosen is not None,
                 logprob_start_len=-1,
                 top_logprobs_num=logprobs or 0,
-                token_ids_logprob=None,
+                token_ids_logprob=chosen,
                 stream=True,
             )
         )
@@ -230,7 +246,7 @@ class Stepper:
 
     def on_answer(self, rid: str) -> Answer:
         ids, logprobs, reason = self.answers[rid]
-        return Answer(ids, logprobs or None, str(reason), self.records.get(rid))
+        return Answer(ids, logprobs or None, str(reason), self.records.get(rid), self.entries.get(rid))
 
     def on_leftovers(self) -> dict[str, int]:
         scheduler = self.scheduler

@@ -39,7 +39,7 @@ class VLLMHost:
         **options: str,
     ) -> None:
         os.environ |= {f"MULTIVERSE_{name.upper()}": value for name, value in options.items()}
-        defaults: dict[str, Any] = {"max_model_len": 1024, "block_size": 32, "max_num_seqs": 64}
+        defaults: dict[str, Any] = {"max_model_len": 1024, "block_size": 32, "max_num_seqs": 64, "max_logprobs": -1}
         if late:
             defaults["distributed_executor_backend"] = LateExecutor
         self.llm = LLM(
@@ -72,6 +72,11 @@ class VLLMHost:
         outputs = self.llm.generate(inputs, self._parameters(sampling), use_tqdm=False)
         return [self._answer(choice) for output in outputs for choice in output.outputs]
 
+    def generate_each(self, requests: Sequence[tuple[list[int], dict[str, Any]]]) -> list[Answer]:
+        inputs = [{"prompt_token_ids": prompt} for prompt, _ in requests]
+        parameters = [self._parameters(dict(sampling)) for _, sampling in requests]
+        return [self._answer(output.outputs[0]) for output in self.llm.generate(inputs, parameters, use_tqdm=False)]
+
     @staticmethod
     def _parameters(sampling: dict[str, Any]) -> SamplingParams:
         options = sampling.pop("multiverse", None)
@@ -81,10 +86,11 @@ class VLLMHost:
     @staticmethod
     def _answer(choice: Any) -> Answer:
         ids = list(choice.token_ids)
-        values = None
+        values = entries = None
         if choice.logprobs is not None:
             values = [entry[token].logprob for token, entry in zip(ids, choice.logprobs, strict=True)]
-        return Answer(ids, values, str(choice.finish_reason), choice.multiverse)
+            entries = [{token: value.logprob for token, value in entry.items()} for entry in choice.logprobs]
+        return Answer(ids, values, str(choice.finish_reason), choice.multiverse, entries)
 
     def start(self, prompt: list[int], **sampling: Any) -> str:
         name = f"request-{next(self._ids)}"
