@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 from multiverse.dialects import Dialect, registry
@@ -11,10 +12,11 @@ from multiverse.dialects import Dialect, registry
 def add_tags(tokenizer: Any, model: Any, dialect: Dialect | str = "multiverse") -> list[str]:
     """Make every tag of `dialect` one token of `tokenizer`, with embedding rows that already mean something.
 
-    A new tag's rows in the input and output embeddings start as the mean of the rows of the bare word's tokens
-    (`<Goal>` and `</Goal>` as `Goal`). The tags are added as ordinary, not special, tokens, so that
-    `skip_special_tokens` keeps them in the text. Tags that are one token already are left alone, so calling it twice
-    changes nothing. If the vocabulary grows past the embedding matrix, the matrix is resized.
+    A new tag's rows in the input and output embeddings start as the mean of the rows of what it says (`<Goal>` as
+    `Goal`, `</Goal>` as `/Goal`), so that no two start alike: equal rows would read and be written alike. The tags
+    are added as ordinary, not special, tokens, so that `skip_special_tokens` keeps them in the text. Tags that are
+    one token already are left alone, so calling it twice changes nothing. If the vocabulary grows past the embedding
+    matrix, the matrix is resized.
 
     Args:
         tokenizer: a Hugging Face tokenizer; changed in place.
@@ -34,16 +36,28 @@ def add_tags(tokenizer: Any, model: Any, dialect: Dialect | str = "multiverse") 
     missing = [text for text in dialect.tags.values() if text not in known]
     if not missing:
         return []
-    words = {text: tokenizer.encode(_bare_word(text), add_special_tokens=False) for text in missing}
+    words = _pieces(tokenizer, missing)
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in missing])
     if model is not None:
         _fill_rows(tokenizer, model, words)
     return missing
 
 
+def _pieces(tokenizer: Any, tags: list[str]) -> dict[str, list[int]]:
+    """The ids that say what each tag says: of its bare words, or of its whole text if two tags would be alike."""
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    words = {tag: encode(_bare_word(tag)) for tag in tags}
+    counts = Counter(tuple(sorted(ids)) for ids in words.values())
+    return {tag: ids if ids and counts[tuple(sorted(ids))] == 1 else encode(tag) for tag, ids in words.items()}
+
+
 def _bare_word(tag: str) -> str:
-    """The word in a tag: `</Goal>` -> `Goal`. A tag without a letter or digit stands for itself."""
-    return "".join(re.findall(r"[^\W_]+", tag)) or tag
+    """What a tag says: `<Goal>` -> `Goal`, `</Goal>` -> `/Goal`. One without a letter or digit stands for itself."""
+    return "".join(re.findall(r"[^\W_]+|/", tag)) if re.search(r"[^\W_]", tag) else tag
 
 
 def _fill_rows(tokenizer: Any, model: Any, words: dict[str, list[int]]) -> None:

@@ -78,9 +78,11 @@ class Recipe:
         dtype: `float32` or `bfloat16` (weights stay float32 then, computation is autocast).
         batch_rows: rows per step and process.
         optimizer: `adamw`; or `muon` for the matrices with `matrix_learning_rate` and AdamW for the rest (see `muon`).
+        tags_learning_rate: of the tags' rows in the input and output embeddings, on the same schedule; else that of the
+            rest.
         learning_rate, warmup, schedule, weight_decay, max_grad_norm: as in `transformers`; warmup is a share.
         decay: share of the steps over which the schedule `warmup_stable_decay` falls, linearly, to a hundredth.
-        freeze_layers: train neither the input side of the embedding nor this many of the lowest layers.
+        freeze_layers: train neither this many of the lowest layers nor the input embedding, but for the tags' rows.
         lora: adapters instead of all weights.
         gradient_checkpointing: less memory, a third more time.
         fsdp: what `TrainingArguments` takes as `fsdp_config`, for a model that is sharded over several GPUs.
@@ -108,6 +110,7 @@ class Recipe:
     batch_rows: int = 1
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-5
+    tags_learning_rate: float | None = None
     matrix_learning_rate: float = 0.02
     warmup: float = 0.05
     schedule: str = "cosine"
@@ -129,6 +132,10 @@ class Recipe:
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise TrainingError(f"{name}: must be a share between 0 and 1, is {share}")
+        if self.tags_learning_rate is not None and self.fsdp:
+            raise TrainingError("tags_learning_rate: can't be combined with fsdp, which cuts the rows up")
+        if self.learning_rate <= 0:
+            raise TrainingError(f"learning_rate: must be above 0, is {self.learning_rate}")
         if self.lora and (self.freeze_layers or self.fsdp):
             raise TrainingError("lora: can't be combined with freeze_layers or fsdp")
         if self.scratch is not None and (self.lora or self.freeze_layers):

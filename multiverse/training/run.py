@@ -19,10 +19,13 @@ from multiverse.training.collator import collate
 from multiverse.training.encode import Encoded, Encoder
 from multiverse.training.muon import MuonAdamW
 from multiverse.training.recipe import Lora, Recipe
+from multiverse.training.tag_rows import TagRate, embeddings, freeze_embedding, tag_rows
 
 
 class RowTrainer(Trainer):
     """Learns rows in the order they are given, so that a curriculum stays one and a resumed run is the same run."""
+
+    kept_from_decay: frozenset[str] = frozenset()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
@@ -34,6 +37,11 @@ class RowTrainer(Trainer):
             options["num_decay_steps"] = round(options["num_decay_steps"] * num_training_steps)
         self.args.lr_scheduler_kwargs = options
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """What decays: not an input embedding of which single rows are learnt, decay would move all the others."""
+        names: list[str] = super().get_decay_parameter_names(model)
+        return [name for name in names if name not in self.kept_from_decay]
 
 
 def load_tokenizer(recipe: Recipe) -> Any:
@@ -79,14 +87,18 @@ def load_model(recipe: Recipe) -> Any:
     else:
         model = _pretrained(recipe)
     tokenizer = AutoTokenizer.from_pretrained(recipe.model)
-    added = add_tags(tokenizer, model, registry.get(recipe.dialect))
+    add_tags(tokenizer, model, registry.get(recipe.dialect))
     guard(model)
+    tags = tag_ids(recipe, tokenizer)
     if recipe.freeze_layers:
-        _freeze(model, recipe.freeze_layers)
-    if recipe.lora:
-        tags = tokenizer.convert_tokens_to_ids(added or list(registry.get(recipe.dialect).tags.values()))
-        return _adapt(model, recipe.lora, tags)
-    return model
+        _freeze(model, recipe.freeze_layers, tags)
+    return _adapt(model, recipe.lora, tags) if recipe.lora else model
+
+
+def tag_ids(recipe: Recipe, tokenizer: Any) -> list[int]:
+    """The ids of the dialect's tags."""
+    ids: list[int] = tokenizer.convert_tokens_to_ids(list(registry.get(recipe.dialect).tags.values()))
+    return ids
 
 
 def _pretrained(recipe: Recipe) -> Any:
@@ -98,27 +110,31 @@ def _pretrained(recipe: Recipe) -> Any:
         raise TrainingError(f"model {recipe.model} can't be loaded: {error}") from error
 
 
-def _freeze(model: Any, layers: int) -> None:
-    """No gradient for the lowest `layers` nor through the embedding; tied output rows still learn."""
+def _freeze(model: Any, layers: int, tags: list[int]) -> None:
+    """No gradient for the lowest `layers` nor through the embedding, but for the tags' rows."""
     if layers >= len(model.base_model.layers):
         raise TrainingError(f"freeze_layers: is {layers}, but the model has {len(model.base_model.layers)} layers")
-    model.get_input_embeddings().register_forward_hook(lambda _module, _inputs, output: output.detach())
+    freeze_embedding(model, tags)
     for parameter in model.base_model.layers[:layers].parameters():
         parameter.requires_grad = False
 
 
 def _adapt(model: Any, lora: Lora, tags: list[int]) -> Any:
-    """Adapters, and the embedding rows of the tags themselves: as means of other rows they are not told apart."""
+    """Adapters, and the tags' own rows in the input and in the output embedding."""
     import peft
 
+    rows = list(embeddings(model))
     config = peft.LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=lora.targets,
-        trainable_token_indices=tags,
+        trainable_token_indices=dict.fromkeys(rows, tags),
         task_type="CAUSAL_LM",
     )
-    return peft.get_peft_model(model, config)
+    try:
+        return peft.get_peft_model(model, config)
+    except (ValueError, TypeError) as error:  # a target that is none, or one of the embeddings
+        raise TrainingError(f"lora: {error} (targets can't hold {', '.join(rows)}: tags are learnt there)") from error
 
 
 def arguments(recipe: Recipe) -> TrainingArguments:
@@ -157,7 +173,7 @@ def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: list[Encoded]
     muon = None
     if recipe.optimizer == "muon":
         muon = MuonAdamW(model, recipe.matrix_learning_rate, recipe.learning_rate, recipe.weight_decay)
-    return RowTrainer(
+    trainer = RowTrainer(
         model=model,
         args=settings,
         optimizers=(muon, None),
@@ -165,6 +181,18 @@ def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: list[Encoded]
         data_collator=partial(collate, attention=recipe.attention, device=settings.device),
         processing_class=tokenizer,
     )
+    if recipe.freeze_layers:
+        trainer.kept_from_decay = _frozen_rows(model)
+    if recipe.tags_learning_rate is not None:
+        ratio = recipe.tags_learning_rate / recipe.learning_rate
+        trainer.add_callback(TagRate(tag_rows(model, tag_ids(recipe, tokenizer)), ratio))
+    return trainer
+
+
+def _frozen_rows(model: Any) -> frozenset[str]:
+    """The name of the input embedding's parameter if it is not the output's too."""
+    names = list(embeddings(model))
+    return frozenset({f"{names[0]}.weight"}) if len(names) > 1 else frozenset()
 
 
 def train(recipe: Recipe, model: Any, tokenizer: Any, rows: list[Encoded]) -> RowTrainer:

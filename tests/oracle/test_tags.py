@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from toy import DIALECTS
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from multiverse import BindingError, DialectError, add_tags, bind, detect, get_dialect
+from multiverse import BindingError, Dialect, DialectError, add_tags, bind, detect, get_dialect
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -45,18 +45,30 @@ def test_every_tag_becomes_one_token_and_the_dialect_binds(dialect: str) -> None
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_rows_start_as_the_mean_of_the_bare_words_tokens(tied: bool) -> None:
-    """Of the input embedding and, if it has one of its own, of the output embedding."""
+def test_rows_start_as_the_mean_of_the_tokens_of_what_the_tag_says(tied: bool) -> None:
+    """Of the input embedding and, if it has one of its own, of the output embedding. A closing tag says `/word`."""
     tok, lm = tokenizer(), model(300, tied)
     before = [lm.get_input_embeddings().weight.clone(), lm.get_output_embeddings().weight.clone()]
     for tag in add_tags(tok, lm):
-        word = tok.encode(tag.strip("</>"), add_special_tokens=False)
+        word = tok.encode(tag.strip("<>"), add_special_tokens=False)
         assert len(word) > 1
         row = tok.convert_tokens_to_ids(tag)
         for old, layer in zip(before, (lm.get_input_embeddings(), lm.get_output_embeddings()), strict=True):
             assert torch.allclose(layer.weight[row], old[word].mean(0), atol=1e-6)
     tie = lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
     assert tie == tied
+
+
+@pytest.mark.parametrize("words", ["</>", "[[]]"], ids=["slash", "without a slash"])
+def test_no_two_tags_start_alike(words: str) -> None:
+    """Tags with equal rows would be read and written alike, and a path never closed."""
+    names = ["goal", "outline", "path", "block", "conclusion"]
+    pairs = {n: (f"<{n}>", f"</{n}>") if words == "</>" else (f"[{n}]", f"[[{n}]]") for n in names}
+    tok, lm = tokenizer(), model(300, False)
+    added = tok.convert_tokens_to_ids(add_tags(tok, lm, Dialect(name="mine", **pairs)))
+    for layer in (lm.get_input_embeddings(), lm.get_output_embeddings()):
+        rows = torch.nn.functional.normalize(layer.weight[added].float(), dim=1)
+        assert (rows @ rows.T - 2 * torch.eye(len(added))).max() < 0.999
 
 
 def test_other_rows_stay_as_they_are() -> None:

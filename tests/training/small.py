@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from multiverse import get_dialect
 from multiverse.models import TINY
@@ -20,7 +21,7 @@ TOKENIZER = AutoTokenizer.from_pretrained(str(TINY))
 DIALECT = get_dialect("multiverse")
 
 
-def model(seed: int = 0) -> Qwen3ForCausalLM:
+def model(seed: int = 0, tied: bool = True) -> Qwen3ForCausalLM:
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=384,
@@ -31,7 +32,7 @@ def model(seed: int = 0) -> Qwen3ForCausalLM:
         num_key_value_heads=2,
         head_dim=8,
         initializer_range=0.1,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=TOKENIZER.eos_token_id,
         pad_token_id=TOKENIZER.pad_token_id,
@@ -43,6 +44,16 @@ def save_model(directory: Path) -> str:
     model().save_pretrained(directory)
     TOKENIZER.save_pretrained(directory)
     return str(directory)
+
+
+def untagged_tokenizer() -> PreTrainedTokenizerFast:
+    """The embedded model's tokenizer as it was before the tags came."""
+    data = json.loads((TINY / "tokenizer.json").read_text())
+    data["added_tokens"] = [t for t in data["added_tokens"] if t["content"] not in DIALECT.tags.values()]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(data)))
+    tokenizer.eos_token, tokenizer.pad_token = TOKENIZER.eos_token, TOKENIZER.pad_token
+    tokenizer.chat_template = TOKENIZER.chat_template
+    return tokenizer
 
 
 def encoder(**options: Any) -> Encoder:

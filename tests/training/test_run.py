@@ -167,11 +167,14 @@ def test_rows_are_learnt_in_the_order_of_the_curriculum(recipe: Recipe) -> None:
 
 
 def test_frozen_layers_and_what_feeds_them_stay_as_they_were(recipe: Recipe) -> None:
-    """The embedding is tied to the output and so learns as such, but gets no gradient as an input."""
+    """The embedding is tied to the output and so learns as such; as an input only the tags' rows get a gradient."""
     before = {name: value.clone() for name, value in run.load_model(recipe).state_dict().items()}
     frozen = replace(recipe, freeze_layers=2)
     model = run.load_model(frozen)
-    assert not model.get_input_embeddings()(torch.tensor([1])).requires_grad
+    embedding, path = model.get_input_embeddings(), TOKENIZER.convert_tokens_to_ids("<Path>")
+    embedding(torch.tensor([[1, path]])).sum().backward()
+    assert embedding.weight.grad.any(1).nonzero().flatten().tolist() == [path]
+    model.zero_grad()
     after = finish(frozen, model=model)
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert not any(name.startswith(("model.layers.0.", "model.layers.1.")) for name in changed)
