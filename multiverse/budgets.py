@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-from multiverse.errors import LimitError
+from multiverse.errors import LimitError, shown
 
 UNBOUNDED = 1 << 62
 """A number of tokens, or a position, that no sequence reaches."""
+LARGEST = 2**31 - 1
+"""The largest number that a request may name: more than any context has, and small enough to be sent anywhere."""
 
 
 class Reason(StrEnum):
@@ -63,7 +65,7 @@ class Limits:
                 continue
             least = 0 if field.name == "max_depth" else 1
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise LimitError(f"{field.name} must be an integer >= {least}, got {value!r}")
+                raise LimitError(f"{field.name} must be an integer >= {least}, got {shown(value)}")
 
     def tokens_for(self, prompt_length: int) -> int | None:
         """How many tokens may be generated after a prompt of `prompt_length` tokens."""

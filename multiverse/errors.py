@@ -1,4 +1,26 @@
-"""The exceptions of the package. All derive from `MultiverseError`, so a host can catch one type."""
+"""The exceptions of the package, and how they tell of a wrong value.
+
+All derive from `MultiverseError`, so a host can catch one type.
+"""
+
+from __future__ import annotations
+
+import reprlib
+
+LONGEST = 80
+"""Characters of a wrong value that an error tells."""
+_beginning = reprlib.Repr()
+_beginning.maxstring = _beginning.maxother = _beginning.maxlong = LONGEST
+_beginning.maxlevel = 3
+
+
+def shown(value: object) -> str:
+    """A wrong value as an error tells it: at most `LONGEST` characters, whatever its size, depth or characters."""
+    try:
+        text = _beginning.repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "an integer of thousands of digits"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 class MultiverseError(Exception):

@@ -7,18 +7,17 @@ request may tighten the caps of its server, not loosen them.
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from multiverse.binding import Binding
-from multiverse.budgets import Limits
+from multiverse.budgets import LARGEST, Limits
 from multiverse.controller import Admit, Controller
-from multiverse.errors import OptionError
+from multiverse.errors import OptionError, shown
 from multiverse.layout import Separators
+from multiverse.serving.field import check_branch_sampling, read_field
 from multiverse.shaped import Shape, ShapedController, check_shape
 
 PREFIX = "MULTIVERSE_"
@@ -27,15 +26,6 @@ CAPS = ("max_branches", "max_depth", "max_parallel", "max_critical_path")
 _NUMBERS = (*CAPS, "integrity_interval")
 STREAMS = ("document", "events")
 SHAPES = ("refuse", "accept")
-BRANCH_SAMPLING = {
-    "temperature": (0, math.inf),
-    "top_p": (0, 1),
-    "presence_penalty": (-2, 2),
-    "frequency_penalty": (-2, 2),
-    "repetition_penalty": (0, math.inf),
-}
-"""What `branch_sampling` may set, as hosts call it, and from where to where."""
-_POSITIVE = ("top_p", "repetition_penalty")
 _CHOICES = {"structure": STRUCTURES, "separators": get_args(Separators), "stream": STREAMS, "shapes": SHAPES}
 _REQUEST_FIELDS = ("enabled", "structure", *CAPS, "branch_sampling", "stream", "return_tree", "shape")
 FLAGS = {
@@ -93,16 +83,19 @@ class Options:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise OptionError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+                raise OptionError(f"{name} must be {' or '.join(map(repr, choices))}, got {shown(value)}")
         for name in ("enabled", "return_tree"):
             if not isinstance(getattr(self, name), bool):
-                raise OptionError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        _check_branch_sampling(self.branch_sampling)
+                raise OptionError(f"{name} must be true or false, got {shown(getattr(self, name))}")
         if self.integrity_interval < 0:
             raise OptionError(f"integrity_interval must be at least 0, got {self.integrity_interval}")
-        if self.shape is not None:
-            check_shape(self.shape)
         self.limits()
+        for cap in CAPS:
+            if (value := getattr(self, cap)) is not None and value > LARGEST:
+                raise OptionError(f"{cap} must be at most {LARGEST}, got {shown(value)}")
+        check_branch_sampling(self.branch_sampling)
+        if self.shape is not None:
+            check_shape(self.shape, self.max_branches)
 
     def limits(self, max_tokens: int | None = None, context_length: int | None = None) -> Limits:
         """The caps, together with what the host itself limits a request to.
@@ -136,16 +129,7 @@ class Options:
         """
         if given is None:
             return self
-        if isinstance(given, str):
-            try:
-                given = json.loads(given)
-            except ValueError as error:
-                raise OptionError(f"multiverse must be an object, got text that is not JSON ({error})") from None
-        if not isinstance(given, Mapping):
-            raise OptionError(f"multiverse must be an object, got {type(given).__name__}")
-        if unknown := [name for name in given if name not in _REQUEST_FIELDS]:
-            raise OptionError(f"multiverse has no {', '.join(map(repr, unknown))}; it has {', '.join(_REQUEST_FIELDS)}")
-        wanted = replace(self, **given)
+        wanted = replace(self, **read_field(given, _REQUEST_FIELDS))
         if wanted.structure == "strict" and self.structure != "strict":
             raise OptionError("structure 'strict' needs a server that was started with --multiverse-structure strict")
         if wanted.shape is not None and self.shapes != "accept":
@@ -153,7 +137,7 @@ class Options:
         for cap in CAPS:
             most, value = getattr(self, cap), getattr(wanted, cap)
             if most is not None and (value is None or value > most):
-                raise OptionError(f"{cap} must be at most {most} on this server, got {value!r}")
+                raise OptionError(f"{cap} must be at most {most} on this server, got {shown(value)}")
         return wanted
 
 
@@ -161,25 +145,7 @@ def _number(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise OptionError(f"{name} must be an integer, got {text!r}") from None
-
-
-def _check_branch_sampling(given: Any) -> None:
-    """What all samplers agree on; one that wants less says so itself."""
-    if given is None:
-        return
-    if not isinstance(given, Mapping):
-        raise OptionError(f"branch_sampling must be an object, got {type(given).__name__}")
-    for name, value in given.items():
-        if name not in BRANCH_SAMPLING:
-            raise OptionError(f"branch_sampling has no {name!r}; it has {', '.join(BRANCH_SAMPLING)}")
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise OptionError(f"branch_sampling: {name} must be a number, got {value!r}")
-        least, most = BRANCH_SAMPLING[name]
-        if not least <= value <= most or (value == 0 and name in _POSITIVE):
-            bounds = f"{'greater than' if name in _POSITIVE else 'at least'} {least}"
-            bounds += "" if math.isinf(most) else f" and at most {most}"
-            raise OptionError(f"branch_sampling: {name} must be {bounds}, got {value!r}")
+        raise OptionError(f"{name} must be an integer, got {shown(text)}") from None
 
 
 def flag(name: str) -> str:

@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 
 from multiverse.actions import Action
 from multiverse.binding import Binding
-from multiverse.budgets import FinishReason
+from multiverse.budgets import LARGEST, FinishReason
 from multiverse.controller import Controller
-from multiverse.errors import OptionError
+from multiverse.errors import OptionError, shown
 from multiverse.strand import Status, Strand
 
 Shape: TypeAlias = Sequence[Any]
@@ -27,8 +27,8 @@ DEEPEST = 16
 """Levels of nesting that a shape may have."""
 
 
-def check_shape(shape: Any, depth: int = 0) -> None:
-    """Refuse what is no shape.
+def check_shape(shape: Any, most: int, depth: int = 0) -> None:
+    """Refuse what is no shape, and blocks of more than `most` branches.
 
     Raises:
         OptionError: naming what is wrong.
@@ -36,15 +36,18 @@ def check_shape(shape: Any, depth: int = 0) -> None:
     if depth > DEEPEST:
         raise OptionError(f"shape must not nest blocks deeper than {DEEPEST}")
     if not isinstance(shape, list | tuple) or len(shape) % 2 == 0:
-        raise OptionError(f"shape must be a list like [8, [[64], [64]], 16], got {str(shape)[:80]!r}")
+        raise OptionError(f"shape must be a list like [8, [[64], [64]], 16], got {shown(shape)}")
     for number in shape[::2]:
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise OptionError(f"shape must have numbers of tokens >= 1 at even places, got {str(number)[:80]!r}")
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= LARGEST:
+            allowed = f"numbers of tokens >= 1 and <= {LARGEST}"
+            raise OptionError(f"shape must have {allowed} at even places, got {shown(number)}")
     for block in shape[1::2]:
         if not isinstance(block, list | tuple) or len(block) < 2:
-            raise OptionError(f"shape must have lists of two shapes or more at odd places, got {str(block)[:80]!r}")
+            raise OptionError(f"shape must have lists of two shapes or more at odd places, got {shown(block)}")
+        if len(block) > most:
+            raise OptionError(f"shape must not have blocks of more than max_branches, {most}, got one of {len(block)}")
         for branch in block:
-            check_shape(branch, depth + 1)
+            check_shape(branch, most, depth + 1)
 
 
 def sampled_tokens(shape: Shape) -> int:

@@ -112,10 +112,13 @@ def test_tags_that_are_sampled_all_the_same_do_no_harm() -> None:
         (5, "shape must be a list like"),
         ([], "shape must be a list like"),
         ([1, [[1], [1]]], "shape must be a list like"),
-        ([0], "numbers of tokens >= 1 at even places, got '0'"),
+        ([0], "numbers of tokens >= 1 and <= 2147483647 at even places, got 0$"),
         ([True], "numbers of tokens >= 1"),
+        ([2**31], "numbers of tokens >= 1 and <= 2147483647 at even places, got 2147483648$"),
+        ([1, [[1]] * 65, 1], "blocks of more than max_branches, 64, got one of 65$"),
+        ([1, [[1, [[1]] * 65, 1], [1]], 1], "blocks of more than max_branches, 64, got one of 65$"),
         ([1, [[1]], 1], "lists of two shapes or more"),
-        ([1, [[1], ["x"]], 1], "numbers of tokens >= 1 at even places, got 'x'"),
+        ([1, [[1], ["x"]], 1], "numbers of tokens >= 1 and <= 2147483647 at even places, got 'x'$"),
     ],
 )
 def test_what_is_no_shape_is_refused(shape: Any, message: str) -> None:
@@ -124,11 +127,12 @@ def test_what_is_no_shape_is_refused(shape: Any, message: str) -> None:
 
 
 def test_a_shape_that_is_nested_without_end_is_refused() -> None:
-    shape: Any = [1]
-    for _ in range(5000):
-        shape = [1, [shape, [1]], 1]
-    with pytest.raises(OptionError, match="deeper than 16"):
-        Options(shapes="accept").for_request({"shape": shape})
+    for levels, bound in ((17, "blocks deeper than 16"), (5000, "deeper than 40")):
+        shape: Any = [1]
+        for _ in range(levels):
+            shape = [1, [shape, [1]], 1]
+        with pytest.raises(OptionError, match=bound):
+            Options(shapes="accept").for_request({"shape": shape})
 
 
 def test_only_a_server_that_was_started_for_it_takes_shapes() -> None:

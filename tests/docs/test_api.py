@@ -12,10 +12,11 @@ from toy import ToyTokenizer
 
 from multiverse import Controller, Limits, bind
 from multiverse.branches import Event, Kind
-from multiverse.budgets import FinishReason
-from multiverse.options import _REQUEST_FIELDS, BRANCH_SAMPLING, FLAGS, flag
+from multiverse.budgets import LARGEST, FinishReason
+from multiverse.options import _REQUEST_FIELDS, FLAGS, flag
 from multiverse.report import Observed, report
 from multiverse.responses import _MAXIMA, _SUMS
+from multiverse.serving.field import BRANCH_SAMPLING
 
 DOCS = Path(__file__).parents[2] / "docs"
 API = (DOCS / "api.md").read_text()
@@ -30,7 +31,10 @@ def rows(heading: str, until: str) -> set[str]:
 
 def test_every_field_of_a_request_has_a_row() -> None:
     assert rows("## The field of a request", "### What") == set(_REQUEST_FIELDS)
-    assert all(f"`{name}`" in API for name in BRANCH_SAMPLING)
+    bounds = dict(BRANCH_SAMPLING) | {"presence_penalty": (), "frequency_penalty": (-2, 2)}  # told together
+    for name, between in bounds.items():
+        assert f"`{name}`" + (f" ({between[0]} to {between[1]})" if between else ",") in API
+    assert f"integer from 1 to {LARGEST}" in API
 
 
 def test_every_figure_has_a_row() -> None:

@@ -1,0 +1,109 @@
+"""The field `multiverse` of a request as a client sent it: bounded in every direction before anything looks inside.
+
+JSON knows numbers of any size and nesting of any depth; the ways from a front end to its scheduler don't, nor do
+samplers. What passes here can be sent, compared, recursed into and sampled with on every host.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from multiverse.errors import OptionError, shown
+
+DEEPEST = 40
+"""Objects and lists inside each other that the field may have: as many as the deepest shape needs."""
+BRANCH_SAMPLING: dict[str, tuple[float, float]] = {
+    "temperature": (0, 100),
+    "top_p": (0.001, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "repetition_penalty": (0.1, 2),
+}
+"""What `branch_sampling` may set, as hosts call it, and from where to where.
+
+The bounds are tighter than those of some hosts: logits that are divided by the least of them stay finite.
+"""
+_NAMED = 3
+"""Unknown keys that an error names; of the others it tells how many there are."""
+
+
+def read_field(given: Any, known: Collection[str]) -> Mapping[str, Any]:
+    """The field as an object with none but `known` names.
+
+    Args:
+        given: an object, or one in JSON.
+
+    Raises:
+        OptionError: naming what is wrong, in few words whatever was sent.
+    """
+    if isinstance(given, str):
+        try:
+            given = read_json(given)
+        except ValueError as error:
+            raise OptionError(f"multiverse must be an object, got text that is not JSON ({error})") from None
+    check_depth("multiverse", given)
+    if not isinstance(given, Mapping):
+        raise OptionError(f"multiverse must be an object, got {type(given).__name__}")
+    refuse_unknown("multiverse", given, known)
+    return given
+
+
+def read_json(text: str | bytes) -> Any:
+    """What `text` says.
+
+    Raises:
+        ValueError: if it is not JSON, or is nested deeper than Python reads.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def check_depth(name: str, value: Any, most: int = DEEPEST) -> None:
+    """Refuse what has more than `most` objects and lists inside each other, without recursion.
+
+    Raises:
+        OptionError: naming `name` and the bound.
+    """
+    level: list[Any] = [value]
+    for _ in range(most + 1):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return
+    raise OptionError(f"{name} must not nest objects and lists deeper than {most}")
+
+
+def _inside(value: Any) -> Collection[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
+def refuse_unknown(name: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise OptionError if `given` has keys that are not `known`."""
+    if unknown := [key for key in given if key not in known]:
+        named = ", ".join(map(shown, unknown[:_NAMED]))
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        raise OptionError(f"{name} has no {named}{more}; it has {', '.join(known)}")
+
+
+def check_branch_sampling(given: Any) -> None:
+    """Refuse what no sampler can work with.
+
+    Raises:
+        OptionError: naming the parameter, its value and what is allowed.
+    """
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        raise OptionError(f"branch_sampling must be an object, got {type(given).__name__}")
+    refuse_unknown("branch_sampling", given, BRANCH_SAMPLING)
+    for name, value in given.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise OptionError(f"branch_sampling: {name} must be a number, got {shown(value)}")
+        least, most = BRANCH_SAMPLING[name]
+        if not least <= value <= most:  # which a number that is none (NaN) isn't either
+            raise OptionError(f"branch_sampling: {name} must be from {least} to {most}, got {shown(value)}")
