@@ -39,6 +39,11 @@ class BlockTable:
         """Number of blocks that `request` holds."""
         return len(self.manager.req_to_blocks.get(request, ()))
 
+    def evict(self, requests: Sequence[str]) -> None:
+        """Let nobody find in the prefix cache what `requests` hold; others who share it keep it."""
+        tables = self.manager.req_to_blocks
+        self.pool.evict_blocks({block.block_id for request in requests for block in tables.get(request, ())})
+
     def share(self, parent: str, child: str, length: int) -> None:
         """Give `child` the first `length` tokens of `parent`: full blocks by reference, the rest as a copy.
 
@@ -47,14 +52,13 @@ class BlockTable:
         full, rest = divmod(length, self.size)
         blocks = list(self.manager.req_to_blocks[parent])
         shared = blocks[:full]
+        copies = self.pool.get_new_blocks(1) if rest else []
         self.pool.touch(shared)
-        if rest:
-            source, (copy,) = blocks[full], self.pool.get_new_blocks(1)
-            self.pool.touch([source])  # vLLM releases both once the copy has run
+        for copy in copies:
+            self.pool.touch([blocks[full]])  # vLLM releases both once the copy has run
             copy.ref_cnt += 1
-            self.manager._pending_cow_copies.append((source, copy))
-            shared.append(copy)
-        self.manager.req_to_blocks[child] = shared
+            self.manager._pending_cow_copies.append((blocks[full], copy))
+        self.manager.req_to_blocks[child] = shared + copies
         self.manager.num_cached_block[child] = UNCACHED
 
     def acquire(self, request: str, blocks: list[Any]) -> None:
@@ -85,7 +89,6 @@ class BlockTable:
             for branch, start, end in plan.adopted
             for block in tables[branch][start // self.size : end // self.size]
         ]
-        self.pool.touch(adopted)
         sources = [
             (tables[branch][at // self.size], at % self.size)
             for branch, start, end in plan.loose
@@ -94,6 +97,7 @@ class BlockTable:
         wanted = -(-(len(sources) - plan.fill) // self.size)
         fresh, unused = spare[:wanted], spare[wanted:]
         fresh += self._find(wanted - len(fresh), [block for block, _ in sources])
+        self.pool.touch(adopted)
         self.pool.free_blocks(unused)
         places = [(kept[full], rest + slot) for slot in range(plan.fill)]
         places += [(block, slot) for block in fresh for slot in range(self.size)]

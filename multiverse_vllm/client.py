@@ -13,6 +13,7 @@ from multiverse.budgets import FinishReason
 from multiverse.responses import FIELD
 from multiverse_vllm.blocks import Move
 from multiverse_vllm.frontend import EVENTS, RECORD
+from multiverse_vllm.integrity import remains
 from multiverse_vllm.outputs import document_logprobs, record_rows, strand_logprobs
 from multiverse_vllm.tree import RequestTree
 
@@ -38,13 +39,15 @@ class Client:
         for batch in results.values():
             for output in batch.outputs:
                 if output.new_logprobs is not None and output.request_id in self._members:
-                    record_rows(self._members[output.request_id], output)
+                    member = self._members[output.request_id]
+                    self._guard.run(member.tree.root.request, record_rows, member, output, otherwise=None)
             if self._structured:
                 batch.outputs = [output for output in batch.outputs if not self._take(output, own)]
         finished, self._finished = self._finished, []
         telling, self._telling = self._telling, {}
         for tree in {id(tree): tree for tree in [*self._structured.values(), *telling.values(), *finished]}.values():
-            self._answer_tree(tree, own, results)
+            if tree.root.request.request_id not in self._failed:
+                self._guard.run(tree.root.request, self._answer_tree, tree, own, results, otherwise=None)
 
     def _take(self, output: EngineCoreOutput, own: dict[str, EngineCoreOutput]) -> bool:
         """Whether `output` is of a strand of a forked tree; a root's goes into `own`."""
@@ -75,11 +78,6 @@ class Client:
             self._dissolve(tree, STATUS[finish])
 
     @staticmethod
-    def _send(output: EngineCoreOutput, root: Request, results: dict[int, EngineCoreOutputs]) -> None:
-        batch = results.setdefault(root.client_index, EngineCoreOutputs())
-        batch.outputs = [*batch.outputs, output]
-
-    @staticmethod
     def _attach(name: str, value: Any, root: Request, results: dict[int, EngineCoreOutputs]) -> bool:
         """Give `value` to the front end together with what `root` puts out in this step, if it does."""
         for output in results[root.client_index].outputs if root.client_index in results else ():
@@ -95,39 +93,35 @@ class Client:
         if record is not None:
             self._attach(RECORD, record, tree.root.request, results)
 
-    def _fail(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:
-        """End a request that needs more memory than there is; the others go on."""
-        root = tree.root.request
-        tree.controller.abort()
-        logger.error("request %s needs more KV blocks than the %d there are", root.request_id, self._table.total())
-        reason = RequestStatus.get_finished_reason(RequestStatus.FINISHED_ERROR)
-        self._send(EngineCoreOutput(root.request_id, tree.stream.drain(), finish_reason=reason), root, results)
-        self._dissolve(tree, RequestStatus.FINISHED_ERROR)
-
     def _dissolve(self, tree: RequestTree, status: RequestStatus) -> None:
         """Free all that vLLM still holds for a finished tree."""
         ids = tree.ids()
-        self._structured.pop(id(tree), None)
-        for request_id in ids:
-            self._members.pop(request_id, None)
         super().finish_requests([i for i in ids if i in self.requests], status)
+        self._forget_tree(tree)
+
+    def _forget_tree(self, tree: RequestTree) -> None:
+        for request_id in tree.ids():
+            self._members.pop(request_id, None)
+        for trees in (self._structured, self._marked, self._exiles, self._telling):
+            trees.pop(id(tree), None)
 
     def finish_requests(self, request_ids: Any, finished_status: RequestStatus) -> list[Request]:
-        """An aborted request takes its branches with it."""
+        """An aborted request takes its branches with it. Returns those of them that clients know."""
         if request_ids is None:
             wanted = set(self.requests)
         else:
             wanted = {request_ids} if isinstance(request_ids, str) else set(request_ids)
+        branches: set[str] = set()
         for request_id in list(wanted):
-            member = self._members.pop(request_id, None)
+            member = self._members.get(request_id)
             if member is not None:
-                member.tree.controller.abort()
-                self._structured.pop(id(member.tree), None)
-                for other in member.tree.ids():
-                    self._members.pop(other, None)
-                    wanted.add(other)
-        finished = super().finish_requests(wanted, finished_status)
+                self._guard.aside(member.tree.controller.abort, otherwise=None)
+                branches.update(member.tree.ids())
+                branches.remove(member.tree.root.request.request_id)
+                self._forget_tree(member.tree)
+        finished = super().finish_requests(wanted | branches, finished_status)
         if not self.requests:  # no step follows in which copies and moves could be done
             self._moves = []
             self._table.drop_copies()
-        return finished
+            self._check.enter(remains(self))
+        return [request for request in finished if request.request_id not in branches]

@@ -22,6 +22,7 @@ class Forks:
     def _begin(self, root: Member) -> None:
         """Queue the root with its first part, which is causal, or behind its last join that is still cached."""
         request = root.request
+        self._exiles.pop(id(root.tree), None)
         self._recall(request)
         request._block_hasher, request.block_hashes, request.num_computed_tokens = root.tree.block_hasher, [], 0
         part = self._cache.resume(root)
@@ -136,7 +137,7 @@ class Forks:
         parameters = in_branches(tree.sampling, tree.options)
         parameters.max_tokens = self.max_model_len  # the controller counts
         child = Request(
-            f"{tree.root.request.request_id}/{'.'.join(map(str, strand.key))}",
+            tree.name_of(strand),
             list(origin.all_token_ids),
             parameters,
             None,
@@ -147,15 +148,15 @@ class Forks:
             priority=origin.priority,
         )
         child.prefill_stats = None
+        member = Member(tree, strand, request=child)
+        tree.members[strand.key] = self._members[child.request_id] = member
+        self.requests[child.request_id] = child  # known before it holds anything, so that a failure takes it along
         child.num_computed_tokens = origin.num_tokens
         self._table.share(origin.request_id, child.request_id, origin.num_tokens)
         self.tally.count("copied_tokens", origin.num_tokens % self._table.size)
-        member = Member(tree, strand, request=child)
         member.given(0)
         child._all_token_ids += member.parts()[0].tokens
-        tree.members[strand.key] = self._members[child.request_id] = member
         tree.started_at.setdefault(strand.key, time.monotonic())
-        self.requests[child.request_id] = child
         self._enter(member)
         if strand.key[-1] == 0:
             self.tally.count("forks")
@@ -199,8 +200,8 @@ class Forks:
     def _forget(self, member: Member) -> None:
         """Free a branch whose KV its parent has taken over."""
         request = member.request
-        request.status = RequestStatus.FINISHED_STOPPED
         self.kv_cache_manager.free(request)
+        request.status = RequestStatus.FINISHED_STOPPED
         self.requests.pop(request.request_id)
         self._members.pop(request.request_id)
         member.tree.members.pop(member.strand.key)

@@ -2,54 +2,72 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.request import Request, RequestStatus
 
 from multiverse.exile import returning
+from multiverse.serving.pressure import senior_first, seniority, victims
 from multiverse.strand import Status
+from multiverse_vllm.blocks import Move
 from multiverse_vllm.tree import Member, RequestTree
+
+logger = logging.getLogger("vllm.multiverse")
 
 
 class MemoryPressure:
     """The part of the scheduler mixin that decides who has to give blocks back."""
 
-    _exiles: list[RequestTree]
+    _exiles: dict[int, RequestTree]
+    _preempted: dict[int, RequestTree]
+    _moves: list[Move]
 
-    def _trees(self) -> list[RequestTree]:
-        """The structured trees, oldest first."""
-        return sorted(self._structured.values(), key=lambda tree: tree.root.request.arrival_time)
+    def _victim_order(self, request: Request) -> tuple[Any, ...]:
+        """vLLM preempts from the end: plain requests before trees, junior trees before senior ones.
 
-    def _victim_order(self, request: Request) -> tuple[bool, float]:
-        """vLLM preempts from the end: plain requests before trees, younger trees before older ones."""
+        With priorities it goes by those and by age, as we do, but prefers nobody.
+        """
         member = self._members.get(request.request_id)
-        return (member is None or not member.tree.structured, request.arrival_time)
+        if member is None or not member.tree.structured:
+            return True, request.arrival_time
+        return False, *seniority(member.tree)
 
     def _plenty(self) -> bool:
         """Whether memory is so ample that nobody can come short in this step, whoever the oldest tree is."""
         return self._table.free() > self.max_model_len // self._table.size + 3 * len(self.requests)
 
     def _make_room(self) -> None:
-        """If this step could not get its blocks, take them from the youngest trees that hold any.
+        """If this step could not get its blocks, take them from the most junior trees that hold any.
 
-        vLLM can only preempt what runs; the blocks may be held by parents and branches that wait. The oldest tree is
-        never touched, so it ends some day, and then the next one is the oldest.
+        vLLM can only preempt what runs; the blocks may be held by parents and branches that wait.
         """
-        trees = self._trees()
-        holding = [tree for tree in trees[1:] if any(map(self._held, tree.members.values()))]
-        while holding and self._table.free() < self._blocks_needed(trees[0]):
-            self._replay(holding.pop())
-        if trees and not holding and not self.running and self._table.free() < self._blocks_needed(trees[0]):
-            self._failed.append(trees[0])  # alone, and it does not fit
+        trees = self._structured.values()
+        senior = min(trees, key=seniority, default=None)
+        if senior is None:
+            return
+        for tree in victims(trees):
+            if self._table.free() >= self._blocks_needed(senior):
+                return
+            if self._holds(tree):
+                self._guard.run(tree.root.request, self._replay, tree, otherwise=None)
+        if not self.running and self._table.free() < self._blocks_needed(senior):  # alone, and it does not fit
+            root = senior.root.request
+            logger.error("request %s needs more KV blocks than the %d there are", root.request_id, self._table.total())
+            self._fail(root)
 
     def _readmit(self) -> None:
         """Let trees that gave up their blocks begin again: the oldest at once, others when as many are free again."""
-        exiles = sorted(filter(self._lives, self._exiles), key=lambda tree: tree.root.request.arrival_time)
-        trees = self._trees()
-        promised = self._blocks_needed(trees[0]) + len(self._members) if trees else 0
-        begins = list(returning(exiles, trees[0], self._table.free(), promised)) if trees else []
-        self._exiles = [tree for tree in exiles if tree not in begins]
-        for tree in begins:
-            self._begin(tree.root)
+        senior = min(self._structured.values(), key=seniority)
+        promised = self._blocks_needed(senior) + len(self._members)
+        exiles = senior_first(self._exiles.values())
+        for tree in list(returning(exiles, senior, self._table.free(), promised)):
+            self._guard.run(tree.root.request, self._begin, tree.root, otherwise=None)
+
+    def _holds(self, tree: RequestTree) -> bool:
+        return any(map(self._held, tree.members.values()))
 
     def _held(self, member: Member) -> int:
         return self._table.held(member.request.request_id)
@@ -73,7 +91,8 @@ class MemoryPressure:
         """The queue of those that hold blocks is first come, first served: an old tree must not wait behind others."""
         queue = self.kv_holding_waiting
         if len(queue) > 1:
-            requests = sorted(queue, key=lambda request: request.arrival_time)
+            rank = self.policy is SchedulingPolicy.PRIORITY
+            requests = sorted(queue, key=lambda request: (request.priority if rank else 0, request.arrival_time))
             queue.remove_requests(requests)
             for request in requests:
                 queue.add_request(request)
@@ -81,34 +100,71 @@ class MemoryPressure:
     def _preempt_request(self, request: Request, timestamp: float, drop_stale_output: bool = False) -> None:
         member = self._members.get(request.request_id)
         structured = member is not None and member.tree.structured
-        super()._preempt_request(request, timestamp, drop_stale_output or structured)
         if member is not None and structured:
-            self._preempted.append(member.tree)
+            member.lost = self._guard.run(member.tree.root.request, self._own_kv, member, otherwise=None)
+            self._preempted[id(member.tree)] = member.tree
+        super()._preempt_request(request, timestamp, drop_stale_output or structured)
+
+    def _own_kv(self, member: Member) -> tuple[int, int]:
+        """Tokens and blocks that a strand holds beyond those of its parent, which it shares."""
+        parent = member.strand.parent
+        shared = 0 if parent is None else member.tree.members[parent.key].request.num_tokens
+        blocks = self._held(member) - shared // self._table.size
+        return max(0, member.request.num_computed_tokens - shared), max(0, blocks)
+
+    def _replay_preempted(self) -> None:
+        """vLLM has preempted strands of these: it would compute them causally, from their first token on."""
+        preempted, self._preempted = self._preempted, {}
+        for tree in preempted.values():
+            if self._lives(tree):
+                self._guard.run(tree.root.request, self._replay, tree, otherwise=None)
 
     def _replay(self, tree: RequestTree) -> None:
         """Give up all KV of a tree and compute it again, exactly, when there is room."""
+        if id(tree) in self._exiles:
+            return
         root = tree.root
+        given_up = [member.lost or self._own_kv(member) for member in tree.members.values()]
         tree.replays += 1
         self.tally.count("replays")
-        blocks = 0
-        for member in tree.members.values():
-            shared = 0 if member.strand.parent is None else tree.members[member.strand.parent.key].request.num_tokens
-            tree.recomputed += max(0, member.request.num_computed_tokens - shared)
-            blocks += self._held(member) - shared // self._table.size
+        tree.recomputed += sum(tokens for tokens, _ in given_up)
+        tree.given_up = sum(blocks for _, blocks in given_up)
         others = [member.request.request_id for member in tree.members.values() if member is not root]
+        super().finish_requests([i for i in others if i in self.requests], RequestStatus.FINISHED_ABORTED)
         for request_id in others:
             self._members.pop(request_id)
-        super().finish_requests([i for i in others if i in self.requests], RequestStatus.FINISHED_ABORTED)
         tree.members = {(): root}
         self._leave_queues(root.request)
         self._recall(root.request)
         self.kv_cache_manager.free(root.request)
+        self.encoder_cache_manager.free(root.request)
         root.request.num_computed_tokens, root.request.status = 0, RequestStatus.WAITING
-        root.parked = root.draining = False
-        tree.given_up = blocks
-        self._exiles.append(tree)
+        root.parked, root.draining, root.lost = False, False, None
+        self._exiles[id(tree)] = tree
+
+    def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
+        """With `reset_running_requests` no KV may survive (SEMANTICS section 8): all trees give theirs up.
+
+        vLLM preempts what runs, but knows nothing of KV that parents and closed branches hold while they wait.
+        """
+        if reset_running_requests:
+            self._preempted.clear()
+            for tree in list(self._structured.values()):
+                if self._holds(tree):
+                    self._guard.run(tree.root.request, self._replay, tree, otherwise=None)
+            self._end_failed()
+            self._moves = []
+            self._table.drop_copies()
+        return bool(super().reset_prefix_cache(reset_running_requests, reset_connector))
 
     def get_num_unfinished_requests(self) -> int:
-        """vLLM counts its queues; a tree may be in none of them between two steps."""
+        """vLLM counts its queues; a tree may be in none of them between two steps.
+
+        While it waits for what has begun to end, before a pause, those that have given up their KV have not begun.
+        """
         count = super().get_num_unfinished_requests()
-        return max(count, len(self._members)) if self._pause_state == PauseState.UNPAUSED else count
+        if self._pause_state == PauseState.UNPAUSED:
+            return max(count, len(self._members))
+        if self._pause_state == PauseState.PAUSED_NEW:
+            return max(count, sum(map(self._holds, self._structured.values())))
+        return int(count)

@@ -22,13 +22,16 @@ def install() -> None:
     def start(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
         init(self, vllm_config, *args, **kwargs)
         model = str(vllm_config.model_config.served_model_name)
-        setattr(self, _EXPORTERS, {index: Exporter(model, str(index)) for index in self.engine_indexes})
+        exporters = functools.cache(lambda index: Exporter(model, str(index)))  # engines may be added later
+        setattr(self, _EXPORTERS, exporters)
+        for index in self.engine_indexes:
+            exporters(index)
 
     @functools.wraps(record)
     def enter(self: Any, scheduler_stats: Any, *args: Any, engine_idx: int | None = None, **kwargs: Any) -> None:
         if scheduler_stats is not None and (told := scheduler_stats.kv_connector_stats) and FIELD in told:
             scheduler_stats.kv_connector_stats = None
-            getattr(self, _EXPORTERS)[engine_idx or 0].enter(told[FIELD])
+            getattr(self, _EXPORTERS)(engine_idx or 0).enter(told[FIELD])
         record(self, scheduler_stats, *args, engine_idx=engine_idx, **kwargs)
 
     StatLoggerManager.__init__ = start

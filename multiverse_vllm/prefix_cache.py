@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vllm.v1.core.kv_cache_utils import hash_block_tokens
+from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys, hash_block_tokens
 
 from multiverse.splice import Entry, KVOrder, kv_order
 from multiverse_vllm.blocks import BlockTable
@@ -36,7 +36,7 @@ class LayoutKeys:
     def __call__(self, request: Any) -> list[Any]:
         """The hashes of the full blocks that have none yet."""
         previous = request.block_hashes[-1] if request.block_hashes else None
-        lora = request.lora_request.lora_name if request.lora_request else None
+        lora = tuple(_gen_lora_extra_hash_keys(request))
         found = []
         for start in range(len(request.block_hashes) * self.size, request.num_tokens - self.size + 1, self.size):
             block = [self._entry(request, at) for at in range(start, start + self.size)]

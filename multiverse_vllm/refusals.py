@@ -19,10 +19,15 @@ def refuse_configuration(config: Any) -> None:
     checks = {
         "speculative decoding (--speculative-config)": config.speculative_config is not None,
         "a KV connector (--kv-transfer-config)": config.kv_transfer_config is not None,
+        "KV events, which routers would take for those of plain prompts (--kv-events-config)": _publishes_kv(config),
         "pipeline parallelism (--pipeline-parallel-size)": config.parallel_config.pipeline_parallel_size > 1,
         "encoder-decoder models": config.model_config.is_encoder_decoder,
     }
     refuse(present(checks))
+
+
+def _publishes_kv(config: Any) -> bool:
+    return config.kv_events_config is not None and config.kv_events_config.enable_kv_cache_events
 
 
 def refuse_unsupported(runner: Any) -> None:

@@ -20,7 +20,6 @@ from multiverse.budgets import FinishReason
 from multiverse.controller import Controller
 from multiverse.dialects import Tag
 from multiverse.errors import UnsupportedHostError
-from multiverse.metrics import Tally
 from multiverse.options import Options
 from multiverse.strand import Strand
 from multiverse_vllm.scheduler import MultiverseScheduler
@@ -83,7 +82,7 @@ def rehearse(core: Any) -> None:
         return
     right, shifted = _difference(core, 0), _difference(core, SHIFT)
     core.scheduler.reset_prefix_cache()
-    core.scheduler.tally = Tally()
+    core.scheduler.start_counting()
     if right > TOLERANCE or shifted < 2 * right:
         raise UnsupportedHostError(
             f"a rehearsed fork and splice differs by {right:.3g} nats from vLLM's own forward (at most {TOLERANCE}), "

@@ -14,6 +14,8 @@ from typing import Any
 
 from vllm.sampling_params import RequestOutputKind
 from vllm.utils.hashing import get_hash_fn_by_name
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.sched.utils import check_stop
 from vllm.v1.engine import EngineCoreOutputs
@@ -24,11 +26,16 @@ from multiverse.controller import Controller
 from multiverse.metrics import Tally
 from multiverse.options import Options
 from multiverse.responses import FIELD
+from multiverse.serving.containment import Guard
+from multiverse.serving.integrity import IntegrityCheck
+from multiverse.serving.pressure import senior_first
 from multiverse.strand import Status, Strand
 from multiverse_vllm.blocks import BlockTable, Move
 from multiverse_vllm.client import STATUS, Client
+from multiverse_vllm.failures import Failures
 from multiverse_vllm.forks import Forks
 from multiverse_vllm.frontend import request_options
+from multiverse_vllm.integrity import problems, remains
 from multiverse_vllm.memory import MemoryPressure
 from multiverse_vllm.prefix_cache import PrefixCache
 from multiverse_vllm.refusals import refuse_configuration
@@ -39,7 +46,7 @@ from multiverse_vllm.worker import ATTRIBUTE, StepPlan
 logger = logging.getLogger("vllm.multiverse")
 
 
-class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
+class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Scheduler):
     """vLLM's scheduler with branches. `with_multiverse` puts it under the configured class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -57,18 +64,32 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         self._marked: dict[int, RequestTree] = {}
         self._finished: list[RequestTree] = []
         self._telling: dict[int, RequestTree] = {}
-        self._preempted: list[RequestTree] = []
-        self._failed: list[RequestTree] = []
-        self._exiles: list[RequestTree] = []
+        self._preempted: dict[int, RequestTree] = {}
+        self._failed: dict[str, Request] = {}
+        self._untold: list[Request] = []
+        self._exiles: dict[int, RequestTree] = {}
         self._moves: list[Move] = []
+        self._guard = Guard(self._fail, lambda root: root.request_id, logger)
+        self.start_counting()
+
+    def start_counting(self) -> None:
+        """Count from zero on."""
         self.tally = Tally()
+        self._check = IntegrityCheck(self._options.integrity_interval, self.tally, logger)
 
     # --- a request comes ---------------------------------------------------------------------------------------
 
     def add_request(self, request: Request) -> None:
         super().add_request(request)
+        self._guard.run(request, self._adopt, request, otherwise=None)
+        self._end_failed()
+
+    def _adopt(self, request: Request) -> None:
+        """Enrol a request that was just added, if blocks are possible in it."""
         parameters = request.sampling_params
         if parameters is None or request.use_structured_output or request.prompt_token_ids is None or request.resumable:
+            return
+        if self.requests.get(request.request_id) is not request:  # more input for a session, or its end
             return
         options = request_options(self._options, parameters)
         if not options.enabled:
@@ -82,7 +103,16 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         sampling = request.sampling_params
         streams = sampling.output_kind is RequestOutputKind.DELTA
         hasher = request._block_hasher
-        tree = RequestTree(controller, options, streams, sampling=sampling, block_hasher=hasher)
+        rank = request.priority if self.policy is SchedulingPolicy.PRIORITY else 0
+        tree = RequestTree(
+            controller,
+            options,
+            streams,
+            rank=rank,
+            arrived=request.arrival_time,
+            sampling=sampling,
+            block_hasher=hasher,
+        )
         member = Member(tree, controller.root, request=request)
         tree.members[()] = self._members[request.request_id] = member
         tree.events += tree.news(controller.root, controller.begin())
@@ -90,7 +120,9 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         if tree.structured:
             self._structured[id(tree)] = tree
             self.waiting.remove_request(request)
-            self._begin(member)
+            self._exiles[id(tree)] = tree
+            if self._pause_state is PauseState.UNPAUSED:
+                self._begin(member)
 
     def _admit(self, strand: Strand, labels: Any) -> Reason | None:
         """A fork is refused only if the pool could never hold it; short of memory, branches wait their turn.
@@ -103,14 +135,14 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
     # --- a step begins -----------------------------------------------------------------------------------------
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
-        if self._members:
+        if self._members and self._pause_state is not PauseState.PAUSED_ALL:
             self._arrange()
         output = super().schedule(*args, **kwargs)
         plan, self._moves = StepPlan(self._moves), []
         for tree in self._structured.values():
             for member in tree.members.values():
                 if member.request.request_id in output.num_scheduled_tokens:
-                    self._follow(member, plan)
+                    self._guard.run(tree.root.request, self._follow, member, plan, otherwise=None)
         for new in output.scheduled_new_reqs:
             found = self._members.get(new.req_id)
             if found is not None and found.request.num_prompt_tokens < len(new.prompt_token_ids):
@@ -130,16 +162,18 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
 
     def _arrange(self) -> None:
         """Start and join what can be, oldest trees first; if memory is short, let it be theirs."""
+        self._end_failed()
+        self._replay_preempted()
         plenty = self._plenty()
         if not plenty:
             self._make_room()
-        if self._exiles:
+        if self._exiles and self._pause_state is PauseState.UNPAUSED:
             self._readmit()
-        if self._marked:
-            trees, self._marked = list(self._marked.values()), {}
-            for tree in sorted(trees, key=lambda tree: tree.root.request.arrival_time):
-                if tree.controller.finish_reason is None:
-                    self._reconcile(tree)
+        trees, self._marked = self._marked, {}
+        for tree in senior_first(trees.values()):
+            if self._lives(tree):
+                self._guard.run(tree.root.request, self._reconcile, tree, otherwise=None)
+        self._end_failed()
         if not plenty:
             self.running.sort(key=self._victim_order)
             self._order_queue()
@@ -152,6 +186,18 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
         member = self._members.get(request.request_id)
         if member is None:
             return super()._update_request_with_output(request, new_token_ids, is_stale)
+        root = member.tree.root.request
+        if root.request_id in self._failed:
+            return [], False
+        try:
+            return self._accept(member, new_token_ids)
+        except Exception as error:
+            self._guard.caught(root, error)
+            return [], False
+
+    def _accept(self, member: Member, new_token_ids: list[int]) -> tuple[list[int], bool]:
+        """Hand a sampled token to the controller; as `_update_request_with_output`."""
+        request = member.request
         (token,) = new_token_ids
         tree, strand = member.tree, member.strand
         ends = strand.parent is not None and self._stops(member, token)
@@ -211,36 +257,36 @@ class MultiverseScheduler(Client, Forks, MemoryPressure, Scheduler):
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> dict[int, EngineCoreOutputs]:
         results = super().update_from_output(scheduler_output, model_runner_output)
-        if not self._members:
+        if not self._members and not self._failed and not self._untold:
             return results
-        failed, self._failed = self._failed, []
-        for tree in failed:
-            self._fail(tree, results)
-        preempted, self._preempted = {id(tree): tree for tree in self._preempted}, []
-        for tree in preempted.values():
-            if self._lives(tree):
-                self._replay(tree)
+        self._replay_preempted()
         turned, self._turned = self._turned, []
         for member in turned:
-            if id(member.tree) not in preempted and self._lives(member.tree):
-                self._turn(member)
+            if id(member.tree) not in self._exiles and self._lives(member.tree):
+                self._guard.run(member.tree.root.request, self._turn, member, otherwise=None)
         self._answer(results)
+        self._end_failed()
+        self._tell_failed(results)
+        if self._check.is_due() or not self.requests:
+            self._check.enter(problems(self) if self.requests else remains(self))
         return results
 
     def make_stats(self, *args: Any, **kwargs: Any) -> Any:
         """vLLM's statistics, with ours in the field of KV connectors, of which there is none."""
         stats = super().make_stats(*args, **kwargs)
-        if stats is not None:
-            members = [member for tree in self._structured.values() for member in tree.members.values()]
-            parked = sum(member.parked for member in members)
-            running = sum(member.strand.parent is not None and not member.parked for member in members)
-            news = self.tally.drain(running_branches=running, parked_sequences=parked)
-            if news is not None:
-                stats.kv_connector_stats = {FIELD: news}
+        if stats is not None and (news := self._guard.aside(self._figures, otherwise=None)) is not None:
+            stats.kv_connector_stats = {FIELD: news}
         return stats
 
+    def _figures(self) -> dict[str, Any] | None:
+        members = [member for tree in self._structured.values() for member in tree.members.values()]
+        parked = sum(member.parked for member in members)
+        running = sum(member.strand.parent is not None and not member.parked for member in members)
+        return self.tally.drain(running_branches=running, parked_sequences=parked)
+
     def _lives(self, tree: RequestTree) -> bool:
-        return tree.controller.finish_reason is None and tree.root.request.request_id in self._members
+        name = tree.root.request.request_id
+        return tree.controller.finish_reason is None and name in self._members and name not in self._failed
 
 
 @functools.cache

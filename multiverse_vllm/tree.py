@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from multiverse import request_tree
-from multiverse.strand import Status
+from multiverse.strand import Status, Strand
 from multiverse.stream import BranchEvent
 
 Row = tuple[Any, Any, Any]
@@ -21,6 +21,7 @@ class Member(request_tree.Member):
         sampled: offset in the strand's tokens of the token sampled last.
         certain: KV of how many tokens is right, once the steps under way have run: not that of a dropped token.
         parked: it holds its KV and nothing is to be computed.
+        lost: tokens and blocks of its own that vLLM took when it preempted the request.
     """
 
     tree: RequestTree
@@ -28,6 +29,7 @@ class Member(request_tree.Member):
     certain: int = field(default=0, init=False)
     sampled: int | None = field(default=None, init=False)
     parked: bool = field(default=False, init=False)
+    lost: tuple[int, int] | None = field(default=None, init=False)
 
     def given(self, part: int) -> None:
         super().given(part)
@@ -74,6 +76,11 @@ class RequestTree(request_tree.RequestTree):
     def root(self) -> Member:
         """The member that the client knows."""
         return self.members[()]
+
+    def name_of(self, strand: Strand) -> str:
+        """A request id for a branch: not that of its request before a replay, of which steps may be under way yet."""
+        name = f"{self.root.request.request_id}/{'.'.join(map(str, strand.key))}"
+        return f"{name}~{self.replays}" if self.replays else name
 
     def ids(self) -> list[str]:
         """Ids of all vLLM requests of the tree."""
