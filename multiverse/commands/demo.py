@@ -9,9 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from multiverse.branches import Branch
@@ -21,8 +20,8 @@ from multiverse.models import TINY
 from multiverse.models.task import Kind, generate
 from multiverse.server import HOSTS, installed
 
-QUESTIONS: tuple[tuple[Kind, int | None], ...] = (("single", None), ("flat", 3), ("nested", 2), ("flat", 6))
-"""Family and width of the questions that are asked."""
+QUESTIONS: tuple[tuple[Kind, int | None], ...] = (("flat", 3), ("nested", 2), ("flat", 6), ("single", None))
+"""Family and width of the questions that are asked; the last one is not worth a block."""
 
 
 def add_parser(commands: Any) -> None:
@@ -66,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     with open_host(host, options, console) as asked:
         rows = [_compare(console, asked, question) for question in _questions(options)]
     console.print("\n", _summary(rows))
-    _draw(console, [parallel for _, parallel, _ in rows], Path(options.output))
+    _draw(console, [parallel for _, parallel in rows], Path(options.output))
     return 0
 
 
@@ -78,7 +77,8 @@ def _questions(options: argparse.Namespace) -> list[Question]:
     return [Question(problem.prompt, problem.answer) for problem in problems]
 
 
-def _compare(console: Console, asked: Asked, question: Question) -> tuple[Question, Run, Run]:
+def _compare(console: Console, asked: Asked, question: Question) -> tuple[Question, Run]:
+    """Answer a question twice, the first time for all to see, and say in one line what came of it."""
     console.print()
     console.rule("[bold]question")
     console.print(Text(question.text, style="bold"))
@@ -95,31 +95,29 @@ def _compare(console: Console, asked: Asked, question: Question) -> tuple[Questi
         parallel = asked.ask(question.text, True, show)
     if not console.is_terminal:
         console.print(draw())
-    return question, parallel, asked.ask(question.text, False)
+    with console.status("the same again, without branches"):
+        sequential = asked.ask(question.text, False)
+    console.print(_verdict(question.answer, parallel, sequential))
+    return question, parallel
 
 
-def _summary(rows: list[tuple[Question, Run, Run]]) -> RenderableType:
-    table = Table(title="the same model, decoded in parallel and sequentially", title_justify="left")
-    table.add_column("expected", justify="right")
-    for name in ("answer", "tokens", "critical path", "parallel degree", "seconds"):
-        table.add_column(name, justify="right")
-    for name in ("sequential answer", "tokens", "seconds"):
-        table.add_column(name, justify="right", style="dim")
-    table.add_column("faster by", justify="right")
-    for question, parallel, sequential in rows:
-        table.add_row(
-            question.answer or "?",
-            _marked(parallel.answer, question.answer),
-            *(str(parallel.tokens), str(parallel.steps), f"{parallel.tokens / max(1, parallel.steps):.2f}"),
-            f"{parallel.seconds:.2f}",
-            _marked(sequential.answer, question.answer),
-            *(str(sequential.tokens), f"{sequential.seconds:.2f}"),
-            f"{sequential.seconds / parallel.seconds:.2f}",
-        )
-    known = [(question, parallel) for question, parallel, _ in rows if question.answer is not None]
-    right = sum(parallel.answer == question.answer for question, parallel in known)
-    verdict = f"{right} of {len(known)} answers are right. " if known else ""
-    return Group(table, Text(f"{verdict}The critical path is what latency is made of; tokens are what is said.", "dim"))
+def _verdict(expected: str | None, parallel: Run, sequential: Run) -> str:
+    """One line of at most 80 columns: right, parallel degree, times faster."""
+    known = "" if expected is None else "[green]right[/], " if parallel.answer == expected else "[red]wrong[/], "
+    degree = f"{parallel.tokens / max(1, parallel.steps):.2f} ({parallel.tokens} tokens, {parallel.steps} steps)"
+    same = (sequential.answer, sequential.tokens) == (parallel.answer, parallel.tokens)
+    differs = "" if same else f"\n[dim]  without branches: {sequential.answer}, {sequential.tokens} tokens[/]"
+    return f"→ {known}parallel degree {degree}, {sequential.seconds / parallel.seconds:.2f} times as fast{differs}"
+
+
+def _summary(rows: list[tuple[Question, Run]]) -> RenderableType:
+    known = [parallel.answer == question.answer for question, parallel in rows if question.answer is not None]
+    verdict = f"{sum(known)} of {len(known)} answers are right. " if known else ""
+    return Text(
+        f"{verdict}Steps are what latency is made of, tokens are what is said; the parallel degree is how many "
+        "tokens there are to a step.",
+        "dim",
+    )
 
 
 def _draw(console: Console, runs: list[Run], output: Path) -> None:
@@ -129,8 +127,3 @@ def _draw(console: Console, runs: list[Run], output: Path) -> None:
         widest = max(pictures, key=lambda picture: len(picture.lanes))
         widest.write(output)
         console.print(f"{len(widest.lanes) - 1} branches are drawn in {output.resolve().as_uri()}", soft_wrap=True)
-
-
-def _marked(answer: str, expected: str | None) -> str:
-    mark = "" if expected is None else " [green]right[/]" if answer == expected else " [red]wrong[/]"
-    return answer + mark

@@ -63,7 +63,7 @@ def open_host(host: str, options: argparse.Namespace, console: Console) -> Itera
     else:
         port = free_port()
         start = command(host, options.model, port)
-        console.print(f"Starting {host} with the plugin: {' '.join(start.arguments)}", soft_wrap=True)
+        console.print(f"Starting {host} with the plugin:\n  {' '.join(start.arguments)}", style="dim", soft_wrap=True)
         with Server(start, port) as server:
             with console.status("") as status:
                 server.wait(PATIENCE, lambda waited: status.update(f"the server is starting, {waited:.0f} s"))
