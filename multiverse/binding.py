@@ -18,7 +18,7 @@ from multiverse.tree import Token
 _SPACE = "Ġ▁Ċĉč \t\r\n"
 """How vocabularies of byte-level and sentence-piece tokenizers spell white space."""
 
-_LABEL_TOKEN = re.compile(f"[{_SPACE}]*[0-9.]*:?[{_SPACE}]*")
+_LABEL_TOKEN = re.compile(f"[{_SPACE}]*[0-9.]*(?:[:.)].*)?[{_SPACE}]*", re.DOTALL)
 
 
 class Tokenizer(Protocol):
@@ -55,6 +55,7 @@ class Binding:
         default = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
         self.eos = frozenset(default if eos is None else eos)
         self._headers: dict[str, tuple[int, ...]] = {}
+        self._characters: dict[int, frozenset[str]] = {}
 
     def tag(self, token: Token) -> Tag | None:
         """The tag that id `token` is, or `None` for text."""
@@ -89,19 +90,30 @@ class Binding:
         ids = self._tokenizer.encode(self.dialect.tags[tag] + text, add_special_tokens=False)
         return tuple(ids[1:])
 
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of `text`, which holds no tag."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
     def text(self, tokens: Sequence[int]) -> str:
         """What `tokens` say. Slow; nothing on the way of an ordinary token needs it."""
         return str(self._tokenizer.decode(list(tokens)))
 
+    def characters(self, token: int) -> frozenset[str]:
+        """The characters that `token` adds to a text; `INCOMPLETE` if it has part of one. Decoded once."""
+        if token not in self._characters:
+            self._characters[token] = frozenset(self.text([token, token]))  # the first may lose a space before it
+        return self._characters[token]
+
     def label(self, tokens: Sequence[Token], start: int) -> str | None:
-        """The number that the text from `start` on begins with, by table look-up; `None` if there is none."""
+        """The label that the text from `start` on begins with, by table look-up; see `read_label`."""
         text = ""
         for token in tokens[start : start + LABEL_SCAN]:
             piece = self.label_pieces.get(token)  # type: ignore[arg-type]
             if piece is None:
-                break
+                return read_label(text, whole=token in self.tags)
             text += piece
-        return read_label(text)
+        whole = len(tokens) <= start + LABEL_SCAN
+        return read_label(text if whole else text.rstrip("."), whole)  # what is cut off may be a longer number
 
     def separates(self, token: Token) -> bool:
         """Whether `token` is white space."""
@@ -113,7 +125,7 @@ class Binding:
 
     @cached_property
     def label_pieces(self) -> dict[int, str]:
-        """Text of every token that a label or a separator can consist of: white space, digits, dots, colons."""
+        """Text of every token that a label or a separator can consist of, or that begins with what follows a label."""
         found = [token for text, token in self._tokenizer.get_vocab().items() if _LABEL_TOKEN.fullmatch(text)]
         return {token: self._tokenizer.decode([token]) for token in found if token not in self.tags}
 

@@ -94,6 +94,10 @@ class Ledger:
         """Whether no further token may be sampled."""
         return self.used + self.reserved >= self.limit
 
+    def close(self) -> None:
+        """Let the next token be the last that may be sampled."""
+        self.limit = min(self.limit, self.used + self.reserved + 1)
+
     def affords(self, tokens: int) -> bool:
         """Whether `tokens` more can be reserved."""
         return self.used + self.reserved + tokens <= self.limit

@@ -17,7 +17,7 @@ from multiverse.budgets import UNBOUNDED, FinishReason, Ledger, Limits, Reason
 from multiverse.dialects import Tag
 from multiverse.grammar import Grammar, Phase
 from multiverse.layout import Separators
-from multiverse.lexer import LABEL_SCAN
+from multiverse.lexer import LABEL_SCAN, branch_labels
 from multiverse.prompt import Prompt
 from multiverse.strand import Status, Strand
 from multiverse.strict import allowed_tags
@@ -103,13 +103,43 @@ class Controller:
         actions = self._follow(strand, tag)
         return self._check_limits(strand, actions) if strand.status is Status.RUNNING else actions
 
-    def end(self, strand: Strand, reason: FinishReason) -> list[Action]:
-        """End `strand` because the host says so: a stop string, a limit of its own. The root ends the request."""
+    def end(self, strand: Strand, reason: FinishReason, token: int | None = None) -> list[Action]:
+        """End `strand` because the host says so: a stop string, a limit of its own. The root ends the request.
+
+        Args:
+            token: what was sampled last, if it is part of the strand; it decides nothing, whatever tag it is.
+        """
         if self.finish_reason is not None:
             return []
+        running = strand.status is Status.RUNNING
+        if token is not None and running:
+            if strand.frame.phase is Phase.BRANCH and self._tags.get(token) is Tag.PATH_CLOSE:
+                return self._close(strand, reason, token)
+            strand.write((token,))
+            self.ledger.used += 1
         if strand.parent is None:
             return self._finish(reason)
-        return self._close(strand, reason) if strand.status is Status.RUNNING else []
+        return self._close(strand, reason) if running else []
+
+    def hold(self, strand: Strand, offset: int) -> None:
+        """Note that what `strand` has from `offset` on may yet be taken back; nothing else may happen to it first."""
+        strand.held = max(0, len(strand.tokens) - offset)
+
+    def take_back(self, strand: Strand, offset: int, head: tuple[int, ...] = ()) -> None:
+        """Take from a running branch what it has sampled from `offset` on; the engine writes `head` instead, if any.
+
+        `head` must not be longer than what was sampled, the token that made the host do this included.
+        """
+        taken = len(strand.tokens) - offset
+        assert strand.status is Status.RUNNING, strand
+        assert taken + 1 >= len(head), (taken, head)
+        del strand.tokens[offset:]
+        strand.position -= taken
+        strand.kv_length -= taken
+        strand.fallbacks = {at: reason for at, reason in strand.fallbacks.items() if at < offset}
+        strand.write(head)
+        self.ledger.used += len(head) - taken
+        self.ledger.injected += len(head)
 
     def abort(self) -> list[Action]:
         """End the request and all its strands now."""
@@ -168,8 +198,7 @@ class Controller:
 
     def _map(self, strand: Strand, separators: int = 0) -> list[Action]:
         """Decide at goal-close. `separators` of them are already there, if the goal was closed in the prompt."""
-        found = [self._label(strand, outline) for outline in strand.outlines]
-        labels = [label or str(ordinal) for ordinal, label in enumerate(found, 1)]
+        labels = branch_labels([self._label(strand, outline) for outline in strand.outlines])
         inject = self.binding.separator[separators:]
         fork = strand.position - separators if not self._advance else strand.position + len(inject)
         reason = self._refusal(strand, labels, inject, fork)
@@ -320,5 +349,5 @@ class Controller:
         self._ready.clear()
         for strand in self.root.walk():
             if strand.status is not Status.CLOSED:
-                strand.status, strand.finish_reason = Status.CLOSED, reason
+                strand.status, strand.finish_reason, strand.held = Status.CLOSED, reason, 0
         return [Finish(reason)]

@@ -12,7 +12,7 @@ from typing import Protocol
 from multiverse.dialects import Dialect, Tag
 from multiverse.tree import Token
 
-_LABEL = re.compile(r"\s*(\d+(?:\.\d+)*)")
+_LABEL = re.compile(r"\s*([0-9]++(?:\.[0-9]++)*+)(?:[:.)]|(\s*\Z))")
 LABEL_SCAN = 12
 """Tokens after outline-open in which a label is looked for."""
 
@@ -21,10 +21,26 @@ LABEL_SCAN = 12
 _PIECES = r" ?[^\W\d_]{1,8}|\d| ?[^\w\s]{1,3}|\s+|."
 
 
-def read_label(text: str) -> str | None:
-    """The number `text` starts with (`2`, `1.2`), after white space; `None` if it starts with something else."""
+def read_label(text: str, whole: bool) -> str | None:
+    """The number `text` starts with (`2`, `1.2`), after white space, if `:`, `.` or `)` or the end follows it.
+
+    Args:
+        text: the beginning of an outline.
+        whole: whether that is all of it. If not, its end is not that of the outline.
+    """
     match = _LABEL.match(text)
-    return match[1] if match else None
+    return match[1] if match and (whole or match[2] is None) else None
+
+
+def branch_labels(found: Sequence[str | None]) -> list[str]:
+    """The labels of a block, all distinct, from what `read_label` found in its outlines.
+
+    An outline without a number gets its ordinal; if two labels would be the same then, all get their ordinals.
+    """
+    labels = [label or str(ordinal) for ordinal, label in enumerate(found, 1)]
+    if len(set(labels)) < len(labels):
+        return [str(ordinal) for ordinal in range(1, len(labels) + 1)]
+    return labels
 
 
 class Vocabulary(Protocol):
@@ -36,7 +52,7 @@ class Vocabulary(Protocol):
         """The tag that `token` is, or `None` for text."""
 
     def label(self, tokens: Sequence[Token], start: int) -> str | None:
-        """The number that the text from `start` on begins with."""
+        """The label that the text from `start` on begins with; see `read_label`."""
 
     def separates(self, token: Token) -> bool:
         """Whether `token` is white space."""
@@ -73,9 +89,10 @@ class TextVocabulary:
         text = ""
         for token in tokens[start : start + LABEL_SCAN]:
             if token in self._tags:
-                break
+                return read_label(text, whole=True)
             text += str(token)
-        return read_label(text)
+        whole = len(tokens) <= start + LABEL_SCAN
+        return read_label(text if whole else text.rstrip("."), whole)  # what is cut off may be a longer number
 
     def separates(self, token: Token) -> bool:
         return str(token).isspace()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from multiverse.budgets import Reason
 from multiverse.dialects import Dialect, Tag, registry
 from multiverse.grammar import Frame, Grammar, Phase
-from multiverse.lexer import TextVocabulary, Vocabulary
+from multiverse.lexer import TextVocabulary, Vocabulary, branch_labels
 from multiverse.tree import Block, Conclusion, Outline, Path, Token, Transcript, Violation
 
 
@@ -146,6 +146,7 @@ class Builder:
         elif tag is Tag.GOAL_CLOSE:
             block.goal_close = index
             block.reason = self._forbidden(block)
+            self._name_outlines(block)
         elif tag is Tag.PATH_OPEN:
             self._end_open_nodes(index)
             block.paths.append(Path(self._path_label(block, index), index, 0))
@@ -165,6 +166,12 @@ class Builder:
         outline = block.outlines[-1]
         outline.end = end
         outline.label = self.vocabulary.label(self.transcript.tokens, outline.start + 1) or str(len(block.outlines))
+
+    @staticmethod
+    def _name_outlines(block: Block) -> None:
+        """Let the labels of a block whose goal is closed be distinct."""
+        for outline, label in zip(block.outlines, branch_labels([o.label for o in block.outlines]), strict=True):
+            outline.label = label
 
     def _close_own_path(self, block: Block, index: int) -> None:
         path = block.paths[-1]

@@ -32,6 +32,7 @@ class Strand:
         frame: state of the grammar after its last token.
         header: path-open and header, the first of its tokens; empty for the root.
         tokens: its own tokens, injected ones included. The root's begin after the prompt.
+        held: how many of the last of them may yet be taken back, as a stop string may have begun.
         outlines: the current goal's outlines: labels, or the offset in `tokens` at which one has yet to be read.
         forks: `(offset, children)` for each block that was forked; the children come after `tokens[:offset]`.
         fallbacks: why the goal closed by `tokens[offset]` was not forked, by offset.
@@ -53,6 +54,7 @@ class Strand:
         "forks",
         "frame",
         "header",
+        "held",
         "join_position",
         "key",
         "kv_length",
@@ -74,6 +76,7 @@ class Strand:
         self.frame = frame
         self.header: tuple[int, ...] = ()
         self.tokens: list[int] = []
+        self.held = 0
         self.outlines: list[str | int] = []
         self.forks: list[tuple[int, tuple[Strand, ...]]] = []
         self.fallbacks: dict[int, Reason] = {}
@@ -93,9 +96,15 @@ class Strand:
         """`position - kv_length`: what turns an index in the KV sequence into a position. Never positive."""
         return self.position - self.kv_length
 
+    @property
+    def settled(self) -> int:
+        """How many of its tokens are there to stay."""
+        return len(self.tokens) - self.held
+
     def write(self, tokens: tuple[int, ...]) -> None:
         """Append `tokens` at consecutive positions."""
         self.tokens.extend(tokens)
+        self.held = 0
         self.position += len(tokens)
         self.kv_length += len(tokens)
 

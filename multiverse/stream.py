@@ -26,7 +26,8 @@ class _Place:
 class DocumentStream:
     """A request's tokens in document order, each exactly once, as early as that order allows.
 
-    The first open branch is live; the later ones are held back until those before them are closed.
+    The first open branch is live; the later ones are held back until those before them are closed, and so is what may
+    turn out to be a stop string in a branch.
 
     Attributes:
         shown: number of tokens shown so far.
@@ -47,7 +48,7 @@ class DocumentStream:
             place = self._places[-1]
             strand = place.strand
             forked = place.fork < len(strand.forks)
-            end = strand.forks[place.fork][0] if forked else len(strand.tokens)
+            end = strand.forks[place.fork][0] if forked else strand.settled
             tokens += strand.tokens[place.offset : end]
             place.offset = end
             if forked and place.child < len(strand.forks[place.fork][1]):
@@ -84,7 +85,10 @@ class BranchEvent:
 
 
 class EventStream:
-    """A request as events per strand, in the order they happen. No token is held back, none comes twice."""
+    """A request as events per strand, in the order they happen. No token comes twice.
+
+    None is held back but those that may yet be taken back, as a stop string may have begun.
+    """
 
     def __init__(self, root: Strand) -> None:
         self._root = root
@@ -116,6 +120,6 @@ class EventStream:
 
     def _delta(self, strand: Strand) -> list[BranchEvent]:
         start = self._offsets.get(strand.key, 0)
-        tokens = tuple(strand.tokens[start:])
+        tokens = tuple(strand.tokens[start : strand.settled])
         self._offsets[strand.key] = start + len(tokens)
         return [BranchEvent("delta", strand.key, strand.label, tokens)] if tokens else []

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from toy import BINDINGS, DIALECTS, EOS, WORDS, block
 
 from multiverse import Limits, get_dialect
+from multiverse.decoding.stops import Stops
 
 settings.register_profile(
     "multiverse", deadline=None, max_examples=150, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -78,4 +79,13 @@ limits = st.builds(
     max_branches=st.sampled_from([2, 4, 12]),
     max_depth=st.integers(0, 4),
     max_parallel=_maybe(1, 3),
+)
+
+stop_strings = st.text("abc12: \n<>/Path", min_size=1, max_size=4)
+stop_rules = st.builds(
+    Stops,
+    strings=st.lists(stop_strings, max_size=3).map(tuple),
+    tokens=st.frozensets(st.integers(2, 45), max_size=2),
+    keep=st.booleans(),
+    min_tokens=st.sampled_from([0, 0, 0, 40]),
 )

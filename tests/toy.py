@@ -12,6 +12,7 @@ from multiverse import (
     Dialect,
     Fallback,
     Finish,
+    FinishReason,
     Fork,
     Join,
     Limits,
@@ -22,6 +23,8 @@ from multiverse import (
 )
 from multiverse import get_dialect as get
 from multiverse.actions import Action
+from multiverse.decoding.stops import Stops
+from multiverse.serving.verdict import Judge
 from multiverse.stream import BranchEvent, DocumentStream, EventStream
 
 DIALECTS = ("multiverse", "npr", "threadweaver")
@@ -39,7 +42,7 @@ class ToyTokenizer:
     eos_token_id = 1
 
     def __init__(self, *dialects: str | Dialect) -> None:
-        names = ["<unk>", EOS, "\n", ":", ".", " ", "Ġ1", "2:", *WORDS, *"0123456789"]
+        names = ["<unk>", EOS, "\n", ":", ".", " ", "Ġ1", "2:", *WORDS, *"0123456789)"]
         for dialect in dialects:
             names += (get(dialect) if isinstance(dialect, str) else dialect).tags.values()
         self.vocabulary = {name: i for i, name in enumerate(dict.fromkeys(names))}
@@ -101,8 +104,9 @@ def block(*bodies: str, conclusion: str = "h", dialect: str = "multiverse", pref
 class Host:
     """Carries out a controller's actions on a list of running strands, and checks that the two always agree."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, stops: Stops | None = None) -> None:
         self.controller = controller
+        self.judge = Judge(controller, stops or Stops())
         self.running = [controller.root]
         self.log: list[Action] = []
         self.events: list[BranchEvent] = []
@@ -115,12 +119,20 @@ class Host:
         return self.controller.root
 
     def feed(self, strand: Strand, tokens: str | Sequence[int]) -> list[Action]:
-        """Sample `tokens` for `strand`, one after the other; returns what the controller answered."""
+        """Sample `tokens` for `strand`, one after the other; returns what came of it."""
         name = self.controller.binding.dialect.name
         done: list[Action] = []
         for token in encode(tokens, name) if isinstance(tokens, str) else tokens:
-            done += self._carry_out(strand, self.controller.accept(strand, token))
+            done += self.sample(strand, token)
         return done
+
+    def sample(self, strand: Strand, token: int, ended: FinishReason | None = None) -> list[Action]:
+        """Sample one token, at which an engine may end the strand by rules of its own."""
+        computed = [*strand.tokens, token]
+        actions, kept, _ = self.judge.decide(strand, token, ended)
+        assert kept <= len(computed)
+        assert strand.tokens[:kept] == computed[:kept], "the engine would go on with other tokens than the strand"
+        return self._carry_out(strand, actions)
 
     def do(self, strand: Strand, actions: Sequence[Action]) -> list[Action]:
         """Carry out what `end` or `abort` answered."""
@@ -165,17 +177,26 @@ class Host:
             assert strand.position_delta <= 0
 
 
-def host(dialect: str = "multiverse", limits: Any = None, prompt: str = "", **options: Any) -> Host:
+def host(
+    dialect: str = "multiverse", limits: Any = None, prompt: str = "", stops: Stops | None = None, **options: Any
+) -> Host:
     """A host at the start of a request."""
-    return Host(Controller(BINDINGS[dialect], limits, encode(prompt, dialect), **options))
+    return Host(Controller(BINDINGS[dialect], limits, encode(prompt, dialect), **options), stops)
 
 
 def play(
-    dialect: str, caps: Limits, prompt: list[int], setting: str, seed: int, follow: float, steps: int = 400
+    dialect: str,
+    caps: Limits,
+    prompt: list[int],
+    setting: str,
+    seed: int,
+    follow: float,
+    steps: int = 400,
+    stops: Stops | None = None,
 ) -> Host:
     """Sample at random, with probability `follow` a tag that the grammar allows; abort after `steps`."""
     chance, binding = random.Random(seed), BINDINGS[dialect]
-    h = Host(Controller(binding, caps, prompt, separators=setting))
+    h = Host(Controller(binding, caps, prompt, separators=setting), stops)
     tags, texts = sorted(binding.tags), list(range(2, 26))
     for _ in range(steps):
         if not h.running:

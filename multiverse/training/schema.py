@@ -108,8 +108,6 @@ def _check_paths(block: Block, where: str) -> None:
         raise _RowError(f"{where} has {len(outlines)} outlines but {len(paths)} paths")
     if outlines != paths:
         raise _RowError(f"{where} has outlines {', '.join(outlines)} but paths {', '.join(paths)}")
-    if len(set(outlines)) < len(outlines):
-        raise _RowError(f"{where} has two outlines with the same label: {', '.join(outlines)}")
 
 
 def _offset(tree: Transcript, index: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from toy import BINDINGS, DIALECTS, TOKENIZERS, ToyTokenizer, encode
 
-from multiverse import BindingError, Tag, bind, detect, get_dialect
+from multiverse import BindingError, Tag, bind, detect, get_dialect, parse_text
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -91,14 +91,20 @@ def test_a_space_that_a_tokenizer_puts_before_text_alone_does_not_get_into_heade
             ("2:3", "2"),
             ("1.2.3", "1.2.3"),
             ("7.", "7"),
+            ("7) a", "7"),
+            ("7.a", "7"),
+            ("7\n</Outline>", "7"),
         ],
+        *[("7 a", None), ("7a", None), ("7.5 a", None), ("7,5: a", None), ("7\n<unk>", None), ("7 2: a", None)],
+        *[("1.1.1.1.1.1.1: a", None)],
         *[("\na 1", None), ("", None), (": 1", None), (".1", None), ("\n<Path>1", None)],
     ],
 )
 def test_labels_are_read_from_ids(text: str, label: str | None) -> None:
-    """The number that the text starts with, whatever tokens it is made of."""
+    """The number that the text starts with, if what follows says that it is one; whatever tokens it is made of."""
     assert BINDINGS["multiverse"].label(encode(text), 0) == label
     assert BINDINGS["multiverse"].label(encode("ab" + text), 2) == label
+    assert (label is None) or parse_text(f"<Parallel><Goal><Outline>{text}").blocks[0].outlines[0].label == label
 
 
 def test_nothing_is_decoded_while_a_model_generates() -> None:

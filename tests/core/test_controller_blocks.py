@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toy import BINDINGS, DIALECTS, Host, block, decode, encode, goal, host
 
-from multiverse import Close, FinishReason, Fork, Join, Limits, Start, Status, layout, to_transcript
+from multiverse import (
+    Close,
+    Controller,
+    FinishReason,
+    Fork,
+    Join,
+    Limits,
+    Start,
+    Status,
+    layout,
+    parse_text,
+    to_transcript,
+)
 from multiverse.strand import derive_seed
 
 
@@ -51,6 +65,48 @@ def test_labels_come_from_the_outlines_numbers() -> None:
     fork = h.feed(h.root, goal(4, labels=["1.2", "b", " 7", "10."]))[0]
     assert isinstance(fork, Fork)
     assert [child.label for child in fork.children] == ["1.2", "2", "7", "10"]
+
+
+@pytest.mark.parametrize(
+    ("outlines", "labels"),
+    [
+        (["3 a", "3 b"], ["1", "2"]),
+        (["1 2: a", "1 3: b"], ["1", "2"]),
+        (["2: a", "2: b"], ["1", "2"]),
+        (["2: b", "b"], ["1", "2"]),
+        (["b", "7: b", "1) a"], ["1", "2", "3"]),
+        (["1", "1"], ["1", "2"]),
+        (["2: a", "1: b"], ["2", "1"]),
+        (["7", "b"], ["7", "2"]),
+    ],
+)
+def test_no_two_branches_have_the_same_label(outlines: list[str], labels: list[str]) -> None:
+    """On a clash all of the block get their ordinals. The engine and whoever reads the text agree."""
+    h = host()
+    text = goal(len(outlines), labels=outlines).replace(": a", "")
+    fork = h.feed(h.root, text)[0]
+    assert isinstance(fork, Fork)
+    assert [child.label for child in fork.children] == labels
+    assert len({child.header for child in fork.children}) == len(labels)
+    assert [outline.label for outline in parse_text(text).blocks[0].outlines] == labels
+
+
+_outline = st.text("12 .:)ab\n", max_size=8)
+
+
+@given(st.lists(_outline, min_size=2, max_size=5), st.integers(0, 60))
+def test_labels_are_distinct_and_the_same_for_engine_and_parser(outlines: list[str], cut: int) -> None:
+    """Whatever outlines say, and wherever in the goal the prompt ended."""
+    text = goal(len(outlines), labels=outlines)
+    ids = encode(text)
+    cut %= len(ids)
+    h = Host(Controller(BINDINGS["multiverse"], None, ids[:cut]))
+    (fork, *_) = h.feed(h.root, ids[cut:])
+    assert isinstance(fork, Fork)
+    labels = [child.label for child in fork.children]
+    assert len(set(labels)) == len(labels)
+    assert labels == [outline.label for outline in parse_text(text).blocks[0].outlines]
+    assert labels == [outline.label for outline in to_transcript(h.controller).blocks[0].outlines]
 
 
 def test_the_last_path_close_joins() -> None:

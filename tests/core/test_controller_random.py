@@ -7,10 +7,11 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import dialects, limits, separators, token_soup, trees
+from strategies import dialects, limits, separators, stop_rules, token_soup, trees
 from toy import BINDINGS, DIALECTS, Host, encode, play
 
 from multiverse import Controller, FinishReason, Limits, Status, layout, statistics, to_transcript
+from multiverse.decoding.stops import Stops
 
 
 def check(h: Host, caps: Limits, prompt: list[int], setting: str) -> None:
@@ -38,13 +39,15 @@ def check(h: Host, caps: Limits, prompt: list[int], setting: str) -> None:
 
 
 @settings(max_examples=500)
-@given(st.data(), dialects, limits, separators, st.integers(0, 1 << 30), st.sampled_from([0.0, 0.6, 0.9, 1.0]))
+@given(
+    st.data(), dialects, limits, separators, st.integers(0, 1 << 30), st.sampled_from([0.0, 0.6, 0.9, 1.0]), stop_rules
+)
 def test_any_token_stream_is_survived(
-    data: st.DataObject, dialect: str, caps: Limits, setting: str, seed: int, follow: float
+    data: st.DataObject, dialect: str, caps: Limits, setting: str, seed: int, follow: float, stops: Stops
 ) -> None:
     """Never raises, never exceeds a budget, is always in a state a host can act on, leaves no strand behind."""
     prompt = data.draw(token_soup(dialect, 25))
-    check(play(dialect, caps, prompt, setting, seed, follow), caps, prompt, setting)
+    check(play(dialect, caps, prompt, setting, seed, follow, stops=stops), caps, prompt, setting)
 
 
 @settings(max_examples=400)
