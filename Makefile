@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
-# make test    set everything up and run all tests
-.PHONY: demo serve test test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain soak-vllm soak-sglang model docs lock clean
+# make test    set everything up and test every promise, on both hosts; make test-all also at length (docs/developing.md)
+.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain soak-vllm soak-sglang model docs lock clean
 
 PY = .venvs/core/bin/python
 
@@ -16,45 +16,51 @@ serve:
 	@tools/setup $(HOST)
 	.venvs/$(HOST)/bin/python -m multiverse serve --host $(HOST) --port $(PORT)
 
+TIER = -m "not long"
+PYTEST = -m pytest -v --durations=5 $(TIER)
+
 test: export OMP_NUM_THREADS ?= 1
-test:  ## everything, in two rows side by side, since most of it waits for one busy core
+test:  ## every promise once per host, in two rows side by side, since most of it waits for one busy core
 	@tools/beside rest='$(MAKE) test-core test-view test-oracle test-training test-curator test-eval test-vllm' \
 		sglang='$(MAKE) test-sglang'
 
+test-all:  ## also what is marked long: the same at length
+	@$(MAKE) test TIER=
+
 test-core:  ## no torch, no host: two minutes from a fresh clone
 	@tools/setup core
-	$(PY) -m pytest -v --durations=5 tests/core tests/docs
+	$(PY) $(PYTEST) tests/core tests/docs
 
 test-view:  ## the pages of multiverse view in a real, headless Chromium
 	@tools/setup browser
-	$(PY) -m pytest -v --durations=5 tests/view
+	$(PY) $(PYTEST) tests/view
 
 test-oracle:  ## torch and transformers: oracle, embedded model, commands
 	@tools/setup oracle
-	$(PY) -m pytest -v --durations=5 tests/oracle tests/models tests/cli
+	$(PY) $(PYTEST) tests/oracle tests/models tests/cli
 
 test-training:  ## attention views, data, recipe and runs on a random model
 	@tools/setup train
-	$(PY) -m pytest -v --durations=5 tests/attention tests/training
+	$(PY) $(PYTEST) tests/attention tests/training
 
 test-curator:  ## the Curator over HTTP against a teacher that is a program; kills, faults, Ray
 	@tools/setup curate
-	$(PY) -m pytest -v --durations=5 tests/curator
+	$(PY) $(PYTEST) tests/curator
 
 test-eval:  ## evaluation over HTTP against a server that is a program; recorded answers; the simulator
 	@tools/setup eval
-	$(PY) -m pytest -v --durations=5 tests/evaluation
+	$(PY) $(PYTEST) tests/evaluation
 
 test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's workers know, in a process of its own
 	@tools/setup vllm
-	.venvs/vllm/bin/python -m pytest -v --durations=5 tests/conformance
-	.venvs/vllm/bin/python -m pytest -v --durations=5 tests/e2e
-	.venvs/vllm/bin/python -m pytest -v --durations=5 tests/vllm_workers
+	.venvs/vllm/bin/python $(PYTEST) tests/conformance
+	.venvs/vllm/bin/python $(PYTEST) tests/e2e
+	.venvs/vllm/bin/python $(PYTEST) tests/vllm_workers
 
 test-sglang:  ## the same suites inside SGLang on this CPU
 	@tools/setup sglang
-	.venvs/sglang/bin/python -m pytest -v --durations=5 tests/conformance
-	.venvs/sglang/bin/python -m pytest -v --durations=5 tests/e2e
+	.venvs/sglang/bin/python $(PYTEST) tests/conformance
+	.venvs/sglang/bin/python $(PYTEST) tests/e2e
 
 lint:
 	@tools/setup core

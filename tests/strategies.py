@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from toy import BINDINGS, DIALECTS, EOS, WORDS, block
 
 from multiverse import Limits, get_dialect
 from multiverse.decoding.stops import Stops
-
-settings.register_profile(
-    "multiverse", deadline=None, max_examples=150, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("multiverse")
 
 dialects = st.sampled_from(DIALECTS)
 separators = st.sampled_from(["overlap", "advance"])

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import dialects, separators, trees
+from tiers import sizes
 from torch.nn.attention.flex_attention import create_block_mask
 from toy import BINDINGS, block, encode
 
@@ -42,7 +43,7 @@ def test_intervals_are_the_mask(data: st.DataObject, dialect: str, setting: str)
     assert intervals.shape[1] <= 4 + 1, "as many as levels of nesting"
 
 
-@settings(max_examples=40)
+@settings(max_examples=sizes().examples // 3)
 @given(st.data(), dialects, st.sampled_from([16, 32]))
 def test_the_block_mask_is_that_of_create_block_mask(data: st.DataObject, dialect: str, size: int) -> None:
     """Same tiles in the same order, whole and partial, and the same pairs in the partial ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from answer import Host
-from hosts import make_host
+from hosts import Engines
+from tiers import Sizes
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from multiverse import Binding, bind
@@ -30,13 +32,24 @@ SCHEDULED = {"test_answers": MODES, "test_life": MODES[1:], "test_sglang_prefill
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "mode" in metafunc.fixturenames:
-        modes = SCHEDULED.get(metafunc.module.__name__, MODES[1:2])
-        if find_spec("vllm") is not None:
-            modes = MODES[:2] if len(modes) > 1 else modes
-        elif metafunc.module.__name__ == "test_answers" and "random_host" in metafunc.fixturenames:
-            modes = MODES[1:]  # what random weights show, masks and positions, differs by page, not by scheduling
-        metafunc.parametrize("mode", modes, indirect=True, scope="session")
+    """In the short tier only what is marked `every_mode` runs in more than one."""
+    if "mode" not in metafunc.fixturenames:
+        return
+    modes, usual = SCHEDULED.get(metafunc.module.__name__, MODES[1:2]), MODES[1]
+    if find_spec("vllm") is not None:
+        modes = MODES[:2] if len(modes) > 1 else modes
+    elif metafunc.module.__name__ == "test_answers" and "random_host" in metafunc.fixturenames:
+        modes, usual = MODES[1:], MODES[2]  # masks and positions differ by page, not by scheduling
+    every = metafunc.definition.get_closest_marker("every_mode") is not None
+    marks = {mode: () if every or mode == usual else pytest.mark.long for mode in modes}
+    parameters = [pytest.param(mode, marks=marks[mode]) for mode in modes]
+    metafunc.parametrize("mode", parameters, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def engines() -> Engines:
+    """Makes a host, or gives one that has the same settings."""
+    return Engines()
 
 
 @pytest.fixture(scope="session")
@@ -68,15 +81,15 @@ def page(mode: str) -> int:
 
 
 @pytest.fixture(scope="session")
-def host(late: bool, page: int) -> Host:
+def host(engines: Engines, late: bool, page: int) -> Host:
     """The embedded model with plenty of memory."""
-    return make_host(str(TINY), late=late, page=page)
+    return engines(str(TINY), late=late, page=page)
 
 
 @pytest.fixture(scope="session")
-def scarce_host(late: bool, page: int) -> Host:
+def scarce_host(engines: Engines, late: bool, page: int) -> Host:
     """The embedded model with memory for little more than one request, and for pages that are not full."""
-    return make_host(str(TINY), blocks=34 if page == 1 else 48, late=late, page=page)
+    return engines(str(TINY), blocks=34 if page == 1 else 48, late=late, page=page)
 
 
 @pytest.fixture(scope="session")
@@ -94,17 +107,17 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def random_host(random_model: Path, late: bool, page: int) -> Host:
-    return make_host(str(random_model), late=late, page=page)
+def random_host(engines: Engines, random_model: Path, late: bool, page: int) -> Host:
+    return engines(str(random_model), late=late, page=page)
 
 
 @pytest.fixture(scope="session")
-def strict_host(random_model: Path) -> Host:
+def strict_host(engines: Engines, random_model: Path) -> Host:
     """Random weights under `--multiverse-structure strict`."""
-    return make_host(str(random_model), structure="strict")
+    return engines(str(random_model), structure="strict")
 
 
 @pytest.fixture(scope="session")
-def problems() -> list[Problem]:
+def problems(sizes: Sizes) -> list[Problem]:
     rng = Random(11)
-    return [generate(rng, kind, held_out=True) for kind in KINDS * 2]
+    return [generate(rng, kind, held_out=True) for kind in islice(cycle(KINDS), sizes.problems)]

@@ -1,4 +1,4 @@
-"""Makes the host that is installed here."""
+"""Makes the host that is installed here, and keeps what was made."""
 
 from __future__ import annotations
 
@@ -25,3 +25,16 @@ def make_host(
 
         return SGLangHost(model, blocks, late, {"page_size": page} | (settings or {}), **options)
     raise RuntimeError("no host is installed here: run this suite with the Python of .venvs/vllm or .venvs/sglang")
+
+
+class Engines:
+    """The engines of a test session: whoever asks for the same settings gets the same one. Arguments as `make_host`."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Host] = {}
+
+    def __call__(self, model: str, **settings: Any) -> Host:
+        key = repr((model, sorted(settings.items())))
+        if key not in self._made:
+            self._made[key] = make_host(model, **settings)
+        return self._made[key]

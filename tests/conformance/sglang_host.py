@@ -23,13 +23,16 @@ os.environ |= {
 TRITON = Path(sys.prefix, "triton")
 """Where `tools/setup sglang` puts Triton. Only for processes that interpret its kernels: without a driver SGLang has to
 believe that there is none."""
+_WARM = multiprocessing.get_context("forkserver")
+_WARM.set_forkserver_preload(["sglang.srt.managers.scheduler"])
+"""Its processes are forked from one that has imported SGLang, which takes 11 CPU seconds."""
 TOKENS_PER_BLOCK = 32
 """The suite counts memory in blocks of this size."""
 
 
 class SGLangHost:
     """One scheduler. `blocks` makes memory scarce, `late` is SGLang's default, the overlap scheduler; `settings` are
-    SGLang's, `options` ours.
+    SGLang's, `options` ours, `environment` variables that SGLang reads as it is imported, which is then done anew.
 
     With pages of more than one token, it is checked at every step whose they are and that rows consist of whole ones.
     """
@@ -40,18 +43,20 @@ class SGLangHost:
         blocks: int | None = None,
         late: bool = True,
         settings: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
         **options: str,
     ) -> None:
-        environment, path = {f"MULTIVERSE_{name.upper()}": value for name, value in options.items()}, sys.path
+        at_import, path = environment or {}, sys.path
         if settings is not None and settings.get("attention_backend") == "triton":
             assert TRITON.is_dir(), f"{TRITON} is missing: tools/setup sglang"
-            environment |= {"TRITON_INTERPRET": "1", "PYTHONPATH": f"{TRITON}:{os.environ.get('PYTHONPATH', '')}"}
+            at_import |= {"TRITON_INTERPRET": "1", "PYTHONPATH": f"{TRITON}:{os.environ.get('PYTHONPATH', '')}"}
             path = [str(TRITON), *path]
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("spawn") if at_import else _WARM
         self._pipe, theirs = context.Pipe()
         tokens = 8192 if blocks is None else blocks * TOKENS_PER_BLOCK
-        self._process = context.Process(target=serve, args=(theirs, model, tokens, late, settings), daemon=True)
-        with patch.dict(os.environ, environment), patch.object(sys, "path", path):
+        arguments = (theirs, model, tokens, late, settings, options)
+        self._process = context.Process(target=serve, args=arguments, daemon=True)
+        with patch.dict(os.environ, at_import), patch.object(sys, "path", path):
             self._process.start()
         theirs.close()  # so that the death of the process is noticed
         self.penalty_lag = int(late)

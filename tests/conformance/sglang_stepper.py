@@ -6,6 +6,7 @@ and what it would send to the detokenizer is handed back. SGLang's leak checks r
 
 from __future__ import annotations
 
+import os
 import time
 from array import array
 from contextlib import suppress
@@ -21,8 +22,11 @@ SPREAD = 3
 """The embedded model is so sure that two seeds can give one answer, as 1 and 2 do with SGLang's random numbers."""
 
 
-def serve(pipe: Any, model: str, tokens: int, overlap: bool, settings: dict[str, Any] | None) -> None:
+def serve(
+    pipe: Any, model: str, tokens: int, overlap: bool, settings: dict[str, Any] | None, options: dict[str, str]
+) -> None:
     """Main function of the process."""
+    os.environ |= {f"MULTIVERSE_{name.upper()}": value for name, value in options.items()}
     import multiverse_sglang
 
     multiverse_sglang.enable()

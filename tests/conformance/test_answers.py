@@ -31,6 +31,7 @@ def encode(tokenizer: Any, problem: Problem) -> list[int]:
     return list(tokenizer.encode(turn(problem)))
 
 
+@pytest.mark.every_mode
 def test_answers_are_the_oracles_and_so_are_their_logprobs(
     host: Host, tiny: tuple[Any, Any], binding: Binding, problems: list[Problem]
 ) -> None:
@@ -48,6 +49,7 @@ def test_answers_are_the_oracles_and_so_are_their_logprobs(
     assert not any(host.leftovers().values()), host.leftovers()
 
 
+@pytest.mark.every_mode
 def test_no_token_is_computed_twice(host: Host, late: bool, tiny: tuple[Any, Any]) -> None:
     """I2: what is scheduled is prompt and completion, but for the last token, which nothing follows."""
     rng = Random(3)
@@ -96,11 +98,12 @@ def test_a_follow_up_turn_sees_the_blocks_of_the_turn_before(
 ) -> None:
     """A prompt that holds blocks is computed as it was decoded, at the right positions, not causally."""
     model, tokenizer = tiny
-    first = [encode(tokenizer, problem) for problem in problems[:6]]
+    half = min(6, len(problems) // 2)
+    first = [encode(tokenizer, problem) for problem in problems[:half]]
     turns = [answer.ids for answer in host.generate(first)]
     prompts = [
         p + t + tokenizer.encode("\n") + encode(tokenizer, q)
-        for p, t, q in zip(first, turns, problems[6:], strict=False)
+        for p, t, q in zip(first, turns, problems[half:], strict=False)
     ]
     answers = host.generate(prompts, logprobs=1, max_tokens=120)
     results = [compare(binding, model, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
@@ -149,6 +152,7 @@ def test_blocks_in_a_prompt_of_any_shape_and_alignment_are_computed_as_they_were
     assert not any(random_host.leftovers().values()), random_host.leftovers()
 
 
+@pytest.mark.every_mode
 def test_a_follow_up_turn_finds_the_spliced_kv_and_a_plain_request_does_not(
     host: Host, tiny: tuple[Any, Any], binding: Binding
 ) -> None:

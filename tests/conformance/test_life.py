@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from answer import Host
+from tiers import Sizes
 
 from multiverse import Binding
 from multiverse.models.task import Problem, generate
@@ -47,10 +48,10 @@ def test_max_tokens_is_exact_over_all_branches(host: Host, nested: list[int], bu
     assert not any(host.leftovers().values()), host.leftovers()
 
 
-def test_an_abort_at_any_moment_frees_the_whole_tree(host: Host, nested: list[int]) -> None:
+def test_an_abort_at_any_moment_frees_the_whole_tree(host: Host, nested: list[int], sizes: Sizes) -> None:
     (answer,) = host.generate([nested])
     steps = answer.record["critical_path_tokens"] + 20  # and a few for forks and joins
-    for moment in range(0, steps, 13):
+    for moment in range(0, steps, sizes.aborts):
         request = host.start(nested)
         for _ in range(moment):
             host.step()
@@ -94,7 +95,9 @@ def test_a_tree_that_fills_all_memory_is_decoded_in_turns_and_others_are_answere
     assert not any(scarce_host.leftovers().values()), scarce_host.leftovers()
 
 
-def test_random_operations_leave_nothing_and_change_no_answer(scarce_host: Host, tiny: tuple[Any, Any]) -> None:
+def test_random_operations_leave_nothing_and_change_no_answer(
+    scarce_host: Host, tiny: tuple[Any, Any], sizes: Sizes
+) -> None:
     """Requests come, some go away at random moments, memory is scarce: who stays gets the undisturbed answer."""
     rng = Random(6)
     prompts = [encode(tiny[1], generate(rng, held_out=True)) for _ in range(8)]
@@ -102,8 +105,8 @@ def test_random_operations_leave_nothing_and_change_no_answer(scarce_host: Host,
     live: dict[str, int] = {}
     seen: dict[str, list[int]] = {}
     started = finished = 0
-    while started < 40 or live:
-        if started < 40 and len(live) < 8:
+    while started < sizes.operations or live:
+        if started < sizes.operations and len(live) < 8:
             which = rng.randrange(len(prompts))
             request = scarce_host.start(prompts[which])
             live[request], seen[request] = which, []
@@ -119,5 +122,5 @@ def test_random_operations_leave_nothing_and_change_no_answer(scarce_host: Host,
                 scarce_host.abort(request)
                 assert seen[request] == expected[which][: len(seen[request])]
                 del live[request]
-    assert 10 < finished < started
+    assert sizes.operations // 4 < finished < started
     assert not any(scarce_host.leftovers().values()), scarce_host.leftovers()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from answer import Host
-from hosts import make_host
+from hosts import Engines
+from tiers import Sizes
 
 from multiverse import Limits
 from multiverse.models import TINY
@@ -39,29 +40,29 @@ def prompts_of(tokenizer: Any, number: int, seed: int) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def answered(tiny: tuple[Any, Any]) -> tuple[list[list[int]], list[list[int]]]:
+def answered(tiny: tuple[Any, Any], sizes: Sizes) -> tuple[list[list[int]], list[list[int]]]:
     """Prompts, and the oracle's answers to them."""
-    prompts = prompts_of(tiny[1], 12, seed=9)
+    prompts = prompts_of(tiny[1], sizes.problems * 2 // 3, seed=9)
     return prompts, [answer.ids for answer in reference(*tiny, prompts, limits=Limits(max_tokens=800))]
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_answers_do_not_depend_on_it(
-    settings: dict[str, Any], answered: tuple[list[list[int]], list[list[int]]]
+    engines: Engines, settings: dict[str, Any], answered: tuple[list[list[int]], list[list[int]]]
 ) -> None:
     prompts, expected = answered
-    host = make_host(str(TINY), late=True, settings=settings)
+    host = engines(str(TINY), late=True, settings=settings)
     assert [answer.ids for answer in host.generate(prompts)] == expected
     assert not any(host.leftovers().values()), host.leftovers()
 
 
 def test_a_seeded_prompt_that_comes_in_chunks_is_answered_as_when_it_comes_whole(
-    host: Host, late: bool, tiny: tuple[Any, Any]
+    engines: Engines, host: Host, late: bool, tiny: tuple[Any, Any]
 ) -> None:
     """vLLM rewinds the generator of a seeded request after each chunk, which on CPUs takes the stock engine down."""
     prompts = prompts_of(tiny[1], 3, seed=4)
     sampling = {"temperature": 1.0, "seed": 5, "max_tokens": 800}
     alone = [host.generate([prompt], **sampling)[0].ids for prompt in prompts]
-    chunked = make_host(str(TINY), late=late, settings=SETTINGS["chunked prefill"])
+    chunked = engines(str(TINY), late=late, settings=SETTINGS["chunked prefill"])
     assert [answer.ids for answer in chunked.generate(prompts, **sampling)] == alone
     assert not any(chunked.leftovers().values()), chunked.leftovers()

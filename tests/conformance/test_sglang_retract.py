@@ -16,14 +16,13 @@ from multiverse.models.tokenizer import turn
 
 
 def test_what_sglang_retracts_is_accounted_for_at_once_and_computed_again(
-    monkeypatch: pytest.MonkeyPatch, host: SGLangHost, late: bool, tiny: tuple[Any, Any], problems: list[Problem]
+    host: SGLangHost, late: bool, tiny: tuple[Any, Any], problems: list[Problem]
 ) -> None:
     """Also runs whose strand had joined branches: SGLang gave back what these left to it."""
     prompts = [tiny[1].encode(turn(problem)) for problem in problems]
     undisturbed = host.generate(prompts)
-    monkeypatch.setenv("SGLANG_TEST_RETRACT", "1")
-    monkeypatch.setenv("SGLANG_TEST_RETRACT_INTERVAL", "20")
-    retracting = SGLangHost(str(TINY), late=late)
+    forced = {"SGLANG_TEST_RETRACT": "1", "SGLANG_TEST_RETRACT_INTERVAL": "20"}
+    retracting = SGLangHost(str(TINY), late=late, environment=forced)
     assert [answer.ids for answer in retracting.generate(prompts)] == [answer.ids for answer in undisturbed]
     assert retracting.counters()["replays"] > 5
     assert not any(retracting.leftovers().values()), retracting.leftovers()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import dialects, limits, separators, stop_rules, token_soup, trees
+from tiers import sizes
 from toy import BINDINGS, DIALECTS, Host, encode, play
 
 from multiverse import Controller, FinishReason, Limits, Status, layout, statistics, to_transcript
@@ -38,7 +39,7 @@ def check(h: Host, caps: Limits, prompt: list[int], setting: str) -> None:
     assert told == sorted(h.shown)
 
 
-@settings(max_examples=500)
+@settings(max_examples=sizes().streams)
 @given(
     st.data(), dialects, limits, separators, st.integers(0, 1 << 30), st.sampled_from([0.0, 0.6, 0.9, 1.0]), stop_rules
 )
@@ -50,7 +51,7 @@ def test_any_token_stream_is_survived(
     check(play(dialect, caps, prompt, setting, seed, follow, stops=stops), caps, prompt, setting)
 
 
-@settings(max_examples=400)
+@settings(max_examples=sizes().streams)
 @given(st.data(), dialects, limits, separators, st.integers(0, 1 << 30))
 def test_any_prompt_is_taken_up(data: st.DataObject, dialect: str, caps: Limits, setting: str, seed: int) -> None:
     """A prompt cut off anywhere in a tree: in a goal, after it, in a path, in a conclusion."""

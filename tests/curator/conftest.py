@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import strategies  # noqa: F401  # the settings of hypothesis that all tests have
 import yaml
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before `datasets` is imported

@@ -18,8 +18,8 @@ from random import Random
 
 from conftest import ROOT, Configure, Serve, command, lines, run
 from teacher import Teacher
+from tiers import Sizes
 
-KILLS = 20
 CONCURRENCY = 4
 RESULTS = ("train.jsonl", "rejected.jsonl", "artefacts.jsonl", "report.json")
 
@@ -59,7 +59,7 @@ def stored(output: Path) -> int:
 
 
 def test_killed_at_twenty_moments_and_resumed_it_comes_to_the_same_end_and_asks_nothing_twice(
-    teach: Serve, configure: Configure, tmp_path: Path
+    teach: Serve, configure: Configure, tmp_path: Path, sizes: Sizes
 ) -> None:
     rng = Random(20)
     chains = 34
@@ -70,7 +70,7 @@ def test_killed_at_twenty_moments_and_resumed_it_comes_to_the_same_end_and_asks_
     config = configure(url, chains, name="killed", **settings)
     output = tmp_path / "killed"
     lost = 0  # replies that were on their way at the moment of a kill
-    for _ in range(KILLS):
+    for _ in range(sizes.kills):
         assert kill_after(teacher, command(config), rng.randint(1, 16), rng.random() < 0.5)
         now = len(teacher.answered) - stored(output)
         assert lost <= now <= lost + CONCURRENCY

@@ -1,18 +1,20 @@
-"""A real `vllm serve --plugin multiverse`, or `sglang serve`, with the embedded model, one for all tests."""
+"""A real `vllm serve --plugin multiverse`, or `sglang serve`, with the embedded model."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import cycle, islice
 from random import Random
 
 import pytest
 import torch
 from openai import OpenAI
+from servers import Servers
+from tiers import Sizes
 
-from multiverse.models import TINY
 from multiverse.models.task import Problem, generate
-from multiverse.server import HOSTS, Server, command, free_port, installed
+from multiverse.server import HOSTS, installed
 
 torch.set_num_threads(1)  # the oracle beside a busy server: more threads only wait for each other
 
@@ -24,17 +26,16 @@ def host() -> str:
 
 
 @pytest.fixture(scope="session")
-def server(host: str) -> Iterator[str]:
+def servers(host: str) -> Iterator[Servers]:
+    """Starts a server with further arguments, or gives the one that has them."""
+    with Servers(host) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> str:
     """The base URL of a server with the embedded model; of your own, if MULTIVERSE_TEST_SERVER names one."""
-    if running := os.environ.get("MULTIVERSE_TEST_SERVER"):
-        yield running
-        return
-    os.environ.pop("MULTIVERSE", None)
-    port = free_port()
-    with Server(command(host, str(TINY), port, ["--served-model-name", "tiny"]), port) as server:
-        server.wait(600)
-        yield server.url
-        server.wait(60)  # it is still there; if not, the last lines of its log are told
+    return os.environ.get("MULTIVERSE_TEST_SERVER") or str(request.getfixturevalue("servers")())
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +47,7 @@ def client(server: str) -> Iterator[OpenAI]:
 
 
 @pytest.fixture(scope="module")
-def problems() -> list[Problem]:
+def problems(sizes: Sizes) -> list[Problem]:
     rng = Random(21)
-    kinds = ("single", "flat", "nested", "chain") * 4
+    kinds = islice(cycle(("single", "flat", "nested", "chain")), sizes.served)
     return [generate(rng, kind, held_out=True) for kind in kinds]  # type: ignore[arg-type]

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from openai import OpenAI
+from tiers import Sizes
 
 from multiverse.models import TINY
 from multiverse.models.task import Problem
 from multiverse.models.task import stream as drawn
 
-AT_ONCE = (1, 16, 64)
+AT_ONCE = (pytest.param(1, marks=pytest.mark.long), 16, pytest.param(64, marks=pytest.mark.long))
 
 
 def problems(number: int) -> list[Problem]:
@@ -51,9 +52,11 @@ def test_an_openai_client_gets_the_same_answers_streamed_or_not_alone_or_in_a_cr
     assert sum(right) >= 0.9 * len(right)  # 99.5 % of a thousand (multiverse/models/tiny/README.md)
 
 
-def test_the_tokens_of_all_branches_are_those_of_the_answer_for_300_random_structured_answers(client: OpenAI) -> None:
+def test_the_tokens_of_all_branches_are_those_of_the_answer_for_300_random_structured_answers(
+    client: OpenAI, sizes: Sizes
+) -> None:
     """Sampled, so that many are malformed too; of every one the tree adds up."""
-    forking = [problem for problem in islice(drawn(11), 450) if problem.forks][:300]
+    forking = [problem for problem in islice(drawn(11), sizes.sampled * 3 // 2) if problem.forks][: sizes.sampled]
 
     def one(numbered: tuple[int, Problem]) -> tuple[int, int, int, int]:
         seed, problem = numbered
@@ -65,9 +68,9 @@ def test_the_tokens_of_all_branches_are_those_of_the_answer_for_300_random_struc
 
     with ThreadPoolExecutor(48) as pool:
         counts = list(pool.map(one, enumerate(forking)))
-    assert len(counts) == 300
+    assert len(counts) == sizes.sampled
     assert [(usage, usage) for usage, *_ in counts] == [(in_tree, tokens) for _, in_tree, tokens, _ in counts]
-    assert sum(branches > 1 for *_, branches in counts) > 200
+    assert sum(branches > 1 for *_, branches in counts) > sizes.sampled * 2 // 3
 
 
 @pytest.fixture(params=AT_ONCE)
@@ -102,7 +105,7 @@ def test_the_benchmark_of_vllm_runs_without_an_error(server: str, tmp_path: Path
     assert (result["completed"], result["failed"]) == (number, 0)
 
 
-@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("stream", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_the_benchmark_of_sglang_runs_without_an_error(server: str, tmp_path: Path, load: Any, stream: bool) -> None:
     """`python -m sglang.bench_serving` as it is."""
     pytest.importorskip("sglang", reason="it comes with SGLang; vLLM's own is tried above")

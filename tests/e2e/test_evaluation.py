@@ -6,6 +6,8 @@ import socket
 from itertools import islice
 from pathlib import Path
 
+from tiers import Sizes
+
 from multiverse.evaluation.compare import compare
 from multiverse.evaluation.config import Config, Serve
 from multiverse.evaluation.problems import load_problems
@@ -18,15 +20,13 @@ from multiverse.models.task import HELD_OUT_SEED, stream
 from multiverse.server import command, free_port
 from multiverse.settings import Endpoint
 
-PROBLEMS = 24
 
-
-def evaluated(mode: Mode, endpoint: Endpoint, home: Path) -> Outcome:
+def evaluated(mode: Mode, endpoint: Endpoint, home: Path, problems: int) -> Outcome:
     config = Config(
         output=home / mode,
         model="tiny",
         tasks=["embedded"],
-        limit=PROBLEMS,
+        limit=problems,
         tokenizer=str(TINY),
         max_tokens=900,
         parameters={"temperature": 0},
@@ -35,17 +35,19 @@ def evaluated(mode: Mode, endpoint: Endpoint, home: Path) -> Outcome:
     )
     outcome = evaluate(config, home)
     assert (outcome.refused, outcome.unfinished) == ([], 0)
-    assert len(outcome.results.samples) == PROBLEMS
+    assert len(outcome.results.samples) == problems
     return outcome
 
 
-def test_the_embedded_model_is_served_asked_and_graded(host: str, tmp_path: Path) -> None:
+def test_the_embedded_model_is_served_asked_and_graded(host: str, tmp_path: Path, sizes: Sizes) -> None:
     port = free_port()
     start = command(host, str(TINY), port, ["--served-model-name", "tiny"])
     endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", timeout=300)
     serve = Serve(command=" ".join(start.arguments), environment=dict(start.environment), wait=300)
     with serving(serve, endpoint, tmp_path / "log"):
-        parallel, sequential = (evaluated(mode, endpoint, tmp_path) for mode in ("parallel", "sequential"))
+        parallel, sequential = (
+            evaluated(mode, endpoint, tmp_path, sizes.graded) for mode in ("parallel", "sequential")
+        )
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -61,5 +63,5 @@ def test_the_embedded_model_is_served_asked_and_graded(host: str, tmp_path: Path
 
     assert scores(sequential.results.samples)[0].parallel_degree == 1.0
     (row,) = compare([sequential.results, parallel.results])
-    assert row.problems == PROBLEMS
+    assert row.problems == sizes.graded
     assert row.better >= row.worse  # it was trained to fork

@@ -16,13 +16,13 @@ pytest.importorskip("vllm", reason="SGLang's LoRA needs pinned memory and an acc
 import torch
 from openai import OpenAI
 from safetensors.torch import save_file
+from servers import Servers
 
 from multiverse import Limits
 from multiverse.models import TINY
 from multiverse.models.task import Problem
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import Generation, generate, load
-from multiverse.server import Server, command, free_port
 
 RANK, SIZE = 4, 0.02
 TARGETS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj")
@@ -56,19 +56,13 @@ def adapter(tiny: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def client(adapter: tuple[Path, Any]) -> Iterator[OpenAI]:
+def client(servers: Servers, adapter: tuple[Path, Any]) -> Iterator[OpenAI]:
     """Of a server that has the adapter, too."""
     # without a free slot, vLLM on CPUs computes requests that name no adapter with the one in its last slot
     own = ["--lora-modules", f"shifted={adapter[0]}", "--max-lora-rank", "8", "--max-loras", "2"]
-    port = free_port()
-    started = command("vllm", str(TINY), port, ["--served-model-name", "tiny", "--enable-lora", *own])
-    with (
-        Server(started, port) as server,
-        OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=120) as client,
-    ):
-        server.wait(600)
+    url = servers("--enable-lora", *own)
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client:
         yield client
-        server.wait(60)
 
 
 def asked(client: OpenAI, model: str, prompt: str) -> Any:

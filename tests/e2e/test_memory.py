@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-
-from multiverse.models import TINY
-from multiverse.server import Server, command, free_port
+from servers import Servers
 
 pytest.importorskip("vllm", reason="the sizes are vLLM's; how SGLang runs out is in the conformance suite")
 
@@ -18,12 +15,8 @@ BEGINNING = "<|im_start|>user\nA = sum 3 5 2 7 1; B = max 4 1 9 2 6. Find sum A 
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    port = free_port()
-    tight = ["--served-model-name", "tiny", "--max-model-len", "448", "--num-gpu-blocks-override", "15"]
-    with Server(command("vllm", str(TINY), port, tight), port) as server:
-        server.wait(600)
-        yield server.url
+def server(servers: Servers) -> str:
+    return servers("--max-model-len", "448", "--num-gpu-blocks-override", "15")
 
 
 def asked(server: str, width: int, stream: bool) -> httpx.Response:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import strategies  # noqa: F401  # the settings of hypothesis that all tests have
 import yaml
 from program import Program, serve
 

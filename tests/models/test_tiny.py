@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiers import Sizes
 
 from multiverse.binding import detect
 from multiverse.models import TINY
@@ -15,7 +16,6 @@ from multiverse.models.task import HELD_OUT_SEED, WIDTHS, Problem, stream
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import load
 
-PROBLEMS = 150
 SEED = HELD_OUT_SEED + 1  # not the seed of the model card, so that the bars are met twice
 
 
@@ -25,13 +25,13 @@ def tiny() -> tuple[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def problems() -> list[Problem]:
-    return list(islice(stream(SEED), PROBLEMS))
+def problems(sizes: Sizes) -> list[Problem]:
+    return list(islice(stream(SEED), sizes.solved))
 
 
 @pytest.fixture(scope="module")
 def outcomes(tiny: tuple[Any, Any], problems: list[Problem]) -> list[Outcome]:
-    return decode(*tiny, problems, batch=PROBLEMS // 2)
+    return decode(*tiny, problems, batch=len(problems) // 2)
 
 
 def test_the_checkpoint_is_small_and_needs_no_code_of_ours(tiny: tuple[Any, Any]) -> None:

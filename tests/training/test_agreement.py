@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import islice
 
 import pytest
+from tiers import Sizes
 
 from multiverse.models import TINY
 from multiverse.models.task import stream
@@ -14,10 +15,12 @@ from multiverse.training.evaluate import compare, decode, outcome, scores
 from multiverse.training.schema import Example
 
 
-def test_100_held_out_answers_have_the_same_logprobs_decoded_and_in_training() -> None:
+def test_100_held_out_answers_have_the_same_logprobs_decoded_and_in_training(
+    sizes: Sizes,
+) -> None:
     """The answers are encoded from their text like any training data, and packed three to a row."""
     model, tokenizer = load(str(TINY))
-    drawn = list(islice(stream(7, level=0.3), 100))
+    drawn = list(islice(stream(7, level=0.3), sizes.trained))
     examples = [
         Example(p.kind, ({"role": "user", "content": p.prompt},), p.parallel, p.sequential, p.answer) for p in drawn
     ]
