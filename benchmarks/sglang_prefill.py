@@ -36,9 +36,9 @@ def make_prompt(rng: Random, binding: Binding, blocks: int, path: int) -> list[i
     ids, prompt = binding.ids, text(PREFIX)
     for _ in range(blocks):
         prompt += [ids[Tag.BLOCK_OPEN], ids[Tag.GOAL_OPEN], *[ids[Tag.OUTLINE_OPEN], ids[Tag.OUTLINE_CLOSE]] * PATHS]
-        prompt += [ids[Tag.GOAL_CLOSE], *binding.separator]
+        prompt += [ids[Tag.GOAL_CLOSE], *binding.goal_separator]
         for label in range(1, PATHS + 1):
-            prompt += [*binding.path_header(str(label)), *text(path), ids[Tag.PATH_CLOSE], *binding.separator]
+            prompt += [*binding.path_header(str(label)), *text(path), ids[Tag.PATH_CLOSE], *binding.path_separator]
         prompt += [ids[Tag.CONCLUSION_OPEN], *text(20), ids[Tag.CONCLUSION_CLOSE], ids[Tag.BLOCK_CLOSE], *text(20)]
     return prompt
 

@@ -47,7 +47,7 @@ class Race:
         outlines = "".join(f"<Outline>\n{i}: x\n</Outline>\n" for i in range(1, branches + 1))
         self.goal = list(tokenizer.encode(f"<Parallel>\n<Goal>\n{outlines}</Goal>"))
         self.headers = [[*binding.path_header(str(i))] for i in range(1, branches + 1)]
-        self.separator, self.tail = list(binding.separator), list(binding.conclusion_header)
+        self.separator, self.tail = list(binding.goal_separator), list(binding.conclusion_header)
         self.close_after = {CLOSE_AFTER: [length, binding.ids[Tag.PATH_CLOSE]]}
         self.never = dict.fromkeys([*binding.tags, *tokenizer.all_special_ids], -100.0)
         paths = sum(map(len, self.headers)) + branches * (length + 1 + len(self.separator))

@@ -33,13 +33,14 @@ class Tokenizer(Protocol):
 
 
 class Binding:
-    """A dialect's tags, headers and separator as ids of one tokenizer.
+    """A dialect's tags, headers and separators as ids of one tokenizer.
 
     Attributes:
         dialect: the dialect.
         tags: tag of each tag id.
         ids: id of each tag the dialect has.
-        separator: ids of the separator.
+        goal_separator, path_separator, last_separator: ids of what stands before, between and behind the paths.
+        forced_close: ids with which the engine ends a branch that did not write its path-close: that tag is the last.
         eos: ids that end a turn.
 
     Raises:
@@ -51,7 +52,10 @@ class Binding:
         self.ids = _tag_ids(dialect, tokenizer)
         self.tags = {token: tag for tag, token in self.ids.items()}
         self._tokenizer = tokenizer
-        self.separator = self._after(Tag.PATH_CLOSE, dialect.separator)
+        self.goal_separator = self._after(Tag.GOAL_CLOSE, dialect.separator_at("goal"))
+        self.path_separator = self._after(Tag.PATH_CLOSE, dialect.separator_at("path"))
+        self.last_separator = self._after(Tag.PATH_CLOSE, dialect.separator_at("last"))
+        self.forced_close = self._after(Tag.PATH_OPEN, dialect.forced_close + dialect.tags[Tag.PATH_CLOSE])
         default = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
         self.eos = frozenset(default if eos is None else eos)
         self._headers: dict[str, tuple[int, ...]] = {}
@@ -70,11 +74,16 @@ class Binding:
 
     @cached_property
     def conclusion_header(self) -> tuple[int, ...]:
-        """What the engine writes at the join: conclusion-open and its header, or block-close if there is none."""
+        """What the engine writes at the join: conclusion-open and its header; else block-close; or nothing."""
         if Tag.CONCLUSION_OPEN in self.ids:
             header = self._after(Tag.CONCLUSION_OPEN, self.dialect.conclusion_header)
             return (self.ids[Tag.CONCLUSION_OPEN], *header)
-        return (self.ids[Tag.BLOCK_CLOSE],) if Tag.BLOCK_CLOSE in self.ids else ()
+        closes = self.dialect.engine_closes and Tag.BLOCK_CLOSE in self.ids
+        return (self.ids[Tag.BLOCK_CLOSE],) if closes else ()
+
+    def separator_after(self, last: bool) -> tuple[int, ...]:
+        """What follows a path, which may be the last one of its block."""
+        return self.last_separator if last else self.path_separator
 
     def goal(self, labels: Sequence[str]) -> tuple[int, ...]:
         """A block up to its goal-close, with outlines that hold only these labels."""

@@ -66,7 +66,7 @@ class Controller:
         self.root = self._make_root()
         self._tags = binding.tags
         self._eos = frozenset() if ignore_eos else binding.eos
-        self._advance = len(binding.separator) if self.separators == "advance" else 0
+        self._advances = self.separators == "advance"
         self._ready: deque[Strand] = deque()
         self._running = 1
         self._out_of_tokens = False
@@ -199,8 +199,8 @@ class Controller:
     def _map(self, strand: Strand, separators: int = 0) -> list[Action]:
         """Decide at goal-close. `separators` of them are already there, if the goal was closed in the prompt."""
         labels = branch_labels([self._label(strand, outline) for outline in strand.outlines])
-        inject = self.binding.separator[separators:]
-        fork = strand.position - separators if not self._advance else strand.position + len(inject)
+        inject = self.binding.goal_separator[separators:]
+        fork = strand.position + len(inject) if self._advances else strand.position - separators
         reason = self._refusal(strand, labels, inject, fork)
         if reason is not None:
             return self._fall_back(strand, reason, 1 + separators)
@@ -241,13 +241,18 @@ class Controller:
 
     def _reserve_for(self, headers: list[tuple[int, ...]], inject: tuple[int, ...]) -> int:
         """Tokens that the engine itself will write for a block."""
-        closing = len(headers) * (1 + len(self.binding.separator))
-        return len(inject) + sum(map(len, headers)) + closing + len(self.binding.conclusion_header)
+        binding, between = self.binding, len(headers) - 1
+        closing = len(headers) * len(binding.forced_close)
+        separators = between * len(binding.path_separator) + len(binding.last_separator)
+        return len(inject) + sum(map(len, headers)) + closing + separators + len(binding.conclusion_header)
 
     def _branch_position_end(self, strand: Strand) -> int:
         """A branch has to leave positions for its path-close and for its parent's conclusion header."""
-        tail = max(len(self.binding.conclusion_header) + self._advance, len(self.binding.separator))
-        return strand.position_end - 1 - tail
+        binding = self.binding
+        separator = max(len(binding.path_separator), len(binding.last_separator))
+        header = len(binding.conclusion_header)
+        tail = header + separator if self._advances else max(header, separator)
+        return strand.position_end - len(binding.forced_close) - tail
 
     def _fork(self, strand: Strand, labels: list[str], inject: tuple[int, ...], fork: int) -> list[Action]:
         headers = [self.binding.path_header(label) for label in labels]
@@ -290,19 +295,20 @@ class Controller:
 
     def _close(self, strand: Strand, reason: FinishReason, sampled: int | None = None) -> list[Action]:
         """End a running branch, with its sampled path-close or by writing one."""
-        separator = self.binding.separator
-        inject = separator if sampled is not None else (self.binding.ids[Tag.PATH_CLOSE], *separator)
+        assert strand.parent is not None
+        separator = self.binding.separator_after(strand is strand.parent.forks[-1][1][-1])
+        closing = self.binding.forced_close
         if sampled is not None:
-            self.ledger.release(1)
+            self.ledger.release(len(closing))
             self.ledger.used += 1
             strand.write((sampled,))
+        inject = separator if sampled is not None else (*closing, *separator)
         self.ledger.inject(len(inject))
-        strand.close = len(strand.tokens) - (sampled is not None)
         strand.write(inject)
-        strand.join_position = strand.position + self._advance - len(separator)
+        strand.close = len(strand.tokens) - len(separator) - 1
+        strand.join_position = strand.position - (0 if self._advances else len(separator))
         strand.status, strand.finish_reason = Status.CLOSED, reason
         self._running -= 1
-        assert strand.parent is not None
         strand.parent.open_children -= 1
         actions: list[Action] = [Close(strand, reason, inject)]
         return actions + (self._start_ready() if strand.parent.open_children else self._join(strand.parent))

@@ -64,7 +64,12 @@ class Dialect:
         conclusion: tags around the conclusion; empty if the text simply goes on after the last path.
         path_header: what the engine writes after path-open; `{label}` is the outline's label.
         conclusion_header: what the engine writes after conclusion-open.
-        separator: what stands between two tags.
+        separator: what stands between two tags. Of the four places where an engine writes it, three may differ:
+        goal_separator: before the first path. `None` for `separator`, as of the other two.
+        path_separator: between two paths.
+        last_separator: behind the last path.
+        forced_close: what comes before path-close where the engine has to write it, since the branch ended otherwise.
+        engine_closes: without a conclusion, whether the engine writes block-close at the join; else the model does.
         nesting: whether a path or a conclusion may hold a block.
         join: `splice` (the branches' KV is reused) or `prefill` (the joined text is prefilled causally).
 
@@ -81,6 +86,11 @@ class Dialect:
     path_header: str = "\n{label}:"
     conclusion_header: str = ""
     separator: str = "\n"
+    goal_separator: str | None = None
+    path_separator: str | None = None
+    last_separator: str | None = None
+    forced_close: str = ""
+    engine_closes: bool = True
     nesting: bool = True
     join: Join = "splice"
 
@@ -97,6 +107,8 @@ class Dialect:
             raise DialectError(f"dialect {self.name!r}: join is {self.join!r}, allowed are {', '.join(get_args(Join))}")
         if self.join == "splice" and not self.block and not self.conclusion:
             raise DialectError(f"dialect {self.name!r}: join 'splice' needs a conclusion or block tags to go on with")
+        if self.join == "splice" and not self.conclusion and not self.engine_closes:
+            raise DialectError(f"dialect {self.name!r}: engine_closes can be false only where join is 'prefill'")
         self._check_header()
 
     def _check_pair(self, field: str, lengths: tuple[int, ...]) -> None:
@@ -115,6 +127,11 @@ class Dialect:
             raise DialectError(
                 f"dialect {self.name!r}: path_header {self.path_header!r} may only use {{label}}"
             ) from error
+
+    def separator_at(self, place: Literal["goal", "path", "last"]) -> str:
+        """The separator behind the goal, a path or the last path."""
+        own: str | None = getattr(self, f"{place}_separator")
+        return self.separator if own is None else own
 
     @cached_property
     def tags(self) -> dict[Tag, str]:
@@ -140,7 +157,9 @@ def dialect_from_dict(data: Mapping[str, Any], source: str = "dictionary") -> Di
         raise DialectError(f"{source}: unknown field {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     if missing := [name for name in ("name", "goal", "outline", "path") if name not in data]:
         raise DialectError(f"{source}: field {', '.join(missing)} is missing")
-    types = {"name": str, "path_header": str, "conclusion_header": str, "separator": str, "nesting": bool, "join": str}
+    texts = ("name", "path_header", "conclusion_header", "join", "forced_close")
+    separators = ("separator", "goal_separator", "path_separator", "last_separator")
+    types = dict.fromkeys((*texts, *separators), str) | dict.fromkeys(("nesting", "engine_closes"), bool)
     for name, kind in types.items():
         if name in data and not isinstance(data[name], kind):
             raise DialectError(f"{source}: {name} must be of type {kind.__name__}, got {data[name]!r}")

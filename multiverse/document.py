@@ -76,6 +76,8 @@ class Statistics:
         max_width: outlines of the widest block.
         depth: levels of nesting; 0 without a block.
         fallbacks: sequential blocks by reason.
+        stray_text: places between the parts of parallel blocks that hold more than the separator: no engine that forks
+            writes that.
     """
 
     well_formed: bool
@@ -88,6 +90,7 @@ class Statistics:
     max_width: int
     depth: int
     fallbacks: dict[str, int] = field(default_factory=dict)
+    stray_text: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON-ready data."""
@@ -112,4 +115,5 @@ def statistics(transcript: Transcript, start: int = 0, separators: Separators = 
         max_width=max((block.width for block in blocks), default=0),
         depth=max((block.depth for block in blocks), default=0),
         fallbacks=dict(sorted(reasons.items())),
+        stray_text=sum(end > start for _, end in transcript.stray_text),
     )

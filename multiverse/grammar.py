@@ -107,6 +107,8 @@ class Grammar:
         """The parent's state after the conclusion header that the engine wrote at the join."""
         if self.dialect.conclusion:
             return self.advance(frame, Tag.CONCLUSION_OPEN) or frame
+        if self.dialect.block and not self.dialect.engine_closes:
+            return frame._replace(paths=frame.outlines)  # the model has block-close to write
         return frame.parent or frame
 
     def allowed(self, frame: Frame) -> frozenset[Tag]:

@@ -21,10 +21,10 @@ def injected(tree: Transcript, binding: Binding) -> Iterator[tuple[int, tuple[To
     for block in tree.walk():
         if not block.parallel or block.goal_close is None:
             continue
-        yield block.goal_close + 1, binding.separator
+        yield block.goal_close + 1, binding.goal_separator
         for path in block.paths:
             yield path.start, binding.path_header(path.label)
             if path.close is not None:
-                yield path.close + 1, binding.separator
+                yield path.close + 1, binding.separator_after(path is block.paths[-1])
         if block.end > block.paths[-1].end:
             yield block.paths[-1].end, binding.conclusion_header

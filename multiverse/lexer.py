@@ -44,9 +44,20 @@ def branch_labels(found: Sequence[str | None]) -> list[str]:
 
 
 class Vocabulary(Protocol):
-    """The parser's view of a dialect's tokens."""
+    """The parser's view of a dialect's tokens.
+
+    Attributes:
+        goal_separator, path_separator, last_separator: what an engine writes before, between and behind the paths.
+    """
 
     dialect: Dialect
+
+    @property
+    def goal_separator(self) -> tuple[Token, ...]: ...
+    @property
+    def path_separator(self) -> tuple[Token, ...]: ...
+    @property
+    def last_separator(self) -> tuple[Token, ...]: ...
 
     def tag(self, token: Token) -> Tag | None:
         """The tag that `token` is, or `None` for text."""
@@ -71,6 +82,9 @@ class TextVocabulary:
         alternatives = "|".join(map(re.escape, longest_first))
         self._split = re.compile(f"({alternatives})")
         self._pieces = re.compile(_PIECES, re.DOTALL)
+        self.goal_separator = tuple(self.tokens(dialect.separator_at("goal")))
+        self.path_separator = tuple(self.tokens(dialect.separator_at("path")))
+        self.last_separator = tuple(self.tokens(dialect.separator_at("last")))
 
     def tokens(self, text: str) -> list[Token]:
         """Cut `text` into tags and pieces; joined, they are `text` again."""

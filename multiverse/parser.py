@@ -12,6 +12,7 @@ from multiverse.budgets import Reason
 from multiverse.dialects import Dialect, Tag, registry
 from multiverse.grammar import Frame, Grammar, Phase
 from multiverse.lexer import TextVocabulary, Vocabulary, branch_labels
+from multiverse.structure.stray import stray_text
 from multiverse.tree import Block, Conclusion, Outline, Path, Token, Transcript, Violation
 
 
@@ -115,6 +116,7 @@ class Builder:
         self._end_open_nodes(end)
         self._close_blocks(0, end, complain=False)
         self._place_violations()
+        self.transcript.stray_text = stray_text(self.transcript, self.vocabulary)
         return self.transcript
 
     def _advance(self, tag: Tag, index: int) -> None:

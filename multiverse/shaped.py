@@ -111,8 +111,8 @@ class ShapedController(Controller):
                     strand.frame = before
                     return []
                 strand.frame = after
-        inject = (*goal, *self.binding.separator)
-        fork = strand.position + len(goal) + self._advance
+        inject = (*goal, *self.binding.goal_separator)
+        fork = strand.position + len(inject if self._advances else goal)
         reason = self._refusal(strand, labels, inject, fork)
         if reason is not None:
             strand.frame = before

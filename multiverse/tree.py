@@ -134,6 +134,7 @@ class Transcript:
     blocks: list[Block] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
     logprobs: list[float | None] | None = None
+    stray_text: list[tuple[int, int]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -175,6 +176,7 @@ class Transcript:
                 {"index": v.index, "offset": v.offset, "found": v.found, "message": v.message} for v in self.violations
             ],
             "logprobs": self.logprobs,
+            "stray_text": [list(span) for span in self.stray_text],
         }
 
     @classmethod
@@ -186,7 +188,8 @@ class Transcript:
         """
         blocks = [_block_from_dict(block) for block in data["blocks"]]
         violations = [Violation(**violation) for violation in data["violations"]]
-        return cls(data["dialect"], list(data["tokens"]), blocks, violations, data.get("logprobs"))
+        stray = [(start, end) for start, end in data.get("stray_text", [])]
+        return cls(data["dialect"], list(data["tokens"]), blocks, violations, data.get("logprobs"), stray)
 
 
 def _body_to_dict(body: Path | Conclusion) -> dict[str, Any]:

@@ -89,16 +89,19 @@ def goal(width: int, dialect: str = "multiverse", labels: Sequence[str] | None =
     return f"{opening}{d.goal[0]}\n{outlines}{d.goal[1]}"
 
 
-def block(*bodies: str, conclusion: str = "h", dialect: str = "multiverse", prefix: str = "", sep: str = "\n") -> str:
-    """A whole well-formed block with these path bodies; `sep` stands after goal-close and every path-close."""
+def block(
+    *bodies: str, conclusion: str = "h", dialect: str = "multiverse", prefix: str = "", sep: str | None = None
+) -> str:
+    """A whole well-formed block with these path bodies; `sep` after goal-close and every path-close, if given."""
     d = get(dialect)
-    paths = "".join(f"{d.path[0]}\n{prefix}{i + 1}:{body}{d.path[1]}{sep}" for i, body in enumerate(bodies))
+    first, between, last = [d.separator_at(place) if sep is None else sep for place in ("goal", "path", "last")]
+    paths = between.join(f"{d.path[0]}\n{prefix}{i + 1}:{body}{d.path[1]}" for i, body in enumerate(bodies))
     end = ""
     if d.conclusion:
         end += d.conclusion[0] + conclusion + (d.conclusion[1] if len(d.conclusion) > 1 else "")
     if d.block:
         end += ("\n" if end else "") + d.block[1]
-    return goal(len(bodies), dialect, prefix=prefix) + sep + paths + end
+    return goal(len(bodies), dialect, prefix=prefix) + first + paths + last + end
 
 
 class Host:

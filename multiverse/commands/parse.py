@@ -100,10 +100,16 @@ def _print_table(rows: list[dict[str, Any]], exact: bool) -> None:
     console.print(table)
     sound, blocks = sum(row["well_formed"] for row in rows), [row["blocks"] for row in rows if row["blocks"]]
     tokens, critical = sum(row["tokens"] for row in rows), sum(row["critical_path"] for row in rows)
+    stray = sum(row["stray_text"] for row in rows)
     console.print(
         f"\n{len(rows)} transcripts: {sound} well formed, {len(rows) - sound} not; {len(blocks)} with blocks "
         f"({sum(blocks)} in all); parallel degree {tokens / critical if critical else 1:.2f} over all"
     )
+    if stray:
+        console.print(
+            f"[yellow]{stray} places hold text between the parts of a block[/] (stray_text): an engine that forks "
+            "writes a separator there and nothing else, and `multiverse train` refuses them"
+        )
     if not exact:
         console.print("[dim]Token counts are approximate; --tokenizer MODEL counts exactly.[/]")
 

@@ -70,9 +70,10 @@ class Writer:
             end = [self._inside(dialect.conclusion, text), *closing]
         else:
             end = [*closing, written.conclusion]
-        return dialect.separator.join(
-            [written.goal, *dialect.block[:1], goal_open, *outlines, goal_close, *paths, *end]
-        )
+        head = dialect.separator.join([written.goal, *dialect.block[:1], goal_open, *outlines, goal_close])
+        body = dialect.separator_at("path").join(paths)
+        tail = dialect.separator.join(end)
+        return f"{head}{dialect.separator_at('goal')}{body}{dialect.separator_at('last')}{tail}"
 
     def _header(self, label: str) -> str:
         return self.dialect.path_header.format(label=label)

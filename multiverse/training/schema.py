@@ -98,6 +98,10 @@ def check_blocks(tree: Transcript, text: str) -> None:
         if block.goal_close is None or block.reason is not None:
             raise _RowError(f"{where} can't be forked ({block.reason or 'its goal is not closed'})")
         _check_paths(block, where)
+    for start, end in tree.stray_text:
+        found = "".join(map(str, tree.tokens[start:end]))
+        where = f"column 'parallel': at character {_offset(tree, start)}"
+        raise _RowError(f"{where} stands {found!r:.60} between the parts of a block, which no engine can write")
     if not text.strip():
         raise _RowError("column 'parallel': is empty")
 

@@ -92,6 +92,16 @@ def test_every_sample_and_every_turn_is_a_transcript_of_its_own(
     ]
 
 
+def test_text_between_the_parts_of_a_block_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is well formed, but no engine that forks would write it."""
+    stray = BLOCK.replace("</Goal>\n", "</Goal>\nNow go.\n")
+    file = write(tmp_path / "a.jsonl", "\n".join(json.dumps({"response": text}) for text in (BLOCK, stray)))
+    _, rows, _ = parse(capsys, file)
+    assert [(row["well_formed"], row["stray_text"]) for row in rows] == [(True, 0), (True, 1)]
+    assert main(["parse", file]) == 0
+    assert "1 places hold text between the parts of a block" in capsys.readouterr().out
+
+
 def test_a_chat_file_is_one_conversation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": BLOCK}]
     _, rows, _ = parse(capsys, write(tmp_path / "chat.json", chat))

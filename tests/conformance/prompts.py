@@ -32,6 +32,6 @@ def block(rng: Random, binding: Binding, depth: int) -> list[int]:
     for label in labels:
         inner = block(rng, binding, depth - 1) if depth > 1 and rng.random() < 0.6 else []
         paths += [*binding.path_header(str(label)), *text(rng, 40), *inner, *text(rng, 20), ids[Tag.PATH_CLOSE]]
-        paths += binding.separator
+        paths += binding.path_separator
     end = [ids[Tag.CONCLUSION_OPEN], *text(rng, 20), ids[Tag.CONCLUSION_CLOSE], ids[Tag.BLOCK_CLOSE]]
-    return [*goal, ids[Tag.GOAL_CLOSE], *binding.separator, *paths, *end]
+    return [*goal, ids[Tag.GOAL_CLOSE], *binding.goal_separator, *paths, *end]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
-from toy import BINDINGS, DIALECTS, TOKENIZERS, ToyTokenizer, encode
+from toy import BINDINGS, DIALECTS, TOKENIZERS, ToyTokenizer, decode, encode
 
 from multiverse import BindingError, Tag, bind, detect, get_dialect, parse_text
 
@@ -60,11 +62,23 @@ def test_headers_are_ids_that_read_as_the_dialect_says() -> None:
     binding = BINDINGS["multiverse"]
     assert list(binding.path_header("1.2")) == encode("<Path>\n1.2:")
     assert list(binding.conclusion_header) == encode("<Conclusion>")
-    assert list(binding.separator) == encode("\n")
+    assert list(binding.forced_close) == encode("</Path>")
+    for separator in (binding.goal_separator, binding.path_separator, binding.last_separator):
+        assert list(separator) == encode("\n")
 
 
-def test_without_a_conclusion_tag_block_close_is_written_at_the_join() -> None:
+def test_each_place_has_a_separator_of_its_own() -> None:
+    """Between threads there is none; behind the last, and before a close that the engine has to write, a newline."""
     binding = BINDINGS["threadweaver"]
+    shown = (binding.goal_separator, binding.path_separator, binding.last_separator, binding.forced_close)
+    assert [decode(ids, "threadweaver") for ids in shown] == ["\n", "", "\n", "\n</Thread>"]
+    assert [binding.separator_after(last) for last in (False, True)] == [(), binding.last_separator]
+
+
+def test_without_a_conclusion_tag_block_close_is_written_at_the_join_or_by_the_model() -> None:
+    assert BINDINGS["threadweaver"].conclusion_header == ()
+    dialect = dataclasses.replace(get_dialect("threadweaver"), engine_closes=True)
+    binding = bind(dialect, TOKENIZERS["threadweaver"])
     assert binding.conclusion_header == (binding.ids[Tag.BLOCK_CLOSE],)
 
 
@@ -76,7 +90,8 @@ def test_a_space_that_a_tokenizer_puts_before_text_alone_does_not_get_into_heade
             return super().encode(text if text.startswith("<") else " " + text, add_special_tokens=add_special_tokens)
 
     binding = bind("multiverse", Spacy("multiverse"))
-    assert list(binding.separator) == encode("\n")
+    assert list(binding.last_separator) == encode("\n")
+    assert list(binding.forced_close) == encode("</Path>")
     assert list(binding.path_header("3")) == encode("<Path>\n3:")
 
 

@@ -127,6 +127,8 @@ MISTAKES = [
     ({"path_header": "{"}, "'mine': path_header '{' may only use {label}"),
     ({"nesting": "yes"}, "here: nesting must be of type bool, got 'yes'"),
     ({"separator": 1}, "here: separator must be of type str, got 1"),
+    ({"path_separator": 1}, "here: path_separator must be of type str, got 1"),
+    ({"engine_closes": False}, "'mine': engine_closes can be false only where join is 'prefill'"),
     ({"gaol": ["a", "b"]}, "here: unknown field gaol; known are"),
 ]
 

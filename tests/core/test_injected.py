@@ -16,12 +16,15 @@ def test_it_is_what_the_controller_wrote(dialect: str) -> None:
     for text in (goal(3, dialect), *(body + d.path[1] for body in ("ab", "c", "def"))):
         h.feed(h.running[0], text)
         sampled += len(encode(text, dialect))
-    h.feed(h.root, "gh<eos>")
+    last = "gh<eos>" if d.engine_closes else "</Parallel>gh<eos>"
+    h.feed(h.root, last)
     tree = to_transcript(h.controller)
-    found = dict(injected(tree, BINDINGS[dialect]))
-    assert all(tree.ids[start : start + len(tokens)] == list(tokens) for start, tokens in found.items())
-    assert sum(map(len, found.values())) == len(tree) - sampled - len(encode("gh<eos>", dialect))
+    found = list(injected(tree, BINDINGS[dialect]))
+    assert all(tree.ids[start : start + len(tokens)] == list(tokens) for start, tokens in found)
+    assert sum(len(tokens) for _, tokens in found) == len(tree) - sampled - len(encode(last, dialect))
     assert len(found) == 1 + 2 * 3 + 1
+    assert [block.parallel for block in tree.blocks] == [True]
+    assert not tree.stray_text
 
 
 def test_a_block_that_is_not_forked_has_none() -> None:

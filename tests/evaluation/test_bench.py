@@ -231,7 +231,7 @@ def test_steps_are_those_of_the_layout_without_the_goals(shape: Any) -> None:
     assert load.tokens + load.goals == len(tree) == controller.ledger.used
     assert load.branches == sum(len(found.paths) for found in tree.walk())
     inside = [found for found in tree.walk() if found.depth > 1]
-    ends = 3 * len(WORDS.binding.separator) * len(tree.blocks)  # separators overlap in the layout, not in the steps
+    ends = 3 * len(WORDS.binding.last_separator) * len(tree.blocks)  # in the layout they overlap
     assert load.critical_path == pytest.approx(layout(tree).critical_path() - load.goals, abs=ends + 30 * len(inside))
     assert load.steps.read[-1] == 64 + len(tree) - 1
 

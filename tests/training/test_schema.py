@@ -48,6 +48,12 @@ def test_a_chat_that_ends_with_the_assistant_is_an_example_of_its_last_turn() ->
         ({"parallel": BLOCK.replace("<Path>\n2: b\n</Path>\n", "")}, "has 2 outlines but 1 paths"),
         ({"parallel": BLOCK.replace("<Path>\n2:", "<Path>\n3:")}, "has outlines 1, 2 but paths 1, 3"),
         ({"parallel": BLOCK.replace("\n2:", "\n1:")}, "has outlines 1, 2 but paths 1, 1"),
+        (
+            {"parallel": BLOCK.replace("</Path>\n<Path>", "</Path>\nFirst done.\n<Path>")},
+            f"'parallel': at character {BLOCK.index('</Path>') + 7} stands '\\nFirst done.\\n' between the parts",
+        ),
+        ({"parallel": BLOCK.replace("</Goal>", "</Goal>\nNow go.")}, "stands '\\nNow go.\\n' between the parts"),
+        ({"parallel": BLOCK.replace("<Conclusion>", "\n<Conclusion>")}, "stands '\\n\\n' between the parts"),
     ],
 )
 def test_a_broken_row_is_reported_with_place_name_and_reason(change: dict[str, Any], reason: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import openai
 
 from multiverse.binding import Binding
-from multiverse.dialects import Tag
 from multiverse.errors import RunError
 from multiverse.evaluation.bench.workloads import Workload, labels
 from multiverse.responses import FIELD
@@ -101,12 +100,12 @@ class Traffic:
         binding, (before, branches, after) = self.words.binding, workload.shape
         plan = await self._sampled(prompt, before)
         names = labels(len(branches))
-        prefix = [*prompt, *plan, *binding.goal(names), *binding.separator]
+        prefix = [*prompt, *plan, *binding.goal(names), *binding.goal_separator]
         headers = [binding.path_header(name) for name in names]
         asked = [self._sampled([*prefix, *h], branch[0]) for h, branch in zip(headers, branches, strict=True)]
         joined = prefix
         for header, branch in zip(headers, await asyncio.gather(*asked), strict=True):
-            joined = [*joined, *header, *branch, binding.ids[Tag.PATH_CLOSE], *binding.separator]
+            joined = [*joined, *header, *branch, *binding.forced_close, *binding.separator_after(header is headers[-1])]
         await self._sampled([*joined, *binding.conclusion_header], after)
 
     async def _sampled(self, prompt: Ids, tokens: int) -> list[int]:

@@ -68,7 +68,6 @@ class _Steps:
 
     def __init__(self, binding: Binding) -> None:
         self._binding = binding
-        self._close = 1 + len(binding.separator)
         self.goals = self.branches = 0
 
     def strand(self, shape: Shape, known: int, before: int = 0, after: int = 0) -> tuple[Array, Array]:
@@ -92,14 +91,20 @@ class _Steps:
         return np.concatenate(widths), np.concatenate(reads)
 
     def _goal(self, width: int) -> int:
-        return len(self._binding.goal(labels(width))) + len(self._binding.separator)
+        return len(self._binding.goal(labels(width))) + len(self._binding.goal_separator)
+
+    def _closing(self, last: bool) -> int:
+        return len(self._binding.forced_close) + len(self._binding.separator_after(last))
 
     def _block(self, block: Sequence[Shape], known: int) -> tuple[Array, Array]:
         self.goals += self._goal(len(block))
         self.branches += len(block)
         known += self._goal(len(block))
         headers = [len(self._binding.path_header(label)) for label in labels(len(block))]
-        strands = [self.strand(b, known, header, self._close) for b, header in zip(block, headers, strict=True)]
+        strands = [
+            self.strand(branch, known, header, self._closing(branch is block[-1]))
+            for branch, header in zip(block, headers, strict=True)
+        ]
         longest = max(len(width) for width, _ in strands)
         width, read = np.zeros(longest), np.zeros(longest)
         for one, seen in strands:

@@ -1,0 +1,1 @@
+"""What a text is: blocks, their parts and what stands between them."""
