@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import openai
@@ -52,6 +53,14 @@ class Pace:
         await asyncio.sleep(start - now)
 
 
+@dataclass
+class _Shared:
+    """A request under way, and how many wait for its answer: the same may be in the input twice."""
+
+    task: asyncio.Task[Reply]
+    askers: int = 0
+
+
 class Client:
     """Asks and keeps the answers. Use it within one event loop, and close it there."""
 
@@ -59,7 +68,7 @@ class Client:
         self._store = store
         self._slots = asyncio.Semaphore(endpoint.concurrency)
         self._pace = Pace(endpoint.requests_per_minute, endpoint.tokens_per_minute)
-        self._pending: dict[str, asyncio.Task[Reply]] = {}
+        self._pending: dict[str, _Shared] = {}
         self._failures = 0
         self._client = openai.AsyncOpenAI(
             api_key=endpoint.api_key,
@@ -89,16 +98,25 @@ class Client:
         key = request_key(stage, model, messages, parameters, number)
         if (known := self._store.reply(key)) is not None:
             return known
-        if key not in self._pending:  # the same may be in the input twice
-            task = asyncio.create_task(self._request(model, messages, parameters))
-            self._pending[key] = task
-            try:
-                reply = await task
-                self._store.put_reply(key, stage, model, number, reply)
-            finally:
+        shared = self._pending.get(key)
+        if shared is None:
+            task = asyncio.create_task(self._answer(key, stage, model, messages, parameters, number))
+            shared = self._pending[key] = _Shared(task)
+        shared.askers += 1
+        try:
+            return await asyncio.shield(shared.task)  # who stops asking stops nobody else
+        finally:
+            shared.askers -= 1
+            if shared.askers == 0:
                 del self._pending[key]
-            return reply
-        return await asyncio.shield(self._pending[key])
+                shared.task.cancel()  # nothing, if it is done
+
+    async def _answer(
+        self, key: str, stage: str, model: str, messages: list[Message], parameters: dict[str, Any], number: int
+    ) -> Reply:
+        reply = await self._request(model, messages, parameters)
+        self._store.put_reply(key, stage, model, number, reply)
+        return reply
 
     async def _request(self, model: str, messages: list[Message], parameters: dict[str, Any]) -> Reply:
         length = sum(len(message["content"]) for message in messages)

@@ -1,7 +1,8 @@
 """A page on this machine where one asks a server and sees the branches grow: `multiverse view --live URL`.
 
-The page can't ask the server by itself, which belongs to another origin, so what it asks goes through here. Only local
-clients are served.
+The page can't ask the server by itself, which belongs to another origin, so what it asks goes through here. Only this
+machine's own page is served: other pages that its user opens can neither ask nor read, whatever name they give to the
+machine.
 """
 
 from __future__ import annotations
@@ -15,14 +16,27 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from multiverse.errors import RunError
+from multiverse.errors import RunError, shown
 from multiverse.responses import FIELD
+from multiverse.serving.field import check_depth, read_json
 from multiverse.view import from_record, template
 
 QUESTION = "A = sum 3 5 2 7 1 9; B = max 4 1 9 2 6 8; C = min 8 6 7 9 5 4. Find sum A B C."
 _LARGEST = 64 << 20
 """Bytes of a body that the page may send: a record of a very long answer."""
 _PATIENCE = 600
+_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+"""What a browser may call this machine."""
+
+
+class _RefusedError(Exception):
+    """A request that is not the page's: a status, and why."""
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 logger = logging.getLogger(__name__)
 
 
@@ -68,8 +82,14 @@ class LiveServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: LiveServer
+    timeout = 60  # seconds, of a client that sends less than it said
 
     def do_GET(self) -> None:
+        try:
+            self._check_origin()
+        except _RefusedError as refusal:
+            self._send(refusal.status, str(refusal))
+            return
         if self.path != "/":
             self._send(HTTPStatus.NOT_FOUND, "there is only one page: /")
             return
@@ -78,11 +98,39 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         try:
-            body = json.loads(self.rfile.read(min(int(self.headers["Content-Length"]), _LARGEST)))
+            self._check_origin()
+            body = self._body()
             handle = {"/ask": self._ask, "/picture": self._picture}[self.path]
             handle(body)
+        except _RefusedError as refusal:
+            self._send(refusal.status, str(refusal))
         except (KeyError, TypeError, ValueError) as error:
-            self._send(HTTPStatus.BAD_REQUEST, f"not what the page asks: {error!r}")
+            self._send(HTTPStatus.BAD_REQUEST, f"not what the page asks: {type(error).__name__}: {error}"[:300])
+
+    def _check_origin(self) -> None:
+        """Refuse what another page sends, and this page under a name that someone else gave to this machine."""
+        ours = [f"{host}:{self.server.server_address[1]}" for host in _HOSTS]
+        hosts, origins = self.headers.get_all("Host", []), self.headers.get_all("Origin", [])
+        if len(hosts) != 1 or hosts[0].lower() not in ours:
+            raise _RefusedError(HTTPStatus.FORBIDDEN, f"the page is at {self.server.url}, not at {shown(hosts)}")
+        if any(origin != f"http://{hosts[0]}" for origin in origins):
+            raise _RefusedError(HTTPStatus.FORBIDDEN, f"only the page itself may ask, not {shown(origins)}")
+
+    def _body(self) -> Any:
+        """What was sent, as JSON of bounded size and depth."""
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise _RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"must be application/json, got {shown(kind)}")
+        length = self.headers.get("Content-Length", "")
+        if not (length.isascii() and length.isdigit()):
+            raise _RefusedError(HTTPStatus.BAD_REQUEST, f"Content-Length must say how long it is, got {shown(length)}")
+        if len(length) > 12 or int(length) > _LARGEST:
+            raise _RefusedError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"must be at most {_LARGEST} bytes, got {shown(length)}"
+            )
+        body = read_json(self.rfile.read(int(length)))
+        check_depth("the body", body)
+        return body
 
     def _picture(self, body: Mapping[str, Any]) -> None:
         self._send(HTTPStatus.OK, from_record(body["record"], str(body["title"])).page(), "text/html")

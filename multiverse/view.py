@@ -15,6 +15,7 @@ from multiverse.document import statistics
 from multiverse.errors import TranscriptError
 from multiverse.layout import layout, parallel_blocks
 from multiverse.tree import Block, Transcript
+from multiverse.viewer.record import DEEPEST, read_tree
 
 _DATA = File(__file__).parent / "data"
 Key = tuple[int, ...]
@@ -83,11 +84,15 @@ class Picture:
         """Write the page, and the directory it goes to if there is none.
 
         Raises:
-            TranscriptError: if it can't be written there.
+            TranscriptError: if it can't be written there; nothing is then left behind.
         """
         try:
+            page = self.page().encode()
+        except UnicodeEncodeError as error:
+            raise TranscriptError(f"the answer has half a character ({error.object[error.start]!a})") from None
+        try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(self.page(), encoding="utf-8")
+            file.write_bytes(page)
         except OSError as error:
             raise TranscriptError(f"{file}: can't be written: {error.strerror}; choose another with -o") from error
 
@@ -137,8 +142,11 @@ def from_record(record: Mapping[str, Any], title: str) -> Picture:
 
     Args:
         record: `choices[i].multiverse` of a response.
+
+    Raises:
+        TranscriptError: if it is none.
     """
-    lanes = [_lane(strand) for strand in record["tree"]]
+    lanes = [_lane(strand) for strand in read_tree(record)]
     figures = {name: value for name, value in record.items() if name != "tree"}
     return Picture(title, lanes, figures)
 
@@ -164,7 +172,13 @@ def _lane(strand: Mapping[str, Any]) -> Lane:
 
 
 def from_transcript(transcript: Transcript, title: str) -> Picture:
-    """The picture of an answer of which only the text is known: no times, positions counted in its tokens."""
+    """The picture of an answer of which only the text is known: no times, positions counted in its tokens.
+
+    Raises:
+        TranscriptError: if its blocks are nested without end.
+    """
+    if max((block.depth for block in transcript.walk()), default=0) > DEEPEST:
+        raise TranscriptError(f"blocks are nested more than {DEEPEST} deep, which can't be drawn")
     positions = layout(transcript).positions
     lanes: list[Lane] = []
     _body((), "", 0, len(transcript), transcript.blocks, transcript, positions, lanes)
@@ -199,11 +213,15 @@ def _piece(start: int, end: int, transcript: Transcript, positions: list[int]) -
 
 
 def read(data: Any, title: str) -> Picture | None:
-    """The picture in a JSON response, the first choice that has a tree; `None` if there is none."""
-    if isinstance(data, Mapping):
-        if "tree" in data:
-            return from_record(data, title)
-        for choice in data.get("choices", ()):
-            if isinstance(choice, Mapping) and "tree" in (choice.get("multiverse") or {}):
-                return from_record(choice["multiverse"], title)
+    """The picture in a JSON response, the first choice that has a tree; `None` if there is none.
+
+    Raises:
+        TranscriptError: if its tree is none.
+    """
+    choices = data.get("choices") if isinstance(data, Mapping) else None
+    listed = choices if isinstance(choices, list) else []
+    told = [choice.get("multiverse") for choice in listed if isinstance(choice, Mapping)]
+    for record in (data, *told):
+        if isinstance(record, Mapping) and "tree" in record:
+            return from_record(record, title)
     return None

@@ -40,7 +40,10 @@ def run(options: argparse.Namespace) -> int:
     remote = options.source.startswith(("http://", "https://"))
     if options.live:
         return _serve(options, remote)
-    picture = (_ask if remote else _read)(options)
+    try:
+        picture = (_ask if remote else _read)(options)
+    except RecursionError:
+        raise TranscriptError(f"{options.source}: is nested too deeply to be read") from None
     picture.write(Path(options.output))
     print(f"{len(picture.lanes) - 1} branches drawn in {options.output}")
     return 0
@@ -88,7 +91,10 @@ def _read(options: argparse.Namespace) -> view.Picture:
         if isinstance(record, records.Problem):
             print(f"multiverse view: {record}", file=sys.stderr)
         elif options.id is None or record.id == options.id:
-            return view.from_transcript(parse_text(record.text, registry.get(options.dialect)), record.id)
+            try:
+                return view.from_transcript(parse_text(record.text, registry.get(options.dialect)), record.id)
+            except TranscriptError as error:
+                raise TranscriptError(f"{options.source}: {error}") from error
     wanted = "no answer" if options.id is None else f"no answer with id {options.id!r}"
     raise TranscriptError(f"{options.source}: {wanted}")
 
@@ -96,6 +102,10 @@ def _read(options: argparse.Namespace) -> view.Picture:
 def _response(file: str, title: str) -> view.Picture | None:
     """The picture of a saved response with a tree, if the file is one."""
     try:
-        return view.read(json.loads(Path(file).read_text(encoding="utf-8-sig")), title)
+        data = json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):  # not JSON, or not readable: the reader of records says so
         return None
+    try:
+        return view.read(data, title)
+    except TranscriptError as error:
+        raise TranscriptError(f"{file}: {error}") from error

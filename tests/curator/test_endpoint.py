@@ -143,3 +143,37 @@ def test_two_runs_on_the_same_output_do_not_ask_the_same_twice(teach: Serve, con
         curate(config)
     first.join()
     assert set(teacher.seen.values()) == {1}
+
+
+@pytest.mark.parametrize("stops", [[0], [1], [0, 1], [0, 1, 2]])
+def test_who_stops_asking_stops_nobody_else(teach: Serve, tmp_path: Path, stops: list[int]) -> None:
+    """Three ask the same at once; whoever began it may go. If all go, the request goes too."""
+    teacher, url = teach()
+    go, honest = threading.Event(), teacher.answer
+
+    def late(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        go.wait(20)
+        return honest(request)
+
+    teacher.answer = late  # type: ignore[method-assign]
+
+    async def ask() -> tuple[list[Any], bool]:
+        with Store(tmp_path / "store.sqlite") as store:
+            client = Client(Endpoint(base_url=url), store)
+            askers = [asyncio.create_task(client.ask("summary", "m", MESSAGES * 2, {}, 0)) for _ in range(3)]
+            await asyncio.sleep(0)
+            (shared,) = [pending.task for pending in client._pending.values()]
+            for number in stops:
+                askers[number].cancel()
+            await asyncio.sleep(0)
+            go.set()
+            answers = await asyncio.gather(*askers, return_exceptions=True)
+            await asyncio.wait([shared])
+            await client.close()
+            assert not client._pending
+            return answers, shared.cancelled()
+
+    answers, cancelled = asyncio.run(ask())
+    assert [number for number, answer in enumerate(answers) if isinstance(answer, asyncio.CancelledError)] == stops
+    assert len({answer.text for answer in answers if not isinstance(answer, BaseException)}) == (len(stops) < 3)
+    assert cancelled is (len(stops) == 3)
