@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and test every promise, on both hosts; make test-all also at length (docs/developing.md)
-.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain soak-vllm soak-sglang model docs lock clean
+.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain soak-vllm soak-sglang model docs dist lock clean
 
 PY = .venvs/core/bin/python
 
@@ -123,6 +123,9 @@ docs:  ## draws the pictures of docs/ and writes the dashboard
 	@tools/setup docs
 	$(PY) docs/plot_layout.py
 	$(PY) docs/plot_dashboard.py
+
+dist:  ## sdist and wheel, checked, installed with each host's extra into an empty environment, served and asked there
+	tools/dist
 
 lock:  ## the newest releases that fit pyproject.toml, into tools/locks
 	tools/lock

@@ -26,7 +26,7 @@ from multiverse.stream import BranchEvent, DocumentStream, EventStream
 from multiverse.tags import add_tags
 from multiverse.tree import Block, Conclusion, Outline, Path, Transcript, Violation
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "Action",
