@@ -15,6 +15,7 @@ from typing import Any
 import openai
 
 from multiverse.errors import MultiverseError, RunError
+from multiverse.harness.messages import MessageError, reasoning
 from multiverse.reply_store import Reply, ReplyStore, request_key
 from multiverse.responses import FIELD
 from multiverse.settings import Endpoint
@@ -132,6 +133,10 @@ class Client:
         self._failures = 0
         choice = answer.choices[0] if answer.choices else None
         text = (choice.message.content if choice else None) or ""
+        try:
+            thoughts = reasoning((choice.message.model_extra if choice else None) or {})
+        except MessageError as error:
+            raise RefusedError(f"the endpoint's answer can't be read: {error}") from error
         usage = answer.usage
         return Reply(
             text,
@@ -140,6 +145,7 @@ class Client:
             usage.completion_tokens if usage else 0,
             time.monotonic() - started,
             (usage.model_extra or {}).get(FIELD) or {} if usage else {},
+            thoughts,
         )
 
     def _judge(self, error: openai.OpenAIError) -> MultiverseError:

@@ -33,6 +33,7 @@ class Reply:
 
     Attributes:
         seconds: from the request to the answer, waiting for one's turn not counted; retries are.
+        reasoning: what a server with a reasoning parser tells beside the text.
         figures: what a Multiverse server tells in `usage.multiverse`; empty from any other.
     """
 
@@ -42,6 +43,7 @@ class Reply:
     completion_tokens: int
     seconds: float = 0.0
     figures: dict[str, Any] = field(default_factory=dict)
+    reasoning: str = ""
 
 
 def request_key(stage: str, model: str, messages: Any, parameters: dict[str, Any], number: int) -> str:
@@ -67,6 +69,8 @@ class ReplyStore:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(self.schema)
+            if "reasoning" not in {column[1] for column in self._db.execute("PRAGMA table_info(replies)")}:
+                self._db.execute("ALTER TABLE replies ADD COLUMN reasoning TEXT NOT NULL DEFAULT ''")
         except sqlite3.Error as error:
             raise RunError(f"{path}: can't be used as a store ({error})") from error
 
@@ -80,19 +84,19 @@ class ReplyStore:
 
     def reply(self, key: str) -> Reply | None:
         """What was answered to the request with this key."""
-        query = """SELECT text, finish_reason, prompt_tokens, completion_tokens, seconds, figures
+        query = """SELECT text, finish_reason, prompt_tokens, completion_tokens, seconds, figures, reasoning
                    FROM replies WHERE key = ?"""
         row = self._db.execute(query, (key,)).fetchone()
         if row is None:
             return None
-        text, finish_reason, prompt_tokens, completion_tokens, seconds, figures = row
-        return Reply(text, finish_reason, prompt_tokens, completion_tokens, seconds, json.loads(figures))
+        text, finish_reason, prompt_tokens, completion_tokens, seconds, figures, reasoning = row
+        return Reply(text, finish_reason, prompt_tokens, completion_tokens, seconds, json.loads(figures), reasoning)
 
     def put_reply(self, key: str, stage: str, model: str, number: int, reply: Reply) -> None:
         """Keep an answer."""
         counts = (reply.prompt_tokens, reply.completion_tokens, reply.seconds, json.dumps(reply.figures))
-        row = (key, stage, model, number, reply.text, reply.finish_reason, *counts)
-        self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        row = (key, stage, model, number, reply.text, reply.finish_reason, *counts, reply.reasoning)
+        self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 @contextmanager

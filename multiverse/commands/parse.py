@@ -24,11 +24,14 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "parse",
         help="show well-formedness, blocks and parallelism of transcripts",
-        description="Reads answers of a model from text files, JSON, JSON lines, chats or API responses.",
+        description="Reads answers of a model from text files, JSON, JSON lines, chats, training data, API responses "
+        "and results of batches.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a file; - is standard input")
     parser.add_argument("--dialect", default="multiverse", help="name or TOML file (default: %(default)s)")
-    parser.add_argument("--field", help="key of a record that holds the answer (default: found out)")
+    parser.add_argument(
+        "--field", help="key of a record that holds the answer, or a path like results.0.text (default: found out)"
+    )
     parser.add_argument("--tokenizer", metavar="MODEL", help="count its tokens instead of approximate ones")
     parser.add_argument("--separators", choices=("overlap", "advance"), default="overlap", help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="one JSON object per transcript")

@@ -78,7 +78,7 @@ def _questions(file: str | None) -> list[str]:
     if file is None:
         return [problem.prompt for problem in islice(problems(1), 12)]
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise RunError(f"{file} can't be read: {error}") from error
     if found := [line for line in lines if line.strip()]:

@@ -16,6 +16,8 @@ from typing import Any
 from multiverse.curator.config import Fields, Input
 from multiverse.curator.sentences import split
 from multiverse.errors import RunError
+from multiverse.harness import rows
+from multiverse.harness.messages import one_text
 
 _BATCH = 64
 
@@ -75,25 +77,19 @@ def read_chains(source: Input) -> Iterator[Chain | Problem]:
 
 def _records(source: Input) -> Iterator[Any]:
     path = Path(source.path)
-    if path.suffix == ".jsonl":
-        return _from_lines(path)
+    if path.suffix in rows.SUFFIXES:
+        return _from_file(path)
     if path.suffix == ".parquet":
         return _from_parquet(path)
     return _from_datasets(source)
 
 
-def _from_lines(path: Path) -> Iterator[Any]:
+def _from_file(path: Path) -> Iterator[Any]:
     try:
-        lines = path.open(encoding="utf-8-sig")
+        for row in rows.read_rows(path, path.name):
+            yield f"{row.place} {row.message}" if isinstance(row, rows.Problem) else row.value
     except OSError as error:
         raise RunError(f"input.path {path}: can't be read ({error.strerror})") from error
-    with lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    yield f"line {number} is not JSON ({error})"
 
 
 def _from_parquet(path: Path) -> Iterator[Any]:
@@ -129,16 +125,15 @@ def _chain(position: int, record: Any, fields: Fields) -> Chain | Problem:
         return Problem(position, str(position), f"must be an object, is {type(record).__name__}")
     name = record.get(fields.id)
     id_ = str(position if name is None else name)
-    for wanted in (fields.question, fields.reasoning):
-        if not isinstance(record.get(wanted), str) or not record[wanted].strip():
+    texts = {name: one_text(record.get(name)) for name in fields.model_dump().values()}
+    for name in (fields.question, fields.reasoning):
+        if not (texts[name] or "").strip():
             found = ", ".join(map(str, record)) or "nothing"
-            return Problem(position, id_, f"field {wanted!r} must hold text (input.fields); found {found}")
-    answer, response = record.get(fields.answer), record.get(fields.response)
-    return Chain(
-        position,
-        id_,
-        record[fields.question].strip(),
-        record[fields.reasoning].strip(),
-        "" if answer is None else str(answer).strip(),
-        response.strip() if isinstance(response, str) else "",
+            return Problem(position, id_, f"field {name!r} must hold text (input.fields); found {found}")
+    for name in (fields.answer, fields.response):
+        if texts[name] is None and record.get(name) is not None:
+            return Problem(position, id_, f"field {name!r} must hold one text or number, is {record[name]!r:.60}")
+    question, reasoning, answer, response = (
+        (texts[name] or "").strip() for name in (fields.question, fields.reasoning, fields.answer, fields.response)
     )
+    return Chain(position, id_, question, reasoning, answer, response)

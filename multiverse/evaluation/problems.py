@@ -14,6 +14,9 @@ from typing import Any
 
 from multiverse.errors import RunError
 from multiverse.evaluation.tasks import EMBEDDED, Fields, Task
+from multiverse.harness import rows
+from multiverse.harness.messages import one_text
+from multiverse.harness.rows import read_rows
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -42,8 +45,8 @@ def load_problems(task: Task) -> list[Problem]:
     if task.source == EMBEDDED:
         problems = _draw(task.size)
     else:
-        rows = _from_lines(Path(task.source)) if task.source.endswith(".jsonl") else _from_hub(task)
-        problems = [_problem(row, task, place) for place, row in rows]
+        records = _from_file(Path(task.source)) if task.source.endswith(rows.SUFFIXES) else _from_hub(task)
+        problems = [_problem(row, task, place) for place, row in records]
     if not problems:
         raise RunError(f"task {task.name}: {task.source} holds no problem")
     if len({problem.id for problem in problems}) < len(problems):
@@ -72,18 +75,16 @@ def _draw(size: int) -> list[Problem]:
     return [Problem(str(number), question, answer) for number, (question, answer) in enumerate(drawn.items())]
 
 
-def _from_lines(path: Path) -> Iterable[tuple[str, Any]]:
+def _from_file(path: Path) -> Iterable[tuple[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        found = list(read_rows(path))
     except OSError as error:
         raise RunError(f"{path}: can't be read ({error.strerror})") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield f"{path}:{number}", json.loads(line)
-            except ValueError as error:
-                last = " The file seems to be cut off." if number == len(lines) else ""
-                raise RunError(f"{path}:{number}: is not JSON ({error}).{last}") from error
+    for row in found:
+        if isinstance(row, rows.Problem):
+            last = " The file seems to be cut off." if row is found[-1] and len(found) > 1 else ""
+            raise RunError(f"{row}.{last}")
+        yield row.place, row.value
 
 
 def _from_hub(task: Task) -> Iterable[tuple[str, Any]]:
@@ -92,13 +93,13 @@ def _from_hub(task: Task) -> Iterable[tuple[str, Any]]:
     except ImportError as error:
         raise RunError(f"task {task.name}: needs `datasets`: pip install multiverse-engine[eval]") from error
     try:
-        rows = datasets.load_dataset(task.source, task.subset, split=task.split)
+        found = datasets.load_dataset(task.source, task.subset, split=task.split)
     except Exception as error:  # whatever the hub's client raises without a network, a permission or a set
         raise RunError(
             f"task {task.name}: {task.source} can't be loaded from the hub ({' '.join(str(error).split())[:300]});"
             " a local copy can be named as `source: FILE.jsonl` in a task of your own"
         ) from error
-    return ((f"{task.source}[{number}]", row) for number, row in enumerate(rows))
+    return ((f"{task.source}[{number}]", row) for number, row in enumerate(found))
 
 
 def _problem(row: Any, task: Task, place: str) -> Problem:
@@ -107,9 +108,11 @@ def _problem(row: Any, task: Task, place: str) -> Problem:
         raise RunError(f"{place}: must be an object, is {type(row).__name__}")
     wrong = fields.choices if isinstance(fields.choices, list) else []
     for name in (fields.question, fields.answer, *wrong):
-        if not isinstance(row.get(name), str | int | float):
+        if row.get(name) is None:
             raise RunError(f"{place}: lacks {name!r} (task {task.name}, `fields`); it has {', '.join(map(str, row))}")
-    question, answer = str(row[fields.question]).strip(), str(row[fields.answer]).strip()
+        if one_text(row[name]) is None:
+            raise RunError(f"{place}: {name!r} must be one text or number, is {row[name]!r:.60} (task {task.name})")
+    question, answer = (str(one_text(row[name])).strip() for name in (fields.question, fields.answer))
     id_ = str(row.get(fields.id, place.rpartition("/")[2]))
     if task.grader != "choice":
         return Problem(id_, question, answer)
@@ -120,7 +123,7 @@ def _problem(row: Any, task: Task, place: str) -> Problem:
 def _options(row: dict[str, Any], fields: Fields, question: str, answer: str, place: str) -> tuple[list[str], str]:
     """The options in the order they are shown, and the letter of the right one."""
     if isinstance(fields.choices, list):
-        options = [answer, *(str(row[name]).strip() for name in fields.choices)]
+        options = [answer, *(str(one_text(row[name])).strip() for name in fields.choices)]
         Random(zlib.crc32(question.encode())).shuffle(options)
         return options, LETTERS[options.index(answer)]
     given = row.get(fields.choices or "choices")

@@ -10,6 +10,7 @@ from multiverse.errors import RunError
 from multiverse.evaluation.grading import Grader
 from multiverse.evaluation.results import Results, described
 from multiverse.evaluation.samples import Describer, Sample
+from multiverse.harness.messages import one_text
 from multiverse.records import Record, read_records
 from multiverse.reply_store import Reply
 
@@ -42,14 +43,14 @@ def grade_recorded(
             if not isinstance(record, Record):
                 unread.append(str(record))
                 continue
-            expected = record.fields.get(columns.answer)
-            if not isinstance(expected, str | int | float):
+            expected = one_text(record.fields.get(columns.answer))
+            if expected is None:
                 unread.append(f"{file}: {record.id}: lacks {columns.answer!r}, the right answer (see --answer-field)")
                 continue
             task = str(record.fields.get(columns.task, Path(file).stem))
             seed = seen[task, record.id] = seen.get((task, record.id), -1) + 1  # several answers to one problem
             reply = Reply(record.text, record.fields.get("finish_reason"), 0, 0)
-            samples.append(describer.describe(task, record.id, seed, grader, str(expected), reply))
+            samples.append(describer.describe(task, record.id, seed, grader, expected, reply))
     if not samples:
         raise RunError(f"nothing to grade in {', '.join(files)}: {'; '.join(unread[:3]) or 'no records'}")
     names = {sample.task: {"source": ", ".join(files)} for sample in samples}

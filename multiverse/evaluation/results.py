@@ -58,7 +58,7 @@ def read_results(output: Path) -> Results:
     """
     try:
         document = json.loads((output / RESULTS).read_text(encoding="utf-8"))
-        lines = (output / SAMPLES).read_text(encoding="utf-8").splitlines()
+        lines = (output / SAMPLES).read_text(encoding="utf-8").removesuffix("\n").split("\n")
         name, about = document["name"], document["about"]
     except OSError as error:
         raise RunError(

@@ -88,8 +88,11 @@ class Describer:
 
     def describe(self, task: str, id_: str, seed: int, grader: Grader, expected: str, reply: Reply) -> Sample:
         """Grade and measure one answer."""
+        whole = reply.reasoning + reply.text  # a server with a reasoning parser keeps the blocks there
         graded = grade(grader, expected, reply.text)
-        figures = statistics(self.to_tree(reply.text))
+        if graded.verdict is Verdict.NO_ANSWER:
+            graded = grade(grader, expected, whole)
+        figures = statistics(self.to_tree(whole))
         tokens, critical, counted = figures.tokens, figures.critical_path, self.counted
         if reply.completion_tokens:  # the server's count is exact; the text tells the proportion
             degree = figures.parallel_degree

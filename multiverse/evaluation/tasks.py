@@ -10,6 +10,7 @@ from pydantic import Field
 
 from multiverse.errors import RunError
 from multiverse.evaluation.grading import Grader
+from multiverse.harness.rows import SUFFIXES
 from multiverse.settings import Settings, check_settings, read_yaml
 
 Mode = Literal["parallel", "sequential", "plain"]
@@ -43,7 +44,7 @@ class Task(Settings):
     """A set of problems.
 
     Attributes:
-        source: a `.jsonl` file, a name on the hub, or `embedded` for problems that the embedded model never saw.
+        source: a `.jsonl` or `.json` file, a name on the hub, or `embedded` (held out from the embedded model).
         subset, split: of a set on the hub.
         prompt: the user's message; `{question}` and `{choices}` are put in.
         sha256: of the problems as `problems.checksum` computes it; if given, other problems are refused.
@@ -94,7 +95,7 @@ def load_task(given: str | dict[str, Any], home: Path) -> Task:
             return check_settings(read_yaml(path), Task, given)
     else:
         raise RunError(f"task {given!r} is unknown: it must be one of {', '.join(builtin_tasks())}, or a .yaml file")
-    local = task.source.endswith(".jsonl")
+    local = task.source.endswith(SUFFIXES)
     return task.model_copy(update={"source": str(place / task.source)}) if local else task
 
 

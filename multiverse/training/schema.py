@@ -5,7 +5,6 @@ Nothing is dropped silently: what can't be learnt from is a `Problem` that names
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,15 @@ from typing import Any
 
 from multiverse.dialects import Dialect
 from multiverse.errors import TrainingError
+from multiverse.harness import rows
+from multiverse.harness.messages import MessageError, chat, content, one_text
 from multiverse.parser import parse_text
 from multiverse.tree import Block, Transcript
 
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
+"""Values of a turn's other keys that say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,12 @@ def read(source: str | Path, dialect: Dialect) -> Iterator[tuple[str, Example | 
     """Read and check every row of `source`.
 
     Args:
-        source: a `.jsonl` or `.parquet` file, or what `datasets.load_dataset` or `load_from_disk` take; of a dataset
-            with several splits ``train`` is read, or the one named as in ``name:split``.
+        source: a `.jsonl`, `.json` or `.parquet` file, or what `datasets.load_dataset` or `load_from_disk` take; of a
+            dataset with several splits ``train`` is read, or the one named as in ``name:split``.
         dialect: that of the blocks.
 
     Yields:
-        the row's place (`file:row`, counted from 1) and the example, or the problem with it.
+        the row's place (`file:row`, counted from 1, or `file[item]`) and the example, or the problem with it.
 
     Raises:
         TrainingError: if the source can't be read at all.
@@ -133,8 +136,10 @@ def _example(row: dict[str, Any], id_: str) -> Example:
         raise _RowError(f"neither 'parallel' nor 'sequential' holds an answer; columns are {_columns(row)}")
     if not messages:
         raise _RowError("'messages' holds no turn before the answer")
-    answer = row.get("answer")
-    return Example(id_, tuple(messages), **texts, answer=None if answer is None else str(answer))
+    answer = one_text(row.get("answer"))
+    if answer is None and row.get("answer") is not None:
+        raise _RowError(f"column 'answer': must be one text or number, is {row['answer']!r:.40}")
+    return Example(id_, tuple(messages), **texts, answer=answer)
 
 
 def _messages(row: dict[str, Any]) -> list[Message]:
@@ -145,12 +150,26 @@ def _messages(row: dict[str, Any]) -> list[Message]:
         if not isinstance(question, str) or not question.strip():
             raise _RowError(f"column 'question': must be a text, is {question!r:.40}")
         return [{"role": "user", "content": question}]
-    if not isinstance(messages, list):
-        raise _RowError(f"column 'messages': must be a list of turns, is {type(messages).__name__}")
-    for number, turn in enumerate(messages, 1):
-        if not isinstance(turn, dict) or turn.get("role") not in ROLES or not isinstance(turn.get("content"), str):
-            raise _RowError(f"column 'messages', turn {number}: must have a role ({', '.join(ROLES)}) and a content")
-    return [{"role": turn["role"], "content": turn["content"]} for turn in messages]
+    try:
+        turns = chat(messages)
+    except MessageError as error:
+        raise _RowError(f"column 'messages': {error}") from error
+    return [_turn(turn, f"column 'messages', turn {number}") for number, turn in enumerate(turns, 1)]
+
+
+def _turn(turn: dict[str, Any], where: str) -> Message:
+    """Role and text of a turn. It must hold nothing else: a chat template may render that, or leave it out."""
+    if turn.get("role") not in ROLES or turn.get("content") is None:
+        raise _RowError(f"{where}: must have a role ({', '.join(ROLES)}) and a content")
+    if others := [key for key, value in turn.items() if key not in ("role", "content") and value not in _NOTHING]:
+        raise _RowError(
+            f"{where}: holds {', '.join(map(repr, others))}, which would not be learnt; what the model has to write, "
+            "thoughts and their marks included, belongs into 'content'"
+        )
+    try:
+        return {"role": turn["role"], "content": content(turn)}
+    except MessageError as error:
+        raise _RowError(f"{where}: {error}") from error
 
 
 def _text(row: dict[str, Any], column: str) -> str | None:
@@ -165,7 +184,7 @@ def _columns(row: dict[str, Any]) -> str:
 
 
 def _rows(source: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    if source.endswith((".jsonl", ".json")):
+    if source.endswith(rows.SUFFIXES):
         yield from _json_rows(source)
         return
     for number, row in enumerate(_load(source), 1):
@@ -174,20 +193,15 @@ def _rows(source: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
 
 def _json_rows(source: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
     try:
-        with open(source, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{source}:{number}", _parse(line)
-    except (OSError, UnicodeDecodeError) as error:
+        for row in rows.read_rows(source):
+            if isinstance(row, rows.Problem):
+                yield row.place, row.message
+            elif isinstance(row.value, dict):
+                yield row.place, row.value
+            else:
+                yield row.place, f"must be a JSON object, is {type(row.value).__name__}"
+    except OSError as error:
         raise TrainingError(f"{source} can't be read: {error}") from error
-
-
-def _parse(line: str) -> dict[str, Any] | str:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        return f"is not JSON ({error})"
-    return row if isinstance(row, dict) else f"must be a JSON object, is {type(row).__name__}"
 
 
 def _load(source: str) -> Any:

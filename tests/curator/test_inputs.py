@@ -36,12 +36,22 @@ def test_columns_may_have_other_names_and_ids_may_be_missing(tmp_path: Path) -> 
     assert found == [Chain(0, "0", "Why?", "Because.", "42", "So.")]
 
 
+def test_a_list_and_texts_alone_in_lists_are_read_and_longer_lists_are_refused(tmp_path: Path) -> None:
+    """As s1K has them; a list must not become the text of a list."""
+    record = {"question": "Why?\u2028", "reasoning": ["Because."], "answer": ["18"]}
+    (tmp_path / "a.json").write_text(json.dumps([record, record | {"answer": ["1", "2"]}]))
+    first, second = read_chains(Input(path=str(tmp_path / "a.json")))
+    assert first == Chain(0, "0", "Why?", "Because.", "18")
+    assert isinstance(second, Problem)
+    assert "'answer' must hold one text or number, is ['1', '2']" in second.message
+
+
 def test_broken_records_keep_their_place_and_do_not_stop_the_others(tmp_path: Path) -> None:
     good = json.dumps(RECORDS[0])
     (tmp_path / "a.jsonl").write_text(f'{good}\n{{"broken\n{{"id": 7, "question": ""}}\n{good}\n')
     first, broken, empty, last = read_chains(Input(path=str(tmp_path / "a.jsonl")))
     assert isinstance(broken, Problem)
-    assert "line 2 is not JSON" in broken.message
+    assert "a.jsonl:2 is not JSON" in broken.message
     assert isinstance(empty, Problem)
     assert (empty.id, empty.position) == ("7", 2)
     assert "'question' must hold text" in empty.message

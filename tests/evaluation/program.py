@@ -35,6 +35,7 @@ class Program:
         told: whether it tells figures, as a Multiverse server does.
         status: of every answer to a chat.
         forking: answers with blocks.
+        thoughts: where all but the last line of an answer is told, as a server with a reasoning parser does.
         seen: bodies of all chat requests.
     """
 
@@ -44,6 +45,7 @@ class Program:
     status: int = 200
     latency: float = 0.0
     forking: bool = True
+    thoughts: str | None = None
     seen: list[dict[str, Any]] = field(default_factory=list)
 
     def get(self, path: str) -> tuple[int, Any]:
@@ -73,6 +75,9 @@ class Program:
             counted = {"tokens": figures.tokens + 1, "critical_path_tokens": figures.critical_path + 1}
             usage["multiverse"] = {**counted, "fallbacks": {"too_wide": 1} if figures.max_width == 6 else {}}
         message = {"role": "assistant", "content": text}
+        if self.thoughts is not None:
+            before, line, last = text.rpartition("\n")
+            message |= {"content": last, self.thoughts: before + line}
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         return {
             "id": "1",

@@ -145,7 +145,7 @@ def test_the_command_prints_a_table_and_where_it_stops_paying(tmp_path: Path) ->
         (("--machine", "abacus"), "'abacus' is unknown: it must be one of a100"),
         (("--machine", "h100"), None),
         (("--batch", "0"), "--batch must be positive"),
-        (("--transcripts", "lost.jsonl"), "lost.jsonl: holds no answer"),
+        (("--transcripts", "lost.jsonl"), "lost.jsonl: can't be read"),
     ],
 )
 def test_a_mistake_is_named(arguments: tuple[str, ...], message: str | None) -> None:

@@ -64,6 +64,21 @@ def test_a_server_that_tells_nothing_is_measured_by_its_text(start: Start, confi
     assert results(config)["counted"] == "text"
 
 
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_blocks_that_a_reasoning_parser_takes_out_of_the_content_count(
+    name: str, start: Start, configure: Configure
+) -> None:
+    scores = []
+    for number, thoughts in enumerate((None, name)):
+        _, url = start(thoughts=thoughts, wrong=set(PROMPTS[:5]))
+        config = configure(url, f"run{number}")
+        assert run(config).returncode == 0
+        scores.append(results(config))
+    told = ("accuracy", "trigger_rate", "well_formed_rate", "parallel_degree", "no_answer_rate")
+    assert scores[0]["trigger_rate"] > 0.5
+    assert {key: scores[1].get(key) for key in told} == {key: scores[0].get(key) for key in told}
+
+
 def test_a_second_run_asks_nothing_and_needs_no_server(start: Start, configure: Configure) -> None:
     program, url = start()
     config = configure(url)

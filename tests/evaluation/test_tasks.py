@@ -36,6 +36,20 @@ def test_a_task_of_ten_lines(tmp_path: Path) -> None:
     assert [message["role"] for message in task.messages("2+2?", "", "plain")] == ["user"]
 
 
+def test_a_list_odd_line_ends_and_answers_in_lists_are_read(tmp_path: Path) -> None:
+    rows = [{"question": "one\u2028two", "answer": ["18"]}, {"question": "b", "answer": 6}]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    for name in ("a.jsonl", "a.json"):
+        task = load_task({"name": "a", "source": name}, tmp_path)
+        found = [(problem.question, problem.answer) for problem in load_problems(task)]
+        assert found == [("one\u2028two", "18"), ("b", "6")]
+    source = lines(tmp_path / "b.jsonl", {"question": "?", "answer": ["1", "2"]})
+    with pytest.raises(RunError, match=r"b.jsonl:1: 'answer' must be one text or number, is \['1', '2'\]"):
+        load_problems(Task(name="b", source=source))
+
+
 def test_the_modes_differ_in_what_the_model_is_told() -> None:
     task = load_task("aime24", Path())
     parallel, sequential = (task.messages("x", "", mode)[0]["content"] for mode in ("parallel", "sequential"))  # type: ignore[arg-type]

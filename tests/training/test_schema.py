@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,44 @@ def test_parquet_files_and_saved_datasets_hold_the_same_examples(tmp_path: Path)
     data.save_to_disk(str(tmp_path / "saved"))
     for source in ("d.parquet", "saved"):
         assert [item for _, item in read(tmp_path / source, DIALECT)] == expected
+
+
+@pytest.mark.parametrize(
+    ("turn", "reason"),
+    [
+        ({"content": "18", "reasoning_content": BLOCK}, "turn 2: holds 'reasoning_content', which would not be learnt"),
+        ({"content": "18", "reasoning": BLOCK}, "turn 2: holds 'reasoning'"),
+        ({"content": "18", "tool_calls": [{"id": "x"}]}, "turn 2: holds 'tool_calls'"),
+        ({"content": "18", "weight": 0}, "turn 2: holds 'weight'"),
+        ({"content": [{"type": "image_url"}]}, "turn 2: holds a part of kind 'image_url'"),
+        ({"content": [{"type": "text", "text": BLOCK}], "tool_calls": [], "reasoning": None}, None),
+    ],
+)
+def test_nothing_that_a_turn_holds_is_dropped_silently(turn: dict[str, Any], reason: str | None) -> None:
+    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant"} | turn]}
+    found = check(row, "f:1", DIALECT)
+    if reason is None:
+        assert isinstance(found, Example)
+        assert found.parallel == BLOCK
+    else:
+        assert isinstance(found, Problem)
+        assert reason in found.reason
+
+
+def test_turns_in_columns_and_an_answer_in_a_list_are_read() -> None:
+    row = {"messages": {"role": ["user", "assistant"], "content": ["q", BLOCK]}, "answer": ["5"]}
+    found = check(row, "f:1", DIALECT)
+    assert found == Example("f:1", ({"role": "user", "content": "q"},), BLOCK, None, "5")
+
+
+def test_a_list_a_byte_order_mark_and_odd_line_ends_change_nothing(tmp_path: Path) -> None:
+    rows = [GOOD | {"question": "one\u2028two\u0085"}, GOOD | {"id": "h"}]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "d.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    expected = [check(row, "", DIALECT) for row in rows]
+    for name in ("d.jsonl", "d.json"):
+        assert [item for _, item in read(tmp_path / name, DIALECT)] == expected
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "none.parquet"])

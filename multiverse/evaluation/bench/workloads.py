@@ -13,7 +13,7 @@ from multiverse.evaluation.plan.machine import Array
 from multiverse.evaluation.plan.shapes import Shape as Steps
 from multiverse.layout import parallel_blocks
 from multiverse.parser import parse_text
-from multiverse.records import Record, read_records
+from multiverse.records import readable
 from multiverse.shaped import Shape
 from multiverse.tree import Block, Transcript
 
@@ -150,7 +150,7 @@ def recorded(files: Sequence[str], number: int, scale: float, binding: Binding, 
     """
     found = []
     for file in files:
-        records = [record for record in read_records(file) if isinstance(record, Record)]
+        records = readable(file)
         if not records:
             raise RunError(f"{file}: holds no answer")
         shapes = [(record.id, shape_in(parse_text(record.text), scale)) for record in records]

@@ -12,7 +12,7 @@ from multiverse.errors import RunError
 from multiverse.evaluation.plan.machine import Array
 from multiverse.layout import layout
 from multiverse.parser import parse_text
-from multiverse.records import Record, read_records
+from multiverse.records import readable
 from multiverse.tree import Transcript
 
 BINS = 64
@@ -78,7 +78,7 @@ def shapes_in(files: Sequence[str], prompt: int) -> list[Shape]:
     """
     shapes = []
     for file in files:
-        found = [r for r in read_records(file) if isinstance(r, Record) and r.text]
+        found = [record for record in readable(file) if record.text]
         if not found:
             raise RunError(f"{file}: holds no answer")
         shapes += [shape_of(parse_text(record.text), prompt) for record in found]
