@@ -4,6 +4,8 @@
 .PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain soak-vllm soak-sglang model docs dist lock clean
 
 PY = .venvs/core/bin/python
+# uv leaves it to the first import to compile; without that, each of a host's processes compiles all of it again
+export PYTHONDONTWRITEBYTECODE =
 
 HOST ?= vllm
 PORT ?= 8000

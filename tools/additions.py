@@ -32,8 +32,9 @@ def browser(_: Installer) -> None:
 
 
 def shim_vllm(installer: Installer) -> None:
-    """the version that vLLM asks of a distribution called vllm, which tells it that it runs on a CPU"""
+    """the version that vLLM asks of a distribution called vllm, which tells it that it runs on a CPU; Triton apart"""
     installer.run(str(installer.environment.python), "-c", SHIM)
+    triton_apart(installer)
 
 
 def stand_in_sglang(installer: Installer) -> None:
@@ -41,6 +42,11 @@ def stand_in_sglang(installer: Installer) -> None:
     for site in installer.environment.path.glob("lib/python*/site-packages"):
         lines = f"{ROOT / 'tools/sglang_cpu'}\nimport standins; standins.install()\n"
         Path(site, "sglang_cpu.pth").write_text(lines)
+    triton_apart(installer)
+
+
+def triton_apart(installer: Installer) -> None:
+    """Triton on nobody's path: hosts must not find it without a driver; tests that interpret kernels look there."""
     apart = installer.environment.path / "triton"
     if not (apart / "triton").exists():
         installer.install_beside(TRITON, apart)

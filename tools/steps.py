@@ -8,7 +8,7 @@ TORCH = "torch==2.13.0"
 """The torch this project is tested with; on Linux its build for CPUs, where there is one to be had."""
 
 TRITON = "triton==3.9.0"
-"""For tests that interpret SGLang's kernels. In a directory of its own, as SGLang must not find it without a driver."""
+"""For tests that interpret kernels. In a directory of its own, which hosts must not find without a driver."""
 
 
 class Step(NamedTuple):

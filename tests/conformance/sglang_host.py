@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from answer import Answer
+from sglang_forks import FORKS
 from sglang_stepper import serve
 
 os.environ |= {
@@ -23,9 +24,6 @@ os.environ |= {
 TRITON = Path(sys.prefix, "triton")
 """Where `tools/setup sglang` puts Triton. Only for processes that interpret its kernels: without a driver SGLang has to
 believe that there is none."""
-_WARM = multiprocessing.get_context("forkserver")
-_WARM.set_forkserver_preload(["sglang.srt.managers.scheduler"])
-"""Its processes are forked from one that has imported SGLang, which takes 11 CPU seconds."""
 TOKENS_PER_BLOCK = 32
 """The suite counts memory in blocks of this size."""
 
@@ -51,7 +49,7 @@ class SGLangHost:
             assert TRITON.is_dir(), f"{TRITON} is missing: tools/setup sglang"
             at_import |= {"TRITON_INTERPRET": "1", "PYTHONPATH": f"{TRITON}:{os.environ.get('PYTHONPATH', '')}"}
             path = [str(TRITON), *path]
-        context = multiprocessing.get_context("spawn") if at_import else _WARM
+        context = multiprocessing.get_context("spawn") if at_import else FORKS
         self._pipe, theirs = context.Pipe()
         tokens = 8192 if blocks is None else blocks * TOKENS_PER_BLOCK
         arguments = (theirs, model, tokens, late, settings, options)

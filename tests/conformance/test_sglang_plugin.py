@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from array import array
 from dataclasses import replace
 
 import pytest
 
 pytest.importorskip("sglang", reason="the table belongs to SGLang's adapter")
+
+from sglang_forks import python
 
 import multiverse_sglang
 from multiverse import Controller, parse_ids
@@ -37,10 +37,6 @@ def failing(target, found):
 HookRegistry._apply_target = failing
 multiverse_sglang.enable()
 """
-
-
-def python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
 
 
 def test_without_the_switch_nothing_of_sglang_is_changed() -> None:

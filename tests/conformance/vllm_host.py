@@ -25,6 +25,10 @@ import multiverse_vllm
 multiverse_vllm.enable()
 
 
+PLENTY = 2048
+"""Blocks for 64 requests of full length; else vLLM fills a whole GB with zeros."""
+
+
 class VLLMHost:
     """One `LLM`. `blocks` makes memory scarce, `late` schedules a step ahead; `settings` are vLLM's, `options` ours."""
 
@@ -46,7 +50,7 @@ class VLLMHost:
             model,
             dtype="float32",
             enforce_eager=True,
-            num_gpu_blocks_override=blocks,
+            num_gpu_blocks_override=blocks or PLENTY,
             **defaults | (settings or {}),
         )
         for name in options:
