@@ -43,6 +43,14 @@ def add_parser(commands: Any) -> None:
         help="of undisturbed answers, where arithmetic depends on the batch, as with bfloat16 on a GPU (default: 0)",
     )
     parser.add_argument("--max-growth", type=float, default=512, metavar="MIB", help="of memory (default: %(default)s)")
+    parser.add_argument(
+        "--mixed", type=float, default=0.5, metavar="SHARE",
+        help="of requests that mix all documented fields, wrong values among them (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--operate", action="store_true",
+        help="also pause, reset and load the same weights again meanwhile; vLLM needs VLLM_SERVER_DEV_MODE=1",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="draws other traffic (default: %(default)s)")
     parser.add_argument("-o", "--output", default="stress.csv", help="a line per round (default: %(default)s)")
     parser.set_defaults(run=run)
@@ -54,14 +62,16 @@ def run(options: argparse.Namespace) -> int:
         from multiverse.stress.report import Settings
         from multiverse.stress.run import stress
     except ImportError as error:
-        raise RunError("stress needs openai and prometheus-client: pip install multiverse-engine[stress]") from error
+        raise RunError(
+            "stress needs openai, aiohttp and prometheus-client: pip install multiverse-engine[stress]"
+        ) from error
     settings = Settings(
         url=options.url.rstrip("/"),
         dialect=registry.get(options.dialect),
         questions=_questions(options.questions),
-        **{name: getattr(options, name) for name in (*_NUMBERS, "seed")},
+        **{name: getattr(options, name) for name in (*_NUMBERS, "mixed", "operate", "seed")},
     )
-    report = asyncio.run(stress(settings, _tell))
+    report = asyncio.run(stress(settings, _tell, _tell_progress))
     report.write(Path(options.output))
     for problem in report.problems[:SHOWN]:
         print(f"  {problem}")
@@ -84,6 +94,10 @@ def _questions(file: str | None) -> list[str]:
     if found := [line for line in lines if line.strip()]:
         return found
     raise RunError(f"{file} holds no question")
+
+
+def _tell_progress(answered: int, asked: int) -> None:
+    print(f"  {answered} of {asked} requests are answered", flush=True)
 
 
 def _tell(round_: Any) -> None:

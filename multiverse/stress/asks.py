@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 from multiverse.dialects import Dialect, Tag
 
-Kind = Literal["structured", "events", "plain", "hot", "wide", "deep", "abort", "gone", "malformed"]
+Kind = Literal[
+    "structured", "events", "plain", "hot", "wide", "deep", "abort", "gone", "malformed", "mixed", "wrong", "operator"
+]  # fmt: skip
 WEIGHTS: dict[Kind, int] = {
     "structured": 6, "events": 3, "plain": 5, "hot": 4, "wide": 3, "deep": 3, "abort": 5, "gone": 3, "malformed": 4,
 }  # fmt: skip
@@ -51,6 +53,9 @@ class Ask:
         question: number of its question; answers to the same one are compared.
         complaint: what the message of its refusal has to contain.
         patience: for `abort`, chunks after which the client goes away; for `gone`, seconds.
+        path: where it goes, for what is sent as it is.
+        must_be_refused: whether the answer has to be a 400.
+        leaves: lines of the answer after which the client goes away, if it does.
     """
 
     kind: Kind
@@ -58,6 +63,9 @@ class Ask:
     question: int | None = None
     complaint: str = ""
     patience: float = 0.0
+    path: str = ""
+    must_be_refused: bool = False
+    leaves: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,12 @@ class Writer:
             return Ask(kind, self._chat(question, {}), patience=rng.random())
         told = {"stream": rng.choice(("document", "events"))}
         return Ask(kind, self._chat(question, told, stream=True), patience=rng.randrange(60))
+
+    def prompts(self, answers: Sequence[str]) -> list[str]:
+        """Texts for APIs without chat: questions, open goals, whole blocks, conversations that hold answers."""
+        goals = [self._goal(2), self._goal(7), f"{self._until_conclusion()}1 and 2\n", self._until_conclusion()]
+        told = [f"{question}\n{answer}\n{question}" for question, answer in zip(self.questions, answers, strict=False)]
+        return [*self.questions, *goals, *goals, *told]
 
     def compared(self, kind: Kind, question: int) -> Ask:
         """A greedy request, to be left in peace."""

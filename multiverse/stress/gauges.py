@@ -12,6 +12,7 @@ _KV = ("vllm:kv_cache_usage_perc", "sglang:token_usage")
 _RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs")
 _WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs")
 _MEMORY = ("process_resident_memory_bytes",)
+_INTEGRITY = ("multiverse:integrity_failures_total",)
 _BRANCHES, _PARKED = ("multiverse:running_branches",), ("multiverse:parked_sequences",)
 
 
@@ -24,6 +25,7 @@ class Gauges:
         running, waiting: requests.
         branches: running branches.
         parked: parked sequences.
+        integrity_failures: times that the plugin's books and the host's differed.
         memory: resident MiB of the process that serves HTTP; `None` if the host does not say.
     """
 
@@ -32,6 +34,7 @@ class Gauges:
     waiting: float
     branches: float
     parked: float
+    integrity_failures: float
     memory: float | None
 
     @property
@@ -88,5 +91,6 @@ def from_text(text: str, source: str) -> Gauges:
         waiting=sum(need(_WAITING)),
         branches=sum(need(_BRANCHES)),
         parked=sum(need(_PARKED)),
+        integrity_failures=sum(need(_INTEGRITY)),
         memory=None if memory is None else sum(memory) / 2**20,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from multiverse.dialects import Dialect
+from multiverse.stress.asks import Ask
 from multiverse.stress.gauges import Gauges
 from multiverse.stress.results import Outcome, Result
 
@@ -27,6 +28,10 @@ class Settings:
         patience: seconds for an answer, and for coming to rest after a round.
         may_differ: share of compared answers that may differ, for servers whose arithmetic depends on the batch.
         max_growth: MiB by which memory may grow from the first round to the last.
+        mixed: share of the requests that is drawn from all documented fields.
+        operate: whether an operator pauses, resets and gives new weights meanwhile.
+        first: number of the first round, which its requests depend on.
+        only: numbers of the requests of a round that are sent; all if not given.
     """
 
     url: str
@@ -40,6 +45,10 @@ class Settings:
     may_differ: float = 0.0
     max_growth: float = 512.0
     seed: int = 0
+    mixed: float = 0.5
+    operate: bool = False
+    first: int = 1
+    only: frozenset[int] | None = None
 
 
 @dataclass
@@ -68,6 +77,8 @@ class Report:
         start: the quiet server before the first round.
         compared: number of questions whose answers are compared.
         gone: what was heard when the server was not there any more.
+        unanswered: what was on its way then.
+        lost: how that round went until then.
     """
 
     settings: Settings
@@ -75,6 +86,8 @@ class Report:
     compared: int
     rounds: list[Round] = field(default_factory=list)
     gone: str | None = None
+    unanswered: list[Ask] = field(default_factory=list)
+    lost: list[Result] = field(default_factory=list)
 
     @property
     def problems(self) -> list[str]:
@@ -87,6 +100,8 @@ class Report:
                 for result in each.results
                 if result.outcome == "failed"
             ]
+            if each.rest.integrity_failures > self.start.integrity_failures:
+                found.append(f"round {each.number}: the plugin's books and the host's differ, see the server's log")
             if each.settled is None:
                 found.append(f"round {each.number}: not at rest after {self.settings.patience:.0f} s: {each.rest}")
         return found + self._differences() + self._growth()

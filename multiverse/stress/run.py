@@ -1,51 +1,88 @@
-"""Rounds of mixed traffic against one server.
-
-First every question is asked alone, twice; what a server answers alone is what it has to answer in the crowd. After
-each round the server has to come to rest: no request, no branch, no KV in use beyond what was at the beginning.
-"""
+"""Rounds against a server, one after the other. Nothing of it depends on which host it is."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from random import Random
+
+import aiohttp
 
 from multiverse.errors import RunError
 from multiverse.stress.asks import Ask, Kind, Writer
 from multiverse.stress.gauges import Gauges, read_gauges
+from multiverse.stress.mix import Surface
+from multiverse.stress.operations import OPERATIONS, Operation
 from multiverse.stress.report import Report, Round, Settings
 from multiverse.stress.results import Answer, Result
+from multiverse.stress.rounds import Expected, Traffic, Watch
 from multiverse.stress.traffic import Asker
 
 _SLACK = 1e-4
 """Share of the KV cache by which rest may differ from rest."""
-Expected = Mapping[int, Mapping[str, Answer]]
 
 
-async def stress(settings: Settings, told: Callable[[Round], None]) -> Report:
-    """Run all rounds; `told` is called after each.
+async def stress(settings: Settings, told: Callable[[Round], None], progress: Callable[[int, int], None]) -> Report:
+    """Run all rounds.
+
+    Args:
+        told: called after each round.
+        progress: called while one runs, with the requests that are answered and all of them.
 
     Raises:
         RunError: if the server can't be asked or has no metrics of the plugin.
     """
-    rng = Random(settings.seed)
-    async with Asker(settings.url, settings.patience) as asker:
-        model, context = await asker.served()
+    timeout, connector = aiohttp.ClientTimeout(settings.patience), aiohttp.TCPConnector(limit=0, force_close=True)
+    async with (
+        Asker(settings.url, settings.patience) as asker,
+        aiohttp.ClientSession(settings.url, timeout=timeout, connector=connector) as client,
+    ):
+        served = await asker.served()
         start = await asyncio.to_thread(read_gauges, settings.url)
-        writer = Writer(model, settings.dialect, settings.questions, settings.max_tokens, context)
+        writer = Writer(served.model, settings.dialect, settings.questions, settings.max_tokens, served.context)
         expected = await _ask_alone(asker, writer)
+        answers = [answer["structured"].text for answer in expected.values() if "structured" in answer]
+        surface = Surface(served.host, served.model, settings.questions, writer.prompts(answers), settings.max_tokens)
+        operations = _operations(settings, served.host, served.path)
         report = Report(settings, start, len(expected))
-        for number in range(1, settings.rounds + 1):
-            asks = [writer.draw(rng) for _ in range(settings.requests)]
+        for number in range(settings.first, settings.first + settings.rounds):
+            traffic = Traffic(asker, client, writer, expected, settings.concurrency, operations)
             try:
-                report.rounds.append(await _round(number, asks, asker, writer, expected, report))
+                report.rounds.append(await _round(number, traffic, surface, report, progress))
             except RunError as error:
                 report.gone = str(error)
+                report.unanswered = list(traffic.in_flight)
+                report.lost = traffic.results
                 break
             told(report.rounds[-1])
     return report
+
+
+def draw(settings: Settings, number: int, writer: Writer, surface: Surface) -> list[Ask]:
+    """The requests of a round: each from a generator of its own, so that leaving one out changes no other."""
+    asks = []
+    for i in range(settings.requests):
+        rng = Random(f"{settings.seed} {number} {i}")
+        asks.append(surface.draw(rng) if rng.random() < settings.mixed else writer.draw(rng))
+    return [ask for i, ask in enumerate(asks) if settings.only is None or i in settings.only]
+
+
+def _operations(settings: Settings, host: str, model: str) -> list[Operation]:
+    """What the operator may do, with the path of the model in its place."""
+    if not settings.operate:
+        return []
+    return [
+        operation._replace(
+            calls=tuple(
+                call._replace(body={key: model if value == "MODEL" else value for key, value in call.body.items()})
+                if call.body
+                else call
+                for call in operation.calls
+            )
+        )
+        for operation in OPERATIONS[host]
+    ]
 
 
 async def _ask_alone(asker: Asker, writer: Writer) -> dict[int, dict[str, Answer]]:
@@ -67,46 +104,20 @@ async def _ask_alone(asker: Asker, writer: Writer) -> dict[int, dict[str, Answer
 
 
 async def _round(
-    number: int, asks: Sequence[Ask], asker: Asker, writer: Writer, expected: Expected, report: Report
+    number: int, traffic: Traffic, surface: Surface, report: Report, progress: Callable[[int, int], None]
 ) -> Round:
-    settings, slots = report.settings, asyncio.Semaphore(report.settings.concurrency)
-
-    async def one(ask: Ask) -> Result:
-        async with slots:
-            return await asker.send(ask, expected)
-
-    begun = time.monotonic()
-    async with _Watch(settings.url) as watch:
-        results = list(await asyncio.gather(*map(one, asks)))
+    settings, begun = report.settings, time.monotonic()
+    asks = draw(settings, number, traffic.writer, surface)
+    async with Watch(settings.url) as watch:
+        results = await traffic.run(asks, Random(f"{settings.seed} {number}"), progress)
     seconds = time.monotonic() - begun
-    rest, settled, last = await _rest(asker, writer, expected, report)
+    rest, settled, last = await _rest(traffic.asker, traffic.writer, traffic.expected, report)
     return Round(number, [*results, *last], seconds, watch.peak, rest, settled)
-
-
-class _Watch:
-    """Looks at KV usage twice a second while it is open, and remembers the largest."""
-
-    def __init__(self, url: str) -> None:
-        self.peak = 0.0
-        self._url = url
-
-    async def __aenter__(self) -> _Watch:
-        self._task = asyncio.create_task(self._look())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-
-    async def _look(self) -> None:
-        while True:
-            with suppress(RunError):  # whoever asks next notices that nobody is there
-                self.peak = max(self.peak, (await asyncio.to_thread(read_gauges, self._url)).kv_usage)
-            await asyncio.sleep(0.5)
 
 
 async def _rest(
     asker: Asker, writer: Writer, expected: Expected, report: Report
-) -> tuple[Gauges, float | None, list[Result]]:
+) -> tuple[Gauges, float | None, Sequence[Result]]:
     """Wait until nothing is left of a round. Gauges move when a server works, so it is asked something meanwhile."""
     results: list[Result] = []
     begun = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import openai
 
@@ -16,6 +16,15 @@ from multiverse.stress.results import Answer, Result
 
 _CORE = ("model", "messages", "prompt", "max_tokens", "temperature", "seed", "stream", "stream_options")
 """Fields of a body that the client knows as arguments."""
+
+
+class Served(NamedTuple):
+    """What a server says of itself: its host, its model's name and path, and the tokens of its context."""
+
+    host: str
+    model: str
+    path: str
+    context: int
 
 
 class Asker:
@@ -36,8 +45,8 @@ class Asker:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def served(self) -> tuple[str, int]:
-        """Name and context length of the first model; a small one is taken if the server does not say.
+    async def served(self) -> Served:
+        """The first model; a small context is taken if the server does not say.
 
         Raises:
             RunError: if nobody answers.
@@ -46,7 +55,9 @@ class Asker:
             model = (await self._client.models.list()).data[0]
         except openai.OpenAIError as error:
             raise RunError(f"{self._client.base_url} does not say what it serves: {error}") from error
-        return model.id, int((model.model_extra or {}).get("max_model_len") or 1024)
+        said = model.model_extra or {}
+        host = "sglang" if model.owned_by == "sglang" else "vllm"
+        return Served(host, model.id, str(said.get("root") or model.id), int(said.get("max_model_len") or 1024))
 
     async def answer(self, ask: Ask) -> Answer:
         """The whole answer. Raises what the client raises."""

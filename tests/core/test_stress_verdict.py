@@ -18,7 +18,7 @@ from multiverse.stress.gauges import Gauges, from_text
 from multiverse.stress.report import Report, Round, Settings
 from multiverse.stress.results import Answer, Outcome, Result
 
-REST = Gauges(kv_usage=0.0, running=0, waiting=0, branches=0, parked=0, memory=600.0)
+REST = Gauges(kv_usage=0.0, running=0, waiting=0, branches=0, parked=0, integrity_failures=0, memory=600.0)
 VLLM = """
 vllm:num_requests_running{engine="0"} 2.0
 vllm:num_requests_running{engine="1"} 1.0

@@ -1,0 +1,173 @@
+"""Any mix of clients: requests drawn from all documented fields of both APIs, and an operator who pauses, resets and
+loads weights, while control questions have to be answered as on a quiet server. `make mix` runs it on both hosts.
+
+One server for each way of scheduling, with too little memory for all that is asked. If it does not hold, the round is
+tried again on fresh servers with ever fewer requests, and what is left is written as a program that repeats it. Writes
+`mix_*` into benchmarks/results/figures.json; exits with 1 if something must not be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+from figures import record
+
+from multiverse.dialects import registry
+from multiverse.errors import RunError
+from multiverse.models import TINY
+from multiverse.models.task import stream
+from multiverse.server import Server, command, free_port, installed
+from multiverse.stress.report import Report, Round, Settings
+from multiverse.stress.run import stress
+from multiverse.stress.script import script
+from multiverse.stress.shrink import shrink
+
+CONFORMANCE = Path(__file__).parents[1] / "tests/conformance"
+SCARCE = {
+    "vllm": ("--num-gpu-blocks-override", "110", "--max-logprobs", "-1", "--scheduling-policy", "priority"),
+    "sglang": ("--max-total-tokens", "3520", "--enable-priority-scheduling"),
+}
+"""KV for a few requests of 32, and priorities."""
+MODES: dict[str, dict[str, tuple[str, ...]]] = {
+    "vllm": {
+        "step by step": (),
+        "a step ahead": ("--distributed-executor-backend", "late_executor.LateExecutor"),
+    },
+    "sglang": {
+        "step by step": ("--disable-overlap-schedule",),
+        "a step ahead": (),
+        "pages of 16": ("--page-size", "16"),
+    },
+}
+TRIES = 24
+"""Servers that are started to find the smallest mix."""
+ROUND = 250
+
+
+@dataclass
+class Verdict:
+    """What came of all modes of one host."""
+
+    host: str
+    requests: int = 0
+    engine_ends: int = 0
+    controls_changed: int = 0
+    server_errors: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, mode: str, report: Report) -> None:
+        results = [result for each in report.rounds for result in each.results] + report.lost
+        outcomes = Counter(result.outcome for result in results)
+        self.requests += len(results)
+        self.engine_ends += report.gone is not None
+        self.controls_changed += outcomes["different"]
+        self.server_errors += outcomes["failed"]
+        self.problems += [f"{self.host}, {mode}: {problem}" for problem in report.problems]
+
+
+def main() -> None:
+    """Run every mode, print, write figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=5000, help="of each mode (default: %(default)s)")
+    parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument("--mode", action="append", help="only this one, as often as you like")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", action="store_true", help="write figures.json")
+    options = parser.parse_args()
+    host = next(filter(installed, MODES))
+    verdict = Verdict(host)
+    for mode in options.mode or MODES[host]:
+        run_mode(host, mode, options, verdict)
+    said = (
+        f"{verdict.requests} requests, {verdict.engine_ends} engine ends, {verdict.controls_changed} controls changed"
+    )
+    print(f"{host}: {said}, {verdict.server_errors} server errors", *verdict.problems[:20], sep="\n  ")
+    if options.record:
+        done = f"make mix HOST={host}"
+        record(f"mix_requests_{host}", verdict.requests, done)
+        for name in ("engine_ends", "controls_changed", "server_errors"):
+            record(f"mix_{name}_{host}", getattr(verdict, name), done)
+    sys.exit(bool(verdict.problems))
+
+
+def run_mode(host: str, mode: str, options: argparse.Namespace, verdict: Verdict) -> None:
+    """One server, all rounds; the smallest failing mix if there is one."""
+    settings = Settings(
+        url="",
+        dialect=registry.get("multiverse"),
+        questions=[problem.prompt for problem in islice(stream(1), 6)],
+        rounds=-(-options.requests // ROUND),
+        requests=min(ROUND, options.requests),
+        concurrency=options.concurrency,
+        max_tokens=250,
+        mixed=0.8,
+        operate=True,
+        seed=options.seed,
+    )
+    report = on_a_fresh_server(
+        host, mode, settings, lambda round_: print(f"{host}, {mode}: {told(round_)}", flush=True)
+    )
+    verdict.add(mode, report)
+    if report.problems:
+        tell_smallest(host, mode, settings, report)
+
+
+def told(round_: Round) -> str:
+    counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(round_.counts.items()))
+    return f"round {round_.number}: {round_.seconds:.0f} s, {counts}, {round_.rest}"
+
+
+def on_a_fresh_server(host: str, mode: str, settings: Settings, tell: Callable[[Round], None]) -> Report:
+    """Start a server as `mode` says, run, and stop it."""
+    os.environ |= {"VLLM_SERVER_DEV_MODE": "1", "MULTIVERSE_INTEGRITY_INTERVAL": "50"}
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CONFORMANCE), os.environ.get("PYTHONPATH", "")]))
+    port = free_port()
+    with Server(command(host, str(TINY), port, [*SCARCE[host], *MODES[host][mode]]), port) as server:
+        server.wait(600)
+        report = asyncio.run(stress(replace(settings, url=server.url), tell, lambda *_: None))
+        if report.problems:
+            print(*report.problems[:10], server.last_lines(60), sep="\n", flush=True)
+        return report
+
+
+def tell_smallest(host: str, mode: str, settings: Settings, report: Report) -> None:
+    """Find the smallest part of the round that fails, and write it as a program."""
+    bad = [
+        each.number
+        for each in report.rounds
+        if any(result.outcome in ("failed", "different") for result in each.results)
+    ]
+    number = bad[0] if bad else len(report.rounds) + 1
+    failed: dict[frozenset[int], Report] = {}
+
+    def fails(only: frozenset[int]) -> bool:
+        tried = replace(settings, first=number, rounds=1, only=only)
+        try:
+            found = on_a_fresh_server(host, mode, tried, lambda _: None)
+        except RunError:
+            return False
+        print(f"{len(only)} requests of round {number}: {'fails' if found.problems else 'holds'}", flush=True)
+        if found.problems:
+            failed[only] = found
+        return bool(found.problems)
+
+    smallest = shrink(range(settings.requests), fails, TRIES)
+    found = failed.get(smallest, report)
+    results = [result for each in found.rounds for result in each.results] + found.lost
+    asks = [*found.unanswered, *(result.ask for result in results if result.outcome in ("failed", "different"))]
+    file = Path("build") / f"mix-{host}.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(script(f"{host}, {mode}", found.problems[0], asks))
+    print(f"smallest: {len(smallest)} requests of round {number}, seed {settings.seed}; {file} repeats what failed")
+
+
+if __name__ == "__main__":
+    main()
