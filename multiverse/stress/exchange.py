@@ -8,8 +8,10 @@ from typing import Any
 import aiohttp
 
 from multiverse.stress.asks import Ask
+from multiverse.stress.fields import encode
 from multiverse.stress.results import Result
 
+_JSON = {"Content-Type": "application/json"}
 LONGEST_ERROR = 4096
 """Bytes that an error may have, whatever was asked."""
 
@@ -17,7 +19,7 @@ LONGEST_ERROR = 4096
 async def exchange(client: aiohttp.ClientSession, ask: Ask) -> Result:
     """Send a request and judge its answer. Nothing that a server does is raised; it is an outcome."""
     try:
-        async with client.post(ask.path, json=ask.body) as response:
+        async with client.post(ask.path, data=encode(ask.body), headers=_JSON) as response:
             if ask.leaves is not None and response.status == 200:
                 return await _leave(ask, response)
             text = await response.text()

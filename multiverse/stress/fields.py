@@ -5,6 +5,7 @@ Values are those that a client may send; combinations are left to chance, since 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
@@ -50,6 +51,11 @@ def whole(low: int, high: int) -> Draw:
 
 def several(draw: Draw, most: int) -> Draw:
     return lambda rng: [draw(rng) for _ in range(rng.randint(1, most))]
+
+
+def encode(body: Any) -> str:
+    """A body as it is sent."""
+    return json.dumps(body).replace(json.dumps(NESTED), "[" * 1500 + "]" * 1500)
 
 
 def _top_logprobs(rng: Random) -> dict[str, Any]:
@@ -138,9 +144,8 @@ GENERATE_FIELDS: tuple[Field, ...] = (
 )
 """Of SGLang's own API, at the top level."""
 
-_NESTED: Any = 1
-for _ in range(1500):
-    _NESTED = [_NESTED]
+NESTED = "1500 lists inside each other"
+"""Stands for just that, which Python's own encoder can't write."""
 WRONG: tuple[tuple[str, Any], ...] = (
     ("temperature", "hot"), ("temperature", -1), ("max_tokens", -5), ("max_tokens", "many"), ("top_p", 7.0),
     ("n", 0), ("n", "two"), ("seed", "x"), ("stop", {"a": 1}), ("logit_bias", "x"), ("stop_token_ids", "x"),
@@ -150,7 +155,7 @@ WRONG: tuple[tuple[str, Any], ...] = (
 WRONG_OURS: tuple[Any, ...] = (
     {"max_parallel": 2**64}, {"max_critical_path": 2**200}, {"max_branches": True}, {"widht": 1}, "[" * 2000, "{", 7,
     [1, 2], {"branch_sampling": {"temperature": 1e9}}, {"branch_sampling": {"repetition_penalty": 1e-9}},
-    {"branch_sampling": "x"}, {"stream": 1}, {"structure": "loose"}, {"max_depth": _NESTED}, {"x" * 100_000: 1},
+    {"branch_sampling": "x"}, {"stream": 1}, {"structure": "loose"}, {"max_depth": NESTED}, {"x" * 100_000: 1},
 )  # fmt: skip
 """Values of our field that have to be refused with a 400, whatever else the request asks for."""
 WRONG_CUSTOM_PARAMS: tuple[Any, ...] = ("abc", ["a"], 7, {"multiverse": "[" * 2000}, {"multiverse": {"max_depth": -1}})

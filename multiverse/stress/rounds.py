@@ -67,7 +67,7 @@ class Traffic:
             await asyncio.wait([sending], timeout=_TOLD)
             told(answered, len(asks))
         ended.set()
-        await asyncio.gather(*beside)
+        await asyncio.gather(sending, *beside)
         return self.results
 
     async def _send(self, ask: Ask) -> Result:

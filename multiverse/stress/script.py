@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from multiverse.stress.asks import Ask
+from multiverse.stress.fields import encode
 
 _PROGRAM = '''#!/usr/bin/env python3
 """Sends what {name} had on its way when it failed: {problem}"""
 
-import json, sys, threading, time, urllib.error, urllib.request
+import sys, threading, time, urllib.error, urllib.request
 
 URL = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
-ASKS = json.loads({asks})
+ASKS = {asks}
 
 
 def send(path, body):
-    request = urllib.request.Request(URL + path, json.dumps(body).encode(), {{"Content-Type": "application/json"}})
+    request = urllib.request.Request(URL + path, body.encode(), {{"Content-Type": "application/json"}})
     try:
         with urllib.request.urlopen(request, timeout=120) as answer:
             print(answer.status, path, answer.read()[:200])
@@ -39,9 +39,11 @@ for thread in threads:
 def script(name: str, problem: str, asks: Sequence[Ask]) -> str:
     """A program that sends these requests at once."""
     sent = [
-        (ask.path or ("/v1/chat/completions" if "messages" in ask.body else "/v1/completions"), ask.body)
+        (ask.path or ("/v1/chat/completions" if "messages" in ask.body else "/v1/completions"), encode(ask.body))
         for ask in asks
     ]
     return _PROGRAM.format(
-        name=name, problem=problem.splitlines()[0][:90].replace('"', "'"), asks=repr(json.dumps(sent))
+        name=name,
+        problem=problem.splitlines()[0][:90].replace('"', "'"),
+        asks="[\n    " + "\n    ".join(f"{ask!r}," for ask in sent) + "\n]",
     )

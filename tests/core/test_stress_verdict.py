@@ -27,6 +27,7 @@ vllm:kv_cache_usage_perc{engine="0"} 0.25
 vllm:kv_cache_usage_perc{engine="1"} 0.5
 multiverse:running_branches{engine="0"} 6.0
 multiverse:parked_sequences{engine="0"} 3.0
+multiverse:integrity_failures_total{engine="0"} 2.0
 process_resident_memory_bytes 1048576.0
 """
 SGLANG = """
@@ -35,6 +36,7 @@ sglang:num_queue_reqs{tp_rank="0"} 4.0
 sglang:token_usage{tp_rank="0"} 0.5
 multiverse:running_branches{engine="0"} 6.0
 multiverse:parked_sequences{engine="0"} 3.0
+multiverse:integrity_failures_total{engine="0"} 2.0
 """
 
 
@@ -69,7 +71,7 @@ def report(*outcomes: Outcome, rest: Gauges = REST, settled: float | None = 1.0,
 
 @pytest.mark.parametrize(("text", "memory"), [(VLLM, 1.0), (SGLANG, None)], ids=["vllm", "sglang"])
 def test_both_hosts_metrics_are_understood(text: str, memory: float | None) -> None:
-    assert from_text(text, "host") == Gauges(0.5, 3.0, 4.0, 6.0, 3.0, memory)
+    assert from_text(text, "host") == Gauges(0.5, 3.0, 4.0, 6.0, 3.0, 2.0, memory)
 
 
 def test_a_server_without_the_plugins_metrics_is_named() -> None:
@@ -165,3 +167,10 @@ def test_the_csv_has_a_line_per_round(tmp_path: Path) -> None:
     assert [second[name] for name in ("same", "different", "left", "tokens", "forked_branches")] == [
         *("1", "1", "1", "30", "6"),
     ]
+
+
+def test_books_that_differ_fail_a_server_that_answers_rightly() -> None:
+    report = Report(
+        settings(), REST, 1, [Round(1, [result("same")], 1.0, 0.1, replace(REST, integrity_failures=1), 0.5)]
+    )
+    assert "books" in report.problems[0]
