@@ -1,8 +1,4 @@
-"""Is the answer right? The stated answer is taken out of the text and compared; nothing else of the text counts.
-
-The stated answer is the last `\\boxed{...}`, or what follows the last "answer is" or "Answer:" if that stands near the
-end. A text without either states none, even if its last number happens to be right.
-"""
+"""Is the answer right? The stated answer is taken out of the text and compared; nothing else of the text counts."""
 
 from __future__ import annotations
 
@@ -12,20 +8,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from multiverse.answers import boxed, read_math, same_math
+from multiverse.answers import normalise, read_math, same_math
+from multiverse.harness.stated import stated
 
 Grader = Literal["math", "choice", "exact"]
 """Equal as mathematics; the same letter; the same characters."""
 
-_STATED = re.compile(r"\banswer\**\s*(?:is|:)[ \t*:]*", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"(?<!\d)[.;](?=\s|$)|(?<=\d)\.(?=\s|$)")
 _LETTER = re.compile(r"^[\s(\[*$\\{]*(?:text\w*\{\s*|math\w+\{\s*)?[(\[*]*([A-Za-z])(?![A-Za-z])")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
 """An answer with such a word is no formula, though it may be read as a product of letters."""
 
-
-_END = 300
-"""Characters at the end in which an answer without a box must begin; before that it is a thought."""
+_NUMBER = re.compile(r"(?<![\w.,/^])-?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?![\w^])")
+_DENIED = re.compile(r"\bnot\b|n't\b", re.IGNORECASE)
 
 
 class Verdict(StrEnum):
@@ -46,20 +40,10 @@ class Grade:
 
 def grade(grader: Grader, expected: str, text: str) -> Grade:
     """Grade the answer that `text` (the model's words, without the prompt) states."""
-    found = stated(text)
+    found = stated(text, several=grader == "math")
     if found is None:
         return Grade(Verdict.NO_ANSWER)
     return Grade(Verdict.CORRECT if _COMPARE[grader](expected, found) else Verdict.WRONG, found)
-
-
-def stated(text: str) -> str | None:
-    """The answer that `text` states."""
-    if (found := boxed(text)) is not None:
-        return found or None
-    end = text[-_END:]
-    lines = [end[match.end() :].partition("\n")[0].strip() for match in _STATED.finditer(end)]
-    said = [line for line in lines if line]
-    return _SENTENCE_END.split(said[-1])[0].strip(" *$`") or None if said else None
 
 
 def _same_mathematics(expected: str, found: str) -> bool:
@@ -68,7 +52,19 @@ def _same_mathematics(expected: str, found: str) -> bool:
     if _WORD.search(_without_commands(expected)):
         return False
     gold = read_math(f"\\boxed{{{expected}}}")
-    return bool(gold) and same_math(gold, read_math(f"\\boxed{{{found}}}"))
+    if not gold:
+        return False
+    if same_math(gold, read_math(f"\\boxed{{{found}}}")):
+        return True
+    number = _only_number(found) if _NUMBER.fullmatch(normalise(expected).strip()) else None
+    return number is not None and same_math(gold, read_math(f"\\boxed{{{number}}}"))
+
+
+def _only_number(text: str) -> str | None:
+    """The number in a sentence that has one, as "each gets 9 apples"; `None` if it is no such sentence."""
+    text = normalise(_without_commands(text))
+    numbers = _NUMBER.findall(text)
+    return numbers[0] if len(numbers) == 1 and _WORD.search(text) and not _DENIED.search(text) else None
 
 
 def _same_letter(expected: str, found: str) -> bool:
@@ -81,7 +77,7 @@ def _same_characters(expected: str, found: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    return " ".join(_without_commands(text).split()).casefold()
+    return " ".join(_without_commands(normalise(text)).split()).casefold()
 
 
 def _without_commands(text: str) -> str:

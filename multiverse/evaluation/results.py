@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from multiverse.answers import release
 from multiverse.errors import RunError
 from multiverse.evaluation.plots import plot_samples
 from multiverse.evaluation.samples import Sample
@@ -47,7 +48,10 @@ def write_results(output: Path, results: Results) -> None:
     document = {"name": results.name, "about": results.about, "scores": [row.to_dict() for row in rows]}
     replace(output / RESULTS, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     plot_samples(results.samples, rows, output / PLOT)
-    replace(output / REPORT, f"# {results.name}\n\n{markdown(rows)}\n\n![Figures of the run]({PLOT})\n")
+    replace(
+        output / REPORT,
+        f"# {results.name}\n\n{markdown(rows)}\n\n{_graded(results.about)}![Figures of the run]({PLOT})\n",
+    )
 
 
 def read_results(output: Path) -> Results:
@@ -107,6 +111,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
+def _graded(about: Mapping[str, Any]) -> str:
+    """Whose verdicts these are: another release may give others."""
+    return f"Mathematics was compared by {about['graded_with']}.\n\n" if about.get("graded_with") else ""
+
+
 def replace(path: Path, text: str) -> None:
     """Write `text` so that `path` is never half written."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -118,4 +127,9 @@ def described(tasks: Mapping[str, Mapping[str, Any]], **more: Any) -> dict[str, 
     """What a run tells about itself."""
     import multiverse
 
-    return {"multiverse": multiverse.__version__, "tasks": {name: dict(task) for name, task in tasks.items()}, **more}
+    return {
+        "multiverse": multiverse.__version__,
+        "graded_with": release(),
+        "tasks": {name: dict(task) for name, task in tasks.items()},
+        **more,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,11 @@ def test_answers_are_graded_and_measured_by_benchmark(tmp_path: Path) -> None:
     assert (b["task"], b["samples"], b["accuracy"], b["no_answer"], b["trigger_rate"]) == ("b", 4, 0.25, 0.5, 0.25)
     assert b["parallel_degree"] > 1
     assert (c["accuracy"], c["well_formed"], b["well_formed"]) == (1.0, 0.0, 1.0)
-    assert "| b | 4 | 4 | 25.0 (" in (tmp_path / "out" / "report.md").read_text()
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "| b | 4 | 4 | 25.0 (" in report
+    release = f"math-verify {metadata.version('math-verify')}"
+    assert f"Mathematics was compared by {release}." in report
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["about"]["graded_with"] == release
     assert (tmp_path / "out" / "report.png").read_bytes()[:4] == b"\x89PNG"
 
 

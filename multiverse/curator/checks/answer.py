@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from typing import Any
 
-from multiverse.answers import boxed, read_math, same_math
+from multiverse.answers import read_math, same_math
 from multiverse.curator.sentences import one_line
+from multiverse.harness.stated import stated
 
 _TAIL = 2000
 """Characters at the end of a text in which its answer is looked for."""
@@ -29,27 +31,27 @@ class Agreement(StrEnum):
 def compare_answers(original: str, text: str) -> Agreement:
     """Compare the answers that two chains of reasoning end with. `NOT_STATED` if the original states none."""
     original, text = original[-_TAIL:], text[-_TAIL:]
-    expected, found = boxed(original), boxed(text)
+    expected, found = stated(original, several=True), stated(text, several=True)
     if expected and found and one_line(expected) == one_line(found):
         return Agreement.AGREES
-    gold = read_math(original)
+    gold = _read(original, expected)
     if not gold:
         return _compare_texts(expected, found)
-    return _verdict(same_math(gold, read_math(text)))
+    return _verdict(same_math(gold, _read(text, found)))
 
 
 def compare_with(answer: str, text: str) -> Agreement:
     """Compare the answer that `text` ends with to a given one. `NOT_STATED` if there is nothing to compare."""
     text = text[-_TAIL:]
-    found = boxed(text)
+    found = stated(text, several=True)
     if found and one_line(found) == one_line(answer):
         return Agreement.AGREES
     if _PROSE.search(answer):
         return Agreement.NOT_STATED
-    gold, stated = read_math(f"\\boxed{{{answer}}}"), read_math(text)
-    if not gold or not stated:
+    gold, said = read_math(f"\\boxed{{{answer}}}"), _read(text, found)
+    if not gold or not said:
         return Agreement.NOT_STATED
-    verdict = _verdict(same_math(gold, stated))  # without a box the last number of a text need not be its answer
+    verdict = _verdict(same_math(gold, said))  # without a box the last number of a text need not be its answer
     return verdict if found or verdict is Agreement.AGREES else Agreement.NOT_STATED
 
 
@@ -57,9 +59,17 @@ def check_answer(original: str, text: str) -> list[str]:
     """`text` ends with the answer that `original` ends with."""
     if compare_answers(original, text) is not Agreement.DIFFERS:
         return []
-    expected = boxed(original[-_TAIL:]) or "the original's"
-    found = boxed(text[-_TAIL:]) or "another or none"
+    expected = stated(original[-_TAIL:], several=True) or "the original's"
+    found = stated(text[-_TAIL:], several=True) or "another or none"
     return [f"the answer has changed: it must be {expected}, it now is {found}"]
+
+
+def _read(text: str, answer: str | None) -> list[Any]:
+    """The mathematics of the answer that `text` states; if it states none, of its end. An empty box is no answer, and
+    then no other number of the text is."""
+    if answer is not None:
+        return read_math(f"\\boxed{{{answer}}}")
+    return [] if "\\boxed" in text else read_math(text)
 
 
 def _compare_texts(expected: str | None, found: str | None) -> Agreement:

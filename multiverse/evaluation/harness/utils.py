@@ -26,7 +26,9 @@ def dataset(task: str, **_: Any) -> dict[str, Any]:
     return {"test": datasets.Dataset.from_list(rows)}
 
 
-def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """1 if the answer is right."""
+def process_results(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
+    """The share of right answers: with `repeats` and a filter that keeps several, `lm-eval` hands a list of them."""
     grader = load_task(doc["task"], Path()).grader
-    return {"pass@1": float(grade(grader, doc["answer"], results[0]).verdict is Verdict.CORRECT)}
+    texts = [text for result in results for text in (result if isinstance(result, list) else [result])]
+    right = [grade(grader, doc["answer"], text).verdict is Verdict.CORRECT for text in texts]
+    return {"pass@1": sum(right) / len(right)}
