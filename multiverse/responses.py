@@ -25,6 +25,16 @@ STRUCTURED_OUTPUTS = (
     'Leave "multiverse" out, or say {"enabled": false}'
 )
 """Why a request with both is refused."""
+BEAM_SEARCH = (
+    "beam search keeps several texts and decodes each plainly: a request can't ask for blocks too. "
+    'Leave "multiverse" out, or say {"enabled": false}'
+)
+"""Why a request with both is refused."""
+ELSEWHERE = (
+    "multiverse is not taken here, but by /v1/chat/completions and /v1/completions: ask there, or leave it out; "
+    "answers fork all the same"
+)
+"""Why a request with the field is refused on other paths."""
 
 
 def usage(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -12,13 +12,17 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from vllm.entrypoints.generate.beam_search import online
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
+from multiverse.errors import OptionError
 from multiverse.options import Options
-from multiverse.responses import FIELD, Lines, Told
+from multiverse.responses import BEAM_SEARCH, ELSEWHERE, FIELD, Lines, Told
+from multiverse_vllm import beam_search
 from multiverse_vllm.frontend import request_options
 from multiverse_vllm.hooks import API_HOOKS, require
 
@@ -37,7 +41,11 @@ def install() -> None:
     setattr(ChatCompletionRequest, _MARK, True)
     for request in (ChatCompletionRequest, CompletionRequest):
         request.to_sampling_params = _take_field(request.to_sampling_params)
+        request.to_beam_search_params = _refuse_beams(request.to_beam_search_params)
+    ResponsesRequest.to_sampling_params = _refuse_field(ResponsesRequest.to_sampling_params)
+    beam_search.install(online)
     chat, completion = OpenAIServingChat, OpenAIServingCompletion
+    chat.create_chat_completion = _refuse_lost_field(chat.create_chat_completion)
     chat.chat_completion_stream_generator = _stream_chat(chat.chat_completion_stream_generator)
     chat.chat_completion_full_generator = _answer_chat(chat.chat_completion_full_generator)
     completion.completion_stream_generator = _stream_completion(completion.completion_stream_generator)
@@ -57,6 +65,45 @@ def _take_field(to_sampling_params: Any) -> Any:
             params.extra_args = {**(params.extra_args or {}), FIELD: given}
         request_options(Options.from_environment(), params)
         return params
+
+    return wrapped
+
+
+def _refuse_beams(to_beam_search_params: Any) -> Any:
+    """Refuse a request that asks for blocks and for beam search. Raises OptionError."""
+
+    @functools.wraps(to_beam_search_params)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        given = (self.model_extra or {}).get(FIELD)
+        if given is not None and Options.from_environment().for_request(given).enabled:
+            raise OptionError(BEAM_SEARCH)
+        return to_beam_search_params(self, *args, **kwargs)
+
+    return wrapped
+
+
+def _refuse_field(to_sampling_params: Any) -> Any:
+    """Refuse the field where answers have no place for what it asks. Raises OptionError."""
+
+    @functools.wraps(to_sampling_params)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if FIELD in (self.model_extra or {}):
+            raise OptionError(ELSEWHERE)
+        return to_sampling_params(self, *args, **kwargs)
+
+    return wrapped
+
+
+def _refuse_lost_field(create_chat_completion: Any) -> Any:
+    """Refuse the field in bodies of other APIs that vLLM makes chat requests of: it does not come along."""
+
+    @functools.wraps(create_chat_completion)
+    async def wrapped(self: Any, request: Any, raw_request: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if raw_request is not None and FIELD not in (request.model_extra or {}):
+            body = await raw_request.json()  # parsed and kept long since
+            if isinstance(body, dict) and FIELD in body:
+                raise OptionError(ELSEWHERE)
+        return await create_chat_completion(self, request, raw_request, *args, **kwargs)
 
     return wrapped
 

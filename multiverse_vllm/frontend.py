@@ -15,6 +15,8 @@ import msgspec
 from multiverse.errors import OptionError, UnsupportedHostError
 from multiverse.options import Options, show_flags
 from multiverse.responses import FIELD, STRUCTURED_OUTPUTS, merge
+from multiverse_vllm import beam_search
+from multiverse_vllm.hooks import LLM_HOOKS, require
 from multiverse_vllm.refusals import refuse_configuration
 
 STRICT = "multiverse_vllm.strict:StrictTags"
@@ -80,10 +82,7 @@ def install() -> None:
                     "--multiverse-structure strict needs the V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0"
                 )
             config.model_config.logits_processors = [*(config.model_config.logits_processors or ()), STRICT]
-        if getattr(usage_context, "name", None) == "OPENAI_API_SERVER":
-            from multiverse_vllm import api
-
-            api.install()
+        _install_entry_point(getattr(usage_context, "name", ""))
         return config
 
     add_cli_args = EngineArgs.add_cli_args
@@ -97,6 +96,19 @@ def install() -> None:
     EngineArgs.add_cli_args = staticmethod(_add_cli_args)
     EngineArgs.create_engine_config = _create_engine_config
     _install_outputs()
+
+
+def _install_entry_point(name: str) -> None:
+    """Wrap the way by which requests come: vLLM's server, or its class `LLM`. Both take long to import."""
+    if name == "OPENAI_API_SERVER":
+        from multiverse_vllm import api
+
+        api.install()
+    elif name == "LLM_CLASS":
+        require(LLM_HOOKS)
+        from vllm.entrypoints.generate.beam_search import offline
+
+        beam_search.install(offline)
 
 
 def _install_outputs() -> None:

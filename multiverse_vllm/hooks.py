@@ -137,11 +137,26 @@ HOOKS = (
          "bring deltas and moves to the device without waiting", "0.32", _MOVES),
 )  # fmt: skip
 
+_BEAMS = "vllm.entrypoints.generate.beam_search"
+_PLAIN = "sampling parameters that a plugin may complete"
+
+LLM_HOOKS = (Hook(f"{_BEAMS}.offline:SamplingParams", ("extra_args",), True, "decode beams plainly", "0.32", _PLAIN),)
+"""Checked only where the class `LLM` is used, which has imported them."""
+
 API_HOOKS = (
+    Hook(f"{_BEAMS}.online:SamplingParams", ("extra_args",), True, "decode beams plainly", "0.32", _PLAIN),
     Hook(f"{_CHAT}.protocol:ChatCompletionRequest.to_sampling_params", (), True,
          "read the field multiverse", "0.18", _BODY),
     Hook(f"{_COMPLETION}.protocol:CompletionRequest.to_sampling_params", (), True,
          "read the field multiverse", "0.18", _BODY),
+    Hook(f"{_CHAT}.protocol:ChatCompletionRequest.to_beam_search_params", (), True,
+         "refuse the field multiverse", "0.32", _BODY),
+    Hook(f"{_COMPLETION}.protocol:CompletionRequest.to_beam_search_params", (), True,
+         "refuse the field multiverse", "0.32", _BODY),
+    Hook("vllm.entrypoints.openai.responses.protocol:ResponsesRequest.to_sampling_params", (), True,
+         "refuse the field multiverse", "0.32", _BODY),
+    Hook(f"{_CHAT}.serving:OpenAIServingChat.create_chat_completion", ("request", "raw_request"), True,
+         "refuse the field multiverse in other APIs' requests", "0.32", _BODY),
     Hook(f"{_CHAT}.serving:OpenAIServingChat.chat_completion_stream_generator",
          ("request", "result_generator", "request_id", "model_name", "conversation", "tokenizer"), True,
          "add events, trees and figures to a stream", "0.32", _BODY),
@@ -183,7 +198,7 @@ def table() -> tuple[Hook, ...]:
 
 def check(rows: tuple[Hook, ...] | None = None) -> list[str]:
     """What of the rows, by default of all, this vLLM does not have; empty if all is there."""
-    rows = table() + API_HOOKS if rows is None else rows
+    rows = table() + API_HOOKS + LLM_HOOKS if rows is None else rows
     version = host_version()
     if version.startswith(VERSIONS):
         return missing(rows)
@@ -204,7 +219,7 @@ def require(rows: tuple[Hook, ...]) -> None:
 def report() -> dict[str, Any]:
     """For `multiverse check`: the host, its version, what is wrong, and the table. Entry point `multiverse.hosts`."""
     version = host_version()
-    return describe("vllm", version, check() if version != "none" else [], table() + API_HOOKS)
+    return describe("vllm", version, check() if version != "none" else [], table() + API_HOOKS + LLM_HOOKS)
 
 
 def host_version() -> str:
