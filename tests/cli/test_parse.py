@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from multiverse.cli import main
+from multiverse.models import TINY
 
 BLOCK = (
     "<Parallel>\n<Goal>\n<Outline>\n1: a\n</Outline>\n<Outline>\n2: b\n</Outline>\n</Goal>\n"
@@ -100,6 +101,21 @@ def test_text_between_the_parts_of_a_block_is_counted(tmp_path: Path, capsys: py
     assert [(row["well_formed"], row["stray_text"]) for row in rows] == [(True, 0), (True, 1)]
     assert main(["parse", file]) == 0
     assert "1 places hold text between the parts of a block" in capsys.readouterr().out
+
+
+def test_a_seam_that_the_tokenizer_merges_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As Qwen's does with `:` and a newline: a branch that begins with one is not to be had back from its text."""
+    file = json.loads((TINY / "tokenizer.json").read_text())
+    file["added_tokens"].append(file["added_tokens"][-1] | {"id": 383, "content": ":\n", "special": False})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(file))
+    (tmp_path / "tokenizer_config.json").write_text((TINY / "tokenizer_config.json").read_text())
+    merged = BLOCK.replace("<Path>\n1: ", "<Path>\n1:\n")
+    assert merged != BLOCK
+    answers = write(tmp_path / "a.jsonl", "\n".join(json.dumps({"response": text}) for text in (BLOCK, merged)))
+    _, rows, _ = parse(capsys, "--tokenizer", str(tmp_path), answers)
+    assert [row["merged_seams"] for row in rows] == [0, 1]
+    assert main(["parse", "--tokenizer", str(tmp_path), answers]) == 0
+    assert "1 headers or separators are other tokens than an engine writes" in capsys.readouterr().out
 
 
 def test_a_chat_file_is_one_conversation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import threading
 import time
 from pathlib import Path
@@ -14,9 +15,11 @@ from conftest import Configure, Serve, lines
 
 from multiverse.curator import RunError, curate, load_config
 from multiverse.curator.store import Store
-from multiverse.endpoint import Client, Pace
+from multiverse.endpoint import Client, Pace, UnavailableError
 from multiverse.settings import Endpoint
 
+# the client brings its own: httpx2 from 3.5 on
+httpx: Any = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")
 MESSAGES = [{"role": "user", "content": "# Task: nothing"}]
 
 
@@ -130,6 +133,66 @@ def test_the_same_request_is_answered_from_the_store_and_another_try_is_not(teac
 
     assert len(set(asyncio.run(ask(0, 0, 1)) + asyncio.run(ask(0)))) == 1
     assert sum(teacher.seen.values()) == 2
+
+
+async def answers(client: Client, *responses: tuple[int, dict[str, str]]) -> tuple[str, int]:
+    """What `client` gets from an endpoint that answers so, the last one for ever, and how often it asked."""
+    left, asked = list(responses), 0
+
+    def respond(_request: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        status, headers = left.pop(0) if len(left) > 1 else left[0]
+        message = {"role": "assistant", "content": "yes"}
+        body = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"message": message}]}
+        return httpx.Response(status, headers=headers, json=body if status == 200 else {"error": {"message": "later"}})
+
+    client._client = client._client.with_options(http_client=httpx.AsyncClient(transport=httpx.MockTransport(respond)))
+    try:
+        return (await client.ask("s", "m", MESSAGES, {}, 0)).text, asked
+    except UnavailableError as error:
+        return str(error), asked
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("responses", "waits"),
+    [
+        ([(429, {"Retry-After": "300"}), (200, {})], [300]),
+        ([(503, {"Retry-After": "150"}), (429, {"Retry-After": "0.5"}), (200, {})], [150, 0.5]),
+        ([(429, {"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"}), (200, {})], [0]),
+        ([(500, {}), (500, {}), (200, {})], [0.5, 1]),
+        ([(429, {"Retry-After": "soon"}), (200, {})], [0.5]),
+    ],
+)
+def test_it_waits_as_long_as_the_endpoint_says_and_asks_again(
+    responses: list[tuple[int, dict[str, str]]], waits: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also beyond 120 seconds, where the client by itself (openai 3.57) doesn't ask again."""
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    async def run() -> tuple[str, int]:
+        with Store(tmp_path / "store.sqlite") as store:
+            monkeypatch.setattr("multiverse.endpoint.asyncio.sleep", note)
+            return await answers(Client(Endpoint(base_url="http://x/v1", retries=3), store), *responses)
+
+    assert asyncio.run(run()) == ("yes", len(responses))
+    assert slept == pytest.approx([0, *waits], rel=0.26), "after the ceilings"
+
+
+def test_it_gives_up_after_all_retries_and_where_it_would_wait_for_hours(tmp_path: Path) -> None:
+    for headers, retries, expected in (({"Retry-After": "0"}, 2, 3), ({"Retry-After": "7200"}, 5, 1)):
+        with Store(tmp_path / "store.sqlite") as store:
+            client = Client(Endpoint(base_url="http://x/v1", retries=retries), store)
+            text, asked = asyncio.run(answers(client, (429, headers)))
+        assert asked == expected
+        assert text.startswith("no answer from the endpoint")
 
 
 def test_two_runs_on_the_same_output_do_not_ask_the_same_twice(teach: Serve, configure: Configure) -> None:

@@ -58,6 +58,21 @@ def test_an_error_of_a_shard_is_the_error_of_the_job(configure: Configure) -> No
         curate_on_ray(config, 2)
 
 
+@pytest.mark.usefixtures("cluster")
+def test_a_shard_that_raises_whatever_it_raises_leaves_the_others_their_work(
+    teach: Serve, configure: Configure, tmp_path: Path
+) -> None:
+    """Ray calls a failing row once and loses all others with it."""
+    _, url = teach()
+    config = load_config(configure(url, 9))
+    curate_on_ray(config, 3)
+    for path in tmp_path.glob("run/store/00001-of-00003.*"):
+        path.unlink()
+    (tmp_path / "run/store/00001-of-00003.lock").mkdir(parents=True)  # an OSError of its own, no RunError
+    with pytest.raises(RunError, match=r"1 of 3 shards stopped, the first with: IsADirectoryError"):
+        curate_on_ray(config, 3)
+
+
 def test_a_run_goes_on_with_the_shards_it_was_begun_with(teach: Serve, configure: Configure) -> None:
     _, url = teach()
     config = configure(url, 2)
