@@ -1,11 +1,13 @@
-"""`multiverse eval` on the embedded model, with a real server that it starts itself."""
+"""`multiverse eval` on the embedded model, with a real server, also one that it starts itself."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import pytest
 from tiers import Sizes
 
 from multiverse.evaluation.compare import compare
@@ -39,18 +41,24 @@ def evaluated(mode: Mode, endpoint: Endpoint, home: Path, problems: int) -> Outc
     return outcome
 
 
-def test_the_embedded_model_is_served_asked_and_graded(host: str, tmp_path: Path, sizes: Sizes) -> None:
+@pytest.fixture(params=["one that runs", pytest.param("one of its own", marks=pytest.mark.long)])
+def endpoint(request: pytest.FixtureRequest, host: str, tmp_path: Path) -> Iterator[Endpoint]:
+    """A server; one that evaluation started itself is gone afterwards."""
+    if request.param == "one that runs":
+        yield Endpoint(base_url=f"{request.getfixturevalue('server')}/v1", timeout=300)
+        return
     port = free_port()
     start = command(host, str(TINY), port, ["--served-model-name", "tiny"])
     endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", timeout=300)
     serve = Serve(command=" ".join(start.arguments), environment=dict(start.environment), wait=300)
     with serving(serve, endpoint, tmp_path / "log"):
-        parallel, sequential = (
-            evaluated(mode, endpoint, tmp_path, sizes.graded) for mode in ("parallel", "sequential")
-        )
+        yield endpoint
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
+
+def test_the_embedded_model_is_served_asked_and_graded(endpoint: Endpoint, tmp_path: Path, sizes: Sizes) -> None:
+    parallel, sequential = (evaluated(mode, endpoint, tmp_path, sizes.graded) for mode in ("parallel", "sequential"))
     (score,) = scores(parallel.results.samples)
     assert parallel.warnings == []
     assert score.accuracy >= 0.95  # 99.5 % of a thousand (multiverse/models/tiny/README.md)
