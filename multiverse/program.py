@@ -8,7 +8,7 @@ model wrote in between, with tags, is laid out as ever.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from multiverse.binding import Binding
@@ -19,6 +19,29 @@ from multiverse.tree import Block, Conclusion, Path, Transcript
 
 Spans = list[Any]
 """Blocks as plain data: a block is a list of branches, a branch `[start, end, offset, blocks in it]`, in tokens."""
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A text in tokens.
+
+    Attributes:
+        text: the text.
+        ids: its tokens.
+        spans: the blocks in it that were joined.
+    """
+
+    text: str = ""
+    ids: list[int] = field(default_factory=list)
+    spans: Spans = field(default_factory=list)
+
+    @property
+    def reach(self) -> int:
+        """Positions that it takes at most."""
+        return reach(self.spans, 0, len(self.ids))
+
+
+EMPTY = Laid()
 
 
 class ProgramPrompt(Prompt):
@@ -71,6 +94,16 @@ class ProgramPrompt(Prompt):
         blocks = Prompt(self.ids[start:end], self._binding, self.separators).transcript.blocks
         shift(blocks, start)
         return blocks
+
+
+def reach(spans: Spans, start: int, end: int) -> int:
+    """Positions from token `start` to `end` at most; fewer if tags in the text fork too."""
+    positions, at = 0, start
+    for branches in spans:
+        positions += branches[0][0] - at
+        positions += max(offset + reach(inner, first, last) for first, last, offset, inner in branches)
+        at = branches[-1][1]
+    return positions + end - at
 
 
 def shifted(spans: Spans, by: int) -> Spans:

@@ -13,6 +13,7 @@ from typing import Any
 from sglang.srt.managers.io_struct import GenerateReqInput
 
 from multiverse.responses import FIELD, Told, merge
+from multiverse_sglang.parameters import check_parameters
 from multiverse_sglang.program_front import Programs
 
 LISTENER = "multiverse_listener"
@@ -33,8 +34,13 @@ def update_request_meta_info(
 
 
 def generate_request(original: Any, manager: Any, obj: Any, request: Any = None) -> AsyncGenerator[Any, None]:
-    """The tokenizer manager's outputs, each with what came with it. A state of a program may be who asks."""
+    """The tokenizer manager's outputs, each with what came with it. A state of a program may be who asks.
+
+    Raises:
+        OptionError: if the scheduler could not read what the request asks. SGLang answers with HTTP 400.
+    """
     if isinstance(obj, GenerateReqInput):
+        check_parameters(obj.sampling_params)
         Programs.of(manager).translate(obj)
     return _tap(original(manager, obj, request), manager.tokenizer, obj)
 

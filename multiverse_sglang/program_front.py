@@ -22,7 +22,7 @@ class Programs:
     def __init__(self, manager: Any) -> None:
         self._manager = manager
         self._sweeper: asyncio.Task[None] | None = None
-        self.states = States(self._encode)
+        self.states = States(self._encode, context=manager.context_len)
 
     @classmethod
     def of(cls, manager: Any) -> Programs:

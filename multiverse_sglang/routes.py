@@ -20,6 +20,9 @@ from sglang.srt.entrypoints import http_server
 
 from multiverse_sglang.program_front import Programs
 
+_LONGEST = 1000
+"""Characters of an error: a body can be wrong in any number of places, each of which is told."""
+
 
 class _Call(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -56,7 +59,7 @@ def _route(path: str, body: type[_Call], act: Callable[[Programs, Any], Awaitabl
         try:
             await act(programs, body.model_validate_json(await request.body()))
         except ValueError as error:
-            return JSONResponse({"error": {"message": str(error)}}, HTTPStatus.BAD_REQUEST)
+            return JSONResponse({"error": {"message": str(error)[:_LONGEST]}}, HTTPStatus.BAD_REQUEST)
         return JSONResponse({"success": True})
 
     router.add_api_route(path, handle, methods=["POST"], name=body.__name__)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from multiverse.errors import MultiverseError
-from multiverse.program import Spans, shifted
+from multiverse.budgets import UNBOUNDED
+from multiverse.errors import MultiverseError, shown
+from multiverse.program import EMPTY, Laid, shifted
 
 FIELD = "multiverse_program"
 """Key of what the scheduler is told of a request that a state makes, in `custom_params` of its sampling parameters."""
@@ -27,21 +28,6 @@ MOST = 10_000
 
 class StateError(MultiverseError, ValueError):
     """A call that does not fit the states there are. Says which state and what to do."""
-
-
-@dataclass(frozen=True)
-class Laid:
-    """A text in tokens.
-
-    Attributes:
-        text: the text.
-        ids: its tokens.
-        spans: the blocks in it that were joined.
-    """
-
-    text: str = ""
-    ids: list[int] = field(default_factory=list)
-    spans: Spans = field(default_factory=list)
 
 
 @dataclass
@@ -69,9 +55,9 @@ class State:
     name: str
     life: Life
     source: str | None = None
-    fork: Laid = Laid()
+    fork: Laid = EMPTY
     offset: int = 0
-    known: Laid = Laid()
+    known: Laid = EMPTY
     committed: str | None = None
     joins: tuple[str, ...] = ()
 
@@ -82,10 +68,17 @@ class States:
     Args:
         encode: text to token ids; the second argument says whether it is the beginning of a sequence.
         clock: seconds.
+        context: positions that the model has.
     """
 
-    def __init__(self, encode: Callable[[str, bool], list[int]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        encode: Callable[[str, bool], list[int]],
+        clock: Callable[[], float] = time.monotonic,
+        context: int = UNBOUNDED,
+    ) -> None:
         self._encode = encode
+        self._context = context
         self._clock = clock
         self._states: dict[str, State] = {}
         self._requests = 0
@@ -103,18 +96,25 @@ class States:
         """
         offsets = [0] * len(names) if offsets is None else list(offsets)
         if len(offsets) != len(names) or any(not isinstance(o, int) or isinstance(o, bool) or o < 0 for o in offsets):
-            raise StateError(f"position_ids_offset must be {len(names)} integers >= 0, one per branch, got {offsets}")
+            raise StateError(
+                f"position_ids_offset must be {len(names)} integers >= 0, one per branch, got {shown(offsets)}"
+            )
         for name in (source, *names):
             if not name.startswith(PREFIX) or "/" in name:
-                raise StateError(f"a state's name must begin with {PREFIX!r} and have no '/', got {name!r}")
+                raise StateError(f"a state's name must begin with {PREFIX!r} and have no '/', got {shown(name)}")
         if taken := [name for name in names if name in self._states or name == source]:
-            raise StateError(f"there is a state {taken[0]!r} already")
+            raise StateError(f"there is a state {shown(taken[0])} already")
         if len(set(names)) != len(names):
-            raise StateError(f"names of branches must differ, got {list(names)}")
+            raise StateError(f"names of branches must differ, got {shown(list(names))}")
         if len(self._states) + len(names) > MOST:
             raise StateError(f"there are {len(self._states)} states of programs already, and at most {MOST} can be")
         state = self._states.get(source) or State(source, Life())
         laid = self._lay(state, text)
+        if (most := max(offsets, default=0)) and most + laid.reach >= self._context:
+            raise StateError(
+                f"position_ids_offset must leave room within the model's {self._context} positions, of which the text "
+                f"takes {laid.reach}, got {shown(most)}"
+            )
         self._states[source] = state
         for name, offset in zip(names, offsets, strict=True):
             own = replace(laid, spans=[])
@@ -132,7 +132,7 @@ class States:
         """
         state, branches = self._get(target), [self._get(name) for name in names]
         if not branches or len(set(names)) != len(branches):
-            raise StateError(f"src_rids must be the names of different states, got {list(names)}")
+            raise StateError(f"src_rids must be the names of different states, got {shown(list(names))}")
         fork = branches[0].fork
         ids, text, block, joins = list(fork.ids), fork.text, [], []
         for branch in branches:
@@ -198,6 +198,7 @@ class States:
                 f"nothing follows the join in state {name!r} (or the fork, if it has a position offset): append text "
                 "before anything is generated"
             )
+        self._check_reach(name, laid, tokens)
         self._requests += 1
         self.touch(name)
         if tokens == 0:
@@ -208,10 +209,18 @@ class States:
         told = laid.spans or shared is not None or tokens == 0
         return f"{key(name)}{self._requests}", laid.ids, program if told else None
 
+    def _check_reach(self, name: str, laid: Laid, tokens: Any) -> None:
+        """Raise StateError if offsets could lead a request beyond the model's positions; SGLang counts tokens only."""
+        if laid.reach > len(laid.ids) and not (isinstance(tokens, int) and laid.reach + tokens <= self._context):
+            raise StateError(
+                f"with its position_ids_offset the text of state {shown(name)} takes {laid.reach} of the model's "
+                f"{self._context} positions: give a max_new_tokens that fits, got {shown(tokens)}"
+            )
+
     def _get(self, name: str) -> State:
         if name not in self._states:
             raise StateError(
-                f"there is no state {name!r}: it was never forked, it ended or was joined, or it was not used for "
+                f"there is no state {shown(name)}: it was never forked, it ended or was joined, or it was not used for "
                 f"{IDLE:.0f} s. Programs need multiverse_sglang.programs.RuntimeEndpoint as their backend"
             )
         return self._states[name]

@@ -178,3 +178,32 @@ def test_a_call_that_does_not_fit_says_why(states: States, says: str) -> None:
     forked(states, "c", "d")
     with pytest.raises(StateError, match=says):
         refusals()[says](states)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("offset", [97, 1_000_000, 2**31, 2**70, 10**5000], ids=lambda n: f"{n.bit_length()} bits")
+def test_an_offset_beyond_the_positions_of_the_model_is_refused_and_changes_nothing(clock: Clock, offset: int) -> None:
+    states = States(letters, clock, context=100)
+    with pytest.raises(StateError, match="must leave room within the model's 100 positions") as told:
+        states.fork("program-s", ["program-0"], "ab", [offset])
+    assert len(str(told.value)) < 300
+    assert len(states) == 0
+    states.fork("program-s", ["program-0"], "ab", [96])
+
+
+def test_a_request_never_reaches_beyond_the_positions_of_the_model(clock: Clock) -> None:
+    """SGLang itself counts tokens, of which there are few."""
+    states = States(letters, clock, context=100)
+    states.fork("program-s", ["program-0", "program-1"], "ab", [80, 0])  # 3 tokens
+    assert states.request("program-0", "abcd", 15)  # 3 + 80 + 2 + 15 = 100
+    for tokens in (16, None, "15", 2**70):
+        with pytest.raises(StateError, match="give a max_new_tokens that fits, got"):
+            states.request("program-0", "abcd", tokens)  # type: ignore[arg-type]
+    assert states.request("program-1", "abcd", None)
+    for name in ("program-0", "program-1"):
+        states.request(name, "abc", 0)
+    _, text = states.begin_join(["program-0", "program-1"], "program-s")
+    assert text == "abcc"
+    states.end_join(["program-0", "program-1"], "program-s")
+    assert states.request("program-s", "abccd", 15)  # behind the longer branch, at 84
+    with pytest.raises(StateError, match="of the model's 100 positions"):
+        states.request("program-s", "abccd", 16)

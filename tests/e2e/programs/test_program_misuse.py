@@ -38,6 +38,16 @@ def other_text(server: str) -> tuple[int, Any]:
     return commit(server, "program-other-0", "Another root.\n", 4)
 
 
+def too_far(server: str, offset: Any) -> tuple[int, Any]:
+    call = {"src_rid": "program-far", "dst_rids": ["program-far-0"], "text": "Root.\n", "position_ids_offset": [offset]}
+    return post(server, "/fork_request", call)
+
+
+def many_wrongs(server: str) -> tuple[int, Any]:
+    status, message = post(server, "/end_request", {"rids": [1] * 10_000})
+    return status, message if len(message) <= 1000 else "too long"
+
+
 MISUSE: dict[str, tuple[Callable[[str], tuple[int, Any]], str]] = {
     "a state that SGLang's own backend names": (lambda server: join(server, "f00", ["ba5", "ba6"]), "RuntimeEndpoint"),
     "a state that was never forked": (lambda server: commit(server, "program-none", "A", 4), "there is no state"),
@@ -47,6 +57,9 @@ MISUSE: dict[str, tuple[Callable[[str], tuple[int, Any]], str]] = {
     "nothing behind the join": (nothing_behind, "nothing follows the join"),
     "a text that is not the state's": (other_text, "does not begin with what was forked"),
     "a body with a wrong field": (lambda server: post(server, "/end_request", {"rid": "program-a"}), "rids"),
+    "an offset beyond the context": (lambda server: too_far(server, 1_000_000), "position_ids_offset"),
+    "an offset beyond 64 bits": (lambda server: too_far(server, 2**70), "position_ids_offset"),
+    "a body that is wrong in many places": (many_wrongs, "rids"),
     "a structure of the client's own": (
         lambda server: post(
             server,
