@@ -9,6 +9,7 @@ from typing import Any
 from multiverse.controller import Controller
 from multiverse.document import Logprobs, statistics, to_transcript
 from multiverse.layout import layout
+from multiverse.serving.weights import Span
 from multiverse.strand import Strand
 
 Times = Mapping[tuple[int, ...], float]
@@ -24,12 +25,14 @@ class Observed:
         started, closed: when each branch began to be computed, and when its KV was complete; of the root, when the
             request came and when it ended.
         logprobs: of the strands' tokens; `None` for those that the engine wrote.
+        weights: by strand key, the versions of the weights that said its tokens; `None` if they were the same for all.
     """
 
     recomputed_tokens: int = 0
     started: Times = field(default_factory=dict)
     closed: Times = field(default_factory=dict)
     logprobs: Logprobs | None = None
+    weights: Mapping[tuple[int, ...], list[Span]] | None = None
 
 
 def report(controller: Controller, observed: Observed, with_tree: bool = False) -> dict[str, Any]:
@@ -95,6 +98,8 @@ def _entry(strand: Strand, positions: list[int], observed: Observed) -> dict[str
     entry["closed"] = _rounded(observed.closed.get(strand.key))
     if observed.logprobs is not None:
         entry["logprobs"] = list(observed.logprobs.get(strand.key, ()))
+    if observed.weights is not None:
+        entry["weight_versions"] = [list(span) for span in observed.weights.get(strand.key, ())]
     return entry
 
 

@@ -14,6 +14,7 @@ from multiverse.metrics import Tally
 from multiverse.options import Options
 from multiverse.replay import Part, parts
 from multiverse.report import Observed, report
+from multiverse.serving.weights import WeightVersions
 from multiverse.strand import Status, Strand
 from multiverse.stream import BranchEvent, DocumentStream, EventStream
 
@@ -30,6 +31,7 @@ class RequestTree:
         stream: the answer so far, in document order.
         recomputed: tokens that were computed again because memory was short.
         given_up: slots or blocks it gave up the last time.
+        weights: which weights said which of its tokens, if they were changed meanwhile.
         created: when the request came; with `started_at` and `closed_at`, by strand key, in monotonic seconds.
         started_at: when each branch was started.
         closed_at: when the KV of each branch was complete, or joined.
@@ -43,6 +45,7 @@ class RequestTree:
     stream: DocumentStream = field(init=False)
     recomputed: int = field(default=0, init=False)
     given_up: int = field(default=0, init=False)
+    weights: WeightVersions = field(default_factory=WeightVersions, init=False)
     created: float = field(default_factory=time.monotonic, init=False)
     started_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
     closed_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
@@ -56,8 +59,13 @@ class RequestTree:
         """What a client that wants events is to be told now that the controller decided `actions` about `strand`."""
         return [] if self._events is None else self._events.push(strand, actions)
 
-    def record(self, tally: Tally, asked: bool, logprobs: Callable[[], Logprobs | None]) -> dict[str, Any] | None:
-        """Count the request, which has ended, and return its record, if there is anything to tell or it was asked."""
+    def record(
+        self, tally: Tally, asked: bool, logprobs: Callable[[], Logprobs | None], version: str = ""
+    ) -> dict[str, Any] | None:
+        """Count the request, which has ended, and return its record, if there is anything to tell or it was asked.
+
+        `version` is what the host calls the weights that it has now.
+        """
         root = self.controller.root
         if not root.forks and not root.fallbacks and not asked:
             return None
@@ -66,6 +74,7 @@ class RequestTree:
             started={(): 0.0} | self._since_created(self.started_at),
             closed=self._since_created(self.closed_at) | {(): time.monotonic() - self.created},
             logprobs=logprobs(),
+            weights={s.key: self.weights.of_strand(s, version) for s in root.walk()} if self.weights else None,
         )
         record = report(self.controller, observed, self.options.return_tree)
         tally.finished(record, (len(children) for strand in root.walk() for _, children in strand.forks))

@@ -128,7 +128,9 @@ class _Told(Told):
                 yield result
 
     def add_to(self, response: Any) -> None:
-        """Put figures and trees into a whole response."""
+        """Put figures and trees into a whole response, if it is one and no error."""
+        if not hasattr(response, "choices"):
+            return
         if figures := self.usage():
             setattr(response.usage, FIELD, figures)
         trees = self.trees()

@@ -12,7 +12,7 @@ from vllm.v1.request import Request, RequestStatus
 from multiverse.budgets import FinishReason
 from multiverse.responses import FIELD
 from multiverse_vllm.blocks import Move
-from multiverse_vllm.frontend import EVENTS, RECORD
+from multiverse_vllm.frontend import EVENTS, RECORD, VERSIONS
 from multiverse_vllm.integrity import remains
 from multiverse_vllm.outputs import document_logprobs, record_rows, strand_logprobs
 from multiverse_vllm.tree import RequestTree
@@ -89,9 +89,12 @@ class Client:
     def _add_record(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:
         """Put the record of a finished request into its last output."""
         asked = FIELD in (tree.sampling.extra_args or {})
-        record = tree.record(self.tally, asked, lambda: strand_logprobs(tree))
+        record = tree.record(self.tally, asked, lambda: strand_logprobs(tree), self.weight_version)
         if record is not None:
             self._attach(RECORD, record, tree.root.request, results)
+        if tree.weights and tree.controller.root.forks:
+            versions = tree.weights.of_document(tree.controller.root, self.weight_version)
+            self._attach(VERSIONS, versions, tree.root.request, results)
 
     def _dissolve(self, tree: RequestTree, status: RequestStatus) -> None:
         """Free all that vLLM still holds for a finished tree."""

@@ -42,6 +42,9 @@ class Failures:
         tree: RequestTree = member.tree
         tree.controller.abort()
         self._table.evict(tree.ids())
+        for request in (self.requests[name] for name in tree.ids() if name in self.requests):
+            if request.is_finished():  # vLLM was not told yet, and would take it for freed
+                request.status = RequestStatus.RUNNING if request in self.running else RequestStatus.WAITING
         self._dissolve(tree, RequestStatus.FINISHED_ERROR)
 
     def _tell_failed(self, results: dict[int, EngineCoreOutputs]) -> None:

@@ -122,7 +122,7 @@ class Forks:
             children = known[member.part].children
             for child in children:
                 if child.key not in tree.members and child.status is not Status.WAITING:
-                    if not self._table.free():
+                    if not self._room_for(member, child):
                         self._mark(tree)
                         break
                     self._start(tree, child, member)

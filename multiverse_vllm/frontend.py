@@ -8,6 +8,7 @@ under `events` what happened since the last output, if the client wants events.
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Any
 
 import msgspec
@@ -15,14 +16,30 @@ import msgspec
 from multiverse.errors import OptionError, UnsupportedHostError
 from multiverse.options import Options, show_flags
 from multiverse.responses import FIELD, STRUCTURED_OUTPUTS, merge
+from multiverse.serving.containment import Guard
 from multiverse_vllm import beam_search
 from multiverse_vllm.hooks import LLM_HOOKS, require
 from multiverse_vllm.refusals import refuse_configuration
 
 STRICT = "multiverse_vllm.strict:StrictTags"
-RECORD, EVENTS = "multiverse_record", "multiverse_events"
+RECORD, EVENTS, VERSIONS = "multiverse_record", "multiverse_events", "multiverse_weight_versions"
 """Keys in `kv_transfer_params`, between the scheduler and the front end only."""
-_PENDING = "_multiverse_pending"
+_PENDING, _SPANS = "_multiverse_pending", "_multiverse_spans"
+
+logger = logging.getLogger("vllm.multiverse")
+
+
+def _fail(one: Any) -> None:
+    """End the request of a `RequestState` or of its queue: whoever waits at the queue answers 500 and aborts it.
+
+    Without a server there is no queue; the answer then lacks what the plugin had to tell.
+    """
+    queue = getattr(one, "queue", one)
+    if queue is not None:
+        queue.put(RuntimeError("the Multiverse plugin failed on this request; the server's log says how"))
+
+
+_GUARD: Guard[Any] = Guard(_fail, lambda one: one.request_id, logger)
 
 
 def request_options(server: Options, params: Any) -> Options:
@@ -112,9 +129,12 @@ def _install_entry_point(name: str) -> None:
 
 
 def _install_outputs() -> None:
-    """Let the attribute `multiverse` appear on outputs, whichever way they are merged."""
-    from vllm.outputs import CompletionOutput, RequestOutput
-    from vllm.v1.engine.output_processor import RequestState
+    """Let the attribute `multiverse` appear on outputs, whichever way they are merged.
+
+    vLLM handles the outputs of all requests in one task; what raises there ends the server, so it is contained.
+    """
+    from vllm.outputs import CompletionOutput, RequestOutput, WeightVersionSpan
+    from vllm.v1.engine.output_processor import RequestOutputCollector, RequestState
 
     make, complete, add = RequestState.make_request_output, RequestState._new_completion_output, RequestOutput.add
     CompletionOutput.multiverse = None
@@ -130,9 +150,8 @@ def _install_outputs() -> None:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        if kv_transfer_params and (RECORD in kv_transfer_params or EVENTS in kv_transfer_params):
-            told = {**kv_transfer_params.get(RECORD, {}), "events": kv_transfer_params.get(EVENTS, [])}
-            setattr(self, _PENDING, merge(getattr(self, _PENDING, None), told))
+        if kv_transfer_params and not kv_transfer_params.keys().isdisjoint((RECORD, EVENTS, VERSIONS)):
+            _GUARD.run(self, _receive, self, kv_transfer_params, otherwise=None)
             kv_transfer_params = None  # there is no connector beside us
         return make(
             self, new_token_ids, pooling_output, finish_reason, stop_reason, kv_transfer_params, *args, **kwargs
@@ -143,6 +162,8 @@ def _install_outputs() -> None:
         output = complete(self, *args, **kwargs)
         if told := self.__dict__.pop(_PENDING, None):
             output.multiverse = told
+        if spans := self.__dict__.pop(_SPANS, None):  # vLLM's own are by when a token was shown
+            output.weight_versions = [WeightVersionSpan(*span) for span in spans]
         return output
 
     @functools.wraps(add)
@@ -156,6 +177,20 @@ def _install_outputs() -> None:
             elif before.get(output.index):
                 output.multiverse = before[output.index]
 
+    put = RequestOutputCollector.put
+
+    @functools.wraps(put)
+    def put_output(self: Any, output: Any) -> None:
+        _GUARD.run(self, put, self, output, otherwise=None)
+
+    RequestOutputCollector.put = put_output
     RequestState.make_request_output = make_request_output
     RequestState._new_completion_output = new_completion_output
     RequestOutput.add = add_output
+
+
+def _receive(state: Any, sent: Any) -> None:
+    """Keep what the scheduler sent about a request for its next output."""
+    setattr(state, _SPANS, sent.get(VERSIONS))
+    told = {**sent.get(RECORD, {}), "events": sent.get(EVENTS, [])}
+    setattr(state, _PENDING, merge(getattr(state, _PENDING, None), told))

@@ -10,8 +10,9 @@ from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.request import Request, RequestStatus
 
 from multiverse.exile import returning
+from multiverse.replay import parts
 from multiverse.serving.pressure import senior_first, seniority, victims
-from multiverse.strand import Status
+from multiverse.strand import Status, Strand
 from multiverse_vllm.blocks import Move
 from multiverse_vllm.tree import Member, RequestTree
 
@@ -53,10 +54,32 @@ class MemoryPressure:
                 return
             if self._holds(tree):
                 self._guard.run(tree.root.request, self._replay, tree, otherwise=None)
-        if not self.running and self._table.free() < self._blocks_needed(senior):  # alone, and it does not fit
-            root = senior.root.request
+        self._guard.run(senior.root.request, self._make_do, senior, otherwise=None)
+
+    def _make_do(self, tree: RequestTree) -> None:
+        """Nobody else can give way to `tree`: its last branches wait for its first ones, without KV.
+
+        If vLLM preempted one of them instead, the whole tree would be computed again, and come to this point again.
+        """
+        strands = {member.request: member for member in tree.members.values() if not member.parked}
+        if all(request in strands for request in self.running):
+            waiting = sorted(strands.values(), key=lambda member: member.strand.key)
+            while len(waiting) > 1 and self._table.free() < self._growth(tree):
+                self._set_back(waiting.pop())
+        if not self.running and self._table.free() < self._blocks_needed(tree):  # alone, and it does not fit
+            root = tree.root.request
             logger.error("request %s needs more KV blocks than the %d there are", root.request_id, self._table.total())
             self._fail(root)
+
+    def _set_back(self, branch: Member) -> None:
+        """Free an open branch without branches of its own. It is started again from its parent's KV some time."""
+        tree, request = branch.tree, branch.request
+        tree.recomputed += self._own_kv(branch)[0]
+        tree.restarts += 1
+        super().finish_requests([request.request_id], RequestStatus.FINISHED_ABORTED)
+        self._members.pop(request.request_id)
+        tree.members.pop(branch.strand.key)
+        self._mark(tree)
 
     def _readmit(self) -> None:
         """Let trees that gave up their blocks begin again: the oldest at once, others when as many are free again."""
@@ -72,20 +95,36 @@ class MemoryPressure:
     def _held(self, member: Member) -> int:
         return self._table.held(member.request.request_id)
 
-    def _blocks_needed(self, oldest: RequestTree) -> int:
-        """Blocks that running requests grow into in this step, and those the oldest tree's waiting members need."""
+    def _growth(self, tree: RequestTree) -> int:
+        """Blocks that running requests grow into in this step, and those that the strands of `tree` in a queue miss."""
         size = self._table.size
         needed = sum(request.num_computed_tokens % size == 0 for request in self.running)
-        for member in oldest.members.values():
-            if member.parked:
-                needed += self._starts_branches(member)
-            elif member.request not in self.running:
+        for member in tree.members.values():
+            if not member.parked and member.request not in self.running:
                 needed += max(0, -(-member.request.num_tokens // size) - self._held(member))
         return needed
 
-    def _starts_branches(self, member: Member) -> bool:
-        children = member.parts()[member.part].children
-        return any(c.status is not Status.WAITING and c.key not in member.tree.members for c in children)
+    def _blocks_needed(self, tree: RequestTree) -> int:
+        """`_growth`, and a block per strand that starts branches; what one of these needs, if nothing else goes on."""
+        ready = [(member, self._ready(member)) for member in tree.members.values()]
+        starts = [min(self._start_needs(member, child) for child in children) for member, children in ready if children]
+        return self._growth(tree) + (len(starts) if _open(tree) else min(starts, default=0))
+
+    def _room_for(self, parent: Member, child: Strand) -> bool:
+        """Whether a branch can start and every open strand of the tree still grow: else one would be set back soon."""
+        needs, others = self._start_needs(parent, child), _open(parent.tree)
+        return self._plenty() or self._table.free() >= needs + (others and others + self._growth(parent.tree))
+
+    def _ready(self, parent: Member) -> list[Strand]:
+        """The branches of a parked strand that have no request and could have one."""
+        children = parent.parts()[parent.part].children if parent.parked else ()
+        known = parent.tree.members
+        return [child for child in children if child.status is not Status.WAITING and child.key not in known]
+
+    def _start_needs(self, parent: Member, child: Strand) -> int:
+        """Blocks to start a branch with: for what it has said already, and the copy of a partly filled one."""
+        size, length = self._table.size, parent.request.num_tokens
+        return -(-(length + len(parts(parent.tree.controller, child)[0].tokens)) // size) - length // size
 
     def _order_queue(self) -> None:
         """The queue of those that hold blocks is first come, first served: an old tree must not wait behind others."""
@@ -126,6 +165,7 @@ class MemoryPressure:
         root = tree.root
         given_up = [member.lost or self._own_kv(member) for member in tree.members.values()]
         tree.replays += 1
+        tree.restarts += 1
         self.tally.count("replays")
         tree.recomputed += sum(tokens for tokens, _ in given_up)
         tree.given_up = sum(blocks for _, blocks in given_up)
@@ -168,3 +208,8 @@ class MemoryPressure:
         if self._pause_state == PauseState.PAUSED_NEW:
             return max(count, sum(map(self._holds, self._structured.values())))
         return int(count)
+
+
+def _open(tree: RequestTree) -> int:
+    """The strands of `tree` that are being computed or wait for their turn."""
+    return sum(not member.parked for member in tree.members.values())

@@ -4,12 +4,15 @@ free because KV connectors are refused."""
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Any
 
 from multiverse.metrics import Exporter
 from multiverse.responses import FIELD
+from multiverse.serving.containment import Guard
 
 _EXPORTERS = "_multiverse_exporters"
+_GUARD: Guard[Any] = Guard(lambda _: None, str, logging.getLogger("vllm.multiverse"))
 
 
 def install() -> None:
@@ -31,8 +34,12 @@ def install() -> None:
     def enter(self: Any, scheduler_stats: Any, *args: Any, engine_idx: int | None = None, **kwargs: Any) -> None:
         if scheduler_stats is not None and (told := scheduler_stats.kv_connector_stats) and FIELD in told:
             scheduler_stats.kv_connector_stats = None
-            getattr(self, _EXPORTERS)(engine_idx or 0).enter(told[FIELD])
+            _GUARD.aside(_enter, getattr(self, _EXPORTERS), engine_idx or 0, told[FIELD], otherwise=None)
         record(self, scheduler_stats, *args, engine_idx=engine_idx, **kwargs)
 
     StatLoggerManager.__init__ = start
     StatLoggerManager.record = enter
+
+
+def _enter(exporters: Any, engine: int, news: Any) -> None:
+    exporters(engine).enter(news)

@@ -53,10 +53,10 @@ class _Rehearsal(Controller):
 
 
 def install() -> None:
-    """Let every engine core rehearse before it serves."""
+    """Let every engine core rehearse before it serves, and tell its scheduler when its weights change."""
     from vllm.v1.engine.core import EngineCore
 
-    init = EngineCore.__init__
+    init, set_weight_version = EngineCore.__init__, EngineCore.set_weight_version
 
     @functools.wraps(init)
     def start(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -64,7 +64,14 @@ def install() -> None:
         if isinstance(self.scheduler, MultiverseScheduler):
             rehearse(self)
 
+    @functools.wraps(set_weight_version)
+    def replace_weights(self: Any, weight_version: str) -> None:
+        set_weight_version(self, weight_version)
+        if isinstance(self.scheduler, MultiverseScheduler):
+            self.scheduler.replace_weights(weight_version)
+
     EngineCore.__init__ = start
+    EngineCore.set_weight_version = replace_weights
 
 
 def rehearse(core: Any) -> None:

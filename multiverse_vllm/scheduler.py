@@ -69,6 +69,7 @@ class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Scheduler):
         self._untold: list[Request] = []
         self._exiles: dict[int, RequestTree] = {}
         self._moves: list[Move] = []
+        self.weight_version = "default"
         self._guard = Guard(self._fail, lambda root: root.request_id, logger)
         self.start_counting()
 
@@ -283,6 +284,13 @@ class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Scheduler):
         parked = sum(member.parked for member in members)
         running = sum(member.strand.parent is not None and not member.parked for member in members)
         return self.tally.drain(running_branches=running, parked_sequences=parked)
+
+    def replace_weights(self, version: str) -> None:
+        """The weights are those of `version` from now on."""
+        if version != self.weight_version:
+            for tree in {id(member.tree): member.tree for member in self._members.values()}.values():
+                tree.weights.replaced(tree.controller.root, self.weight_version)
+            self.weight_version = version
 
     def _lives(self, tree: RequestTree) -> bool:
         name = tree.root.request.request_id

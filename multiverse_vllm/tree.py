@@ -62,6 +62,7 @@ class RequestTree(request_tree.RequestTree):
         members: by strand key, those that vLLM holds a request for.
         rows: by strand key and offset, the logprobs of sampled tokens, if the client asked for any.
         replays: how often the whole tree had to be computed again.
+        restarts: how often any of its requests had to.
         events: what the client was not told yet, if it wants events.
     """
 
@@ -70,6 +71,7 @@ class RequestTree(request_tree.RequestTree):
     members: dict[tuple[int, ...], Member] = field(default_factory=dict, init=False)
     rows: dict[tuple[int, ...], dict[int, Row]] = field(default_factory=dict, init=False)
     replays: int = field(default=0, init=False)
+    restarts: int = field(default=0, init=False)
     events: list[BranchEvent] = field(default_factory=list, init=False)
 
     @property
@@ -80,7 +82,7 @@ class RequestTree(request_tree.RequestTree):
     def name_of(self, strand: Strand) -> str:
         """A request id for a branch: not that of its request before a replay, of which steps may be under way yet."""
         name = f"{self.root.request.request_id}/{'.'.join(map(str, strand.key))}"
-        return f"{name}~{self.replays}" if self.replays else name
+        return f"{name}~{self.restarts}" if self.restarts else name
 
     def ids(self) -> list[str]:
         """Ids of all vLLM requests of the tree."""

@@ -121,11 +121,6 @@ class Encoder:
             if tuple(found) != tuple(tokens):
                 wanted, got = self.tokenizer.decode(list(tokens)), self.tokenizer.decode(found)
                 raise EncodingError(f"at token {start} an engine would write {wanted!r}, but the text has {got!r}")
-        for start, end in tree.stray_text:
-            found = self.tokenizer.decode(tree.tokens[start:end])
-            raise EncodingError(
-                f"at token {start} stands {found!r} between the parts of a block: no engine can write it"
-            )
 
     def _cut(self, tree: Transcript, prompt: int) -> Transcript:
         if not self.truncate:

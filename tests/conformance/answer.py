@@ -53,5 +53,8 @@ class Host(Protocol):
     def leftovers(self) -> dict[str, int]:
         """KV blocks, requests and anything else still held; all zero when idle."""
 
+    def integrity(self) -> list[str]:
+        """What of the adapter's books does not agree with the host's, at any moment between two steps."""
+
     def counters(self) -> dict[str, int]:
         """`scheduled` tokens, `forks`, `joins`, `replays`, `cached_tokens` (spliced KV that was found again) so far."""

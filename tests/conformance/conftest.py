@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
@@ -27,7 +28,13 @@ KINDS = ("single", "flat", "nested", "chain", "flat", "nested", "small", "flat",
 
 MODES = ("step by step", "a step ahead", "pages of 16 tokens")
 """How a host schedules, the last one for SGLang only, whose pages are of one token else; vLLM's are always of more."""
-SCHEDULED = {"test_answers": MODES, "test_life": MODES[1:], "test_sglang_prefill": MODES[:2]}
+SCHEDULED = {
+    "test_answers": MODES,
+    "test_life": MODES[1:],
+    "test_sglang_prefill": MODES[:2],
+    "test_vllm_operator": MODES[:2],
+    "test_vllm_containment": MODES[:2],
+}
 """What is run in several modes. The rest does not depend on scheduling: a step ahead, as the hosts do on GPUs."""
 
 
@@ -78,6 +85,16 @@ def late(mode: str) -> bool:
 def page(mode: str) -> int:
     """Tokens of a page, where that can be chosen."""
     return 16 if mode == "pages of 16 tokens" else 1
+
+
+@pytest.fixture(autouse=True)
+def books(engines: Engines) -> Iterator[None]:
+    """After every test the adapter's books agree with the host's, and did so whenever the engine was at rest."""
+    yield
+    for one in engines.made():
+        if hasattr(one, "integrity"):
+            assert one.integrity() == []
+        assert one.counters()["integrity_failures"] == 0
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,9 @@ class Engines:
     def __init__(self) -> None:
         self._made: dict[str, Host] = {}
 
+    def made(self) -> list[Host]:
+        return list(self._made.values())
+
     def __call__(self, model: str, **settings: Any) -> Host:
         key = repr((model, sorted(settings.items())))
         if key not in self._made:

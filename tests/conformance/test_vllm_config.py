@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="these are vLLM's own settings")
 
+from vllm.config import KVEventsConfig
 from vllm_host import VLLMHost
 
 from multiverse.models import TINY
@@ -22,6 +23,10 @@ from multiverse.models import TINY
             "--speculative-config",
         ),
         ({"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}}, "--kv-transfer-config"),
+        (
+            {"kv_events_config": KVEventsConfig(enable_kv_cache_events=True, publisher="null")},
+            "--kv-events-config",
+        ),
         ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size"),
     ],
 )

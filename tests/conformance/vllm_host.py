@@ -21,6 +21,7 @@ from vllm import LLM, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
 import multiverse_vllm
+from multiverse_vllm.integrity import problems
 
 multiverse_vllm.enable()
 
@@ -55,7 +56,8 @@ class VLLMHost:
         )
         for name in options:
             del os.environ[f"MULTIVERSE_{name.upper()}"]
-        self.scheduler: Any = self.llm.llm_engine.engine_core.engine_core.scheduler
+        self.core: Any = self.llm.llm_engine.engine_core.engine_core
+        self.scheduler: Any = self.core.scheduler
         self._ids = itertools.count()
         self._seen: dict[str, int] = {}
         self._scheduled = 0
@@ -117,6 +119,9 @@ class VLLMHost:
             "members": len(self.scheduler._members),
             "moves": len(self.scheduler._moves),
         }
+
+    def integrity(self) -> list[str]:
+        return problems(self.scheduler)
 
     def counters(self) -> dict[str, int]:
         return {"scheduled": self._scheduled, **self.scheduler.tally.totals}

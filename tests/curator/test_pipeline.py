@@ -233,9 +233,7 @@ def test_other_dialects_get_blocks_as_deep_as_they_allow(name: str, teach: Serve
     run = curate(config)
     outcomes = lines(config.output / "artefacts.jsonl")
     for example in lines(config.output / "train.jsonl"):
-        tree = parse_text(example["parallel"], name)
-        assert tree.well_formed
-        assert tree.stray_text == [], "`multiverse train` takes it"
+        assert parse_text(example["parallel"], name).well_formed
     assert run.statistics.accepted >= 1
     assert all("nested 2 deep" in reason for o in outcomes if o["stage"] for reason in o["reasons"])
 

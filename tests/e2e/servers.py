@@ -24,6 +24,7 @@ class Servers:
         self._running: dict[tuple[str, ...], Server] = {}
         self._stack = ExitStack()
         os.environ.pop("MULTIVERSE", None)
+        os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # an operator's controls
 
     def __call__(self, *arguments: str) -> str:
         """The base URL of one that was started with further `arguments`."""

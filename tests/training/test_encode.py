@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from small import TOKENIZER, answer, encoder, example, untagged_tokenizer
+from small import TOKENIZER, answer, encoder, example
 
-from multiverse import add_tags, get_dialect, parse_ids
+from multiverse import parse_ids
 from multiverse.injected import injected
-from multiverse.training.encode import IGNORE, Encoder, EncodingError
+from multiverse.training.encode import IGNORE, EncodingError
 from multiverse.training.schema import Example
 
 TAG = TOKENIZER.convert_tokens_to_ids
@@ -115,22 +115,3 @@ def test_truncation_cuts_text_but_never_a_block() -> None:
         assert cut.ids == whole.ids[: len(cut)]
     with pytest.raises(EncodingError, match="nothing of the answer is left"):
         encoder(max_length=5, truncate=True).encode(long)
-
-
-THREADS = (
-    "<Parallel>\n<Outlines>\n<Outline>1: A\n<Outline>2: B\n</Outlines>\n"
-    "<Thread>\n1: one\n</Thread><Thread>\n2: two\n</Thread>\n</Parallel>\nAnswer: 5"
-)
-
-
-def test_rows_in_the_form_of_threadweavers_data_are_learnt_and_the_form_that_its_filter_refuses_is_not() -> None:
-    """One thread right behind the other; the model writes `</Parallel>` itself, so it is a target."""
-    tokenizer, dialect = untagged_tokenizer(), get_dialect("threadweaver")
-    add_tags(tokenizer, None, dialect)
-    asked = ({"role": "user", "content": "Find A."},)
-    encoded = Encoder(tokenizer, dialect).encode(Example("x", asked, THREADS, None))
-    learnt = tokenizer.decode([token for token in encoded.targets if token != IGNORE])
-    assert "</Outlines> one\n</Thread> two\n</Thread></Parallel>\nAnswer: 5" in learnt
-    spaced = Example("x", asked, THREADS.replace("</Thread><Thread>", "</Thread>\n<Thread>"), None)
-    with pytest.raises(EncodingError, match=r"stands '\\n' between the parts of a block"):
-        Encoder(tokenizer, dialect).encode(spaced)
