@@ -29,7 +29,7 @@ HOSTS = ("vllm", "sglang")
 LAST_LINES = 30
 """Lines of the log that are shown when a server does not start."""
 
-_SGLANG_ON_CPU = ("--device", "cpu", "--attention-backend", "torch_native", "--dtype", "float32")
+_SGLANG_ON_CPU = ("--device", "cpu", "--attention-backend", "multiverse", "--dtype", "float32")
 _SGLANG_SMALL = ("--context-length", "1025", "--max-total-tokens", "16384", "--max-running-requests", "64")
 _VLLM_ON_CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",

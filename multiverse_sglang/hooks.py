@@ -31,6 +31,7 @@ OBSERVER = "sglang.srt.managers.scheduler_components.pool_stats_observer:Schedul
 EXECUTOR = "sglang.lang.interpreter:StreamExecutor"
 ENDPOINT = "sglang.lang.backend.runtime_endpoint:RuntimeEndpoint"
 _CACHE = "sglang.srt.mem_cache.base_prefix_cache"
+_ATTENTION = "sglang.srt.layers.attention"
 _BACKEND = "sglang.srt.layers.attention.base_attn_backend:AttentionBackend"
 _ALLOCATOR = "sglang.srt.mem_cache.allocator:BaseTokenToKVPoolAllocator"
 _ROWS = "sglang.srt.mem_cache.memory_pool:ReqToTokenPool"
@@ -150,6 +151,23 @@ HOOKS = (
          "find them again", "0.5.23", _KEY),
     Hook("sglang.srt.mem_cache.radix_cache:RadixKey.__init__", ("token_ids", "extra_key", "cache_salt"), False,
          "a key that says how KV was computed", "0.5.23", _KEY),
+    Hook(f"{ALLOCATION}:get_last_loc", ("req_to_token", "req_pool_indices_tensor", "prefix_lens_tensor"), True,
+         "it takes Triton for granted unless it knows a backend by its name", "0.5.23", "a question to the backend"),
+    Hook(f"{ALLOCATION}:get_last_loc_torch", ("req_to_token", "req_pool_indices_tensor", "prefix_lens_tensor"), False,
+         "what it calls else", "0.5.23", "a question to the backend"),
+    Hook(f"{_ATTENTION}.attention_registry:register_attention_backend", ("name",), False, "our attention backend",
+         "0.5.23", "nothing: SGLang offers it"),
+    Hook("sglang.srt.arg_groups.choices:add_attention_backend_choices", (), False, "choose it", "0.5.23",
+         "nothing: SGLang offers it"),
+    Hook(f"{_ATTENTION}.torch_native_backend:TorchNativeAttnBackend", ("device", "req_to_token_pool",
+         "token_to_kv_pool"), False, "it is made from this one", "0.5.23", "nothing"),
+    Hook("sglang.srt.layers.radix_attention:RadixAttention", ("tp_q_head_num", "qk_head_dim", "v_head_dim", "scaling",
+         "layer_id", "logit_cap", "sliding_window_size", "is_cross_attention", "attn_type"), False,
+         "attend; refuse models that need more", "0.5.23", "nothing"),
+    Hook("sglang.srt.mem_cache.memory_pool:KVWriteLoc", ("loc",), False, "write the KV of new tokens", "0.5.23",
+         "nothing"),
+    Hook("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool.set_kv_buffer", ("layer", "loc_info", "cache_k", "cache_v"),
+         False, "write the KV of new tokens", "0.5.23", "nothing"),
     Hook(f"{_REGISTRY}.register", ("target", "hook", "hook_type"), False, "apply the wrappers", "0.5.23", "nothing"),
     Hook(f"{_REGISTRY}.apply_hooks", (), False, "apply the wrappers", "0.5.23", "a report of what failed to apply"),
 )  # fmt: skip
@@ -221,9 +239,11 @@ def install() -> None:
             that SGLang failed to apply.
     """
     _refuse(check())
+    from multiverse_sglang.attention import offer
     from multiverse_sglang.wrappers import WRAPPERS
 
     _apply(HOOKS, WRAPPERS)
+    offer()
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sglang.srt.layers.radix_attention import AttentionType, RadixAttention
 from sglang.srt.mem_cache.allocator.page_interleave import page_interleave_shard_size
 
 from multiverse.errors import OptionError
@@ -89,3 +90,19 @@ def refuse_unsupported(scheduler: Any, options: Options) -> None:
         and backend not in BACKENDS,
     }
     refuse(present(checks))
+
+
+def refuse_attention(runner: Any) -> None:
+    """Raise UnsupportedHostError if `--attention-backend multiverse` can't compute what the model of `runner` needs."""
+    layers = [module for module in runner.model.modules() if isinstance(module, RadixAttention)]
+    checks = {
+        "a device that is no CPU": runner.device != "cpu",
+        "compiled decode steps (--enable-torch-compile)": runner.server_args.enable_torch_compile,
+        "latent attention (MLA)": runner.use_mla_backend or any(x.qk_head_dim != x.v_head_dim for x in layers),
+        "sliding-window layers": any(layer.sliding_window_size > -1 for layer in layers),
+        "capped attention scores": any(layer.logit_cap for layer in layers),
+        "layers that are not causal": any(
+            layer.is_cross_attention or layer.attn_type != AttentionType.DECODER for layer in layers
+        ),
+    }
+    refuse(f"--attention-backend multiverse and {reason}" for reason in present(checks))

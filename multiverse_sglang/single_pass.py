@@ -22,9 +22,10 @@ import torch
 from multiverse.controller import Controller
 from multiverse.document import to_transcript
 from multiverse.layout import Interval, Segment, layout
+from multiverse_sglang.attention import NAME
 from multiverse_sglang.runs import ATTRIBUTE
 
-BACKENDS = ("torch_native", "triton", "fa3")
+BACKENDS = (NAME, "torch_native", "triton", "fa3")
 """Write before they attend, in every layer. FlashInfer does if it prefills from pages; by default it does not."""
 PIECES = "multiverse"
 """Of a ForwardBatch: its pieces, if attention has to be told about them."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from sglang.srt.mem_cache.allocation import get_last_loc_torch
 from sglang.srt.plugins.hook_registry import HookType
 
 from multiverse.activation import take_flag
 from multiverse.errors import UnsupportedHostError
 from multiverse.options import show_flags, take_flags
+from multiverse_sglang.attention.groups import GROUPS, groups
 from multiverse_sglang.conductor import Conductor
 from multiverse_sglang.front import generate_request, update_request_meta_info
 from multiverse_sglang.hooks import (
@@ -120,6 +122,11 @@ def prefix_kv_indices(original: Any, batch: Any, req: Any) -> torch.Tensor:
     return member.held.slots
 
 
+def get_last_loc(original: Any, req_to_token: Any, req_pool_indices_tensor: Any, prefix_lens_tensor: Any) -> Any:
+    on_cpu = req_to_token.device.type == "cpu"
+    return (get_last_loc_torch if on_cpu else original)(req_to_token, req_pool_indices_tensor, prefix_lens_tensor)
+
+
 def forward_batch_init_new(forward: Any, *args: Any, **kwargs: Any) -> None:
     """Copy the pages that branches share in part; add each strand's position delta to what came of lengths."""
     batch = kwargs["batch"] if "batch" in kwargs else next(arg for arg in args if hasattr(arg, "reqs"))
@@ -134,6 +141,7 @@ def forward_batch_init_new(forward: Any, *args: Any, **kwargs: Any) -> None:
     else:
         members = [getattr(req, ATTRIBUTE, None) for req in batch.reqs or ()]
         deltas, lengths = [0 if member is None else member.delta for member in members], [1] * len(members)
+        setattr(forward, GROUPS, groups(batch.reqs or ()))
     if not any(deltas):
         return
     offsets = torch.tensor(deltas, dtype=forward.positions.dtype).repeat_interleave(torch.tensor(lengths))
@@ -143,6 +151,8 @@ def forward_batch_init_new(forward: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def model_forward(original: Any, runner: Any, forward_batch: Any, *args: Any, **kwargs: Any) -> Any:
+    if hasattr(runner.attn_backend, GROUPS):  # a forward works on a copy of its batch
+        setattr(runner.attn_backend, GROUPS, getattr(forward_batch, GROUPS, ()))
     found = getattr(forward_batch, PIECES, None)
     if found is None:
         return original(runner, forward_batch, *args, **kwargs)
@@ -210,6 +220,7 @@ WRAPPERS = {
     f"{REQUEST}.init_next_round_input": (HookType.AROUND, init_next_round_input),
     f"{BATCH}._get_decode_retraction_order": (HookType.AFTER, get_decode_retraction_order),
     f"{ALLOCATION}:_prefix_kv_indices": (HookType.AROUND, prefix_kv_indices),
+    f"{ALLOCATION}:get_last_loc": (HookType.AROUND, get_last_loc),
     f"{FORWARD}.init_new": (HookType.AFTER, forward_batch_init_new),
     f"{RUNNER}.forward": (HookType.AROUND, model_forward),
     f"{SAMPLING}.from_schedule_batch": (HookType.AFTER, from_schedule_batch),

@@ -34,6 +34,7 @@ SCHEDULED = {
     "test_sglang_prefill": MODES[:2],
     "test_vllm_operator": MODES[:2],
     "test_vllm_containment": MODES[:2],
+    "test_sglang_attention": MODES[1:],
 }
 """What is run in several modes. The rest does not depend on scheduling: a step ahead, as the hosts do on GPUs."""
 

@@ -24,6 +24,8 @@ os.environ |= {
 TRITON = Path(sys.prefix, "triton")
 """Where `tools/setup sglang` puts Triton. Only for processes that interpret its kernels: without a driver SGLang has to
 believe that there is none."""
+ATTENTION = "multiverse"
+"""SGLang's `--attention-backend`, unless `settings` say another."""
 TOKENS_PER_BLOCK = 32
 """The suite counts memory in blocks of this size."""
 
@@ -44,15 +46,16 @@ class SGLangHost:
         environment: dict[str, str] | None = None,
         **options: str,
     ) -> None:
+        given = {"attention_backend": ATTENTION} | (settings or {})
         at_import, path = environment or {}, sys.path
-        if settings is not None and settings.get("attention_backend") == "triton":
+        if given["attention_backend"] == "triton":
             assert TRITON.is_dir(), f"{TRITON} is missing: tools/setup sglang"
             at_import |= {"TRITON_INTERPRET": "1", "PYTHONPATH": f"{TRITON}:{os.environ.get('PYTHONPATH', '')}"}
             path = [str(TRITON), *path]
         context = multiprocessing.get_context("spawn") if at_import else FORKS
         self._pipe, theirs = context.Pipe()
         tokens = 8192 if blocks is None else blocks * TOKENS_PER_BLOCK
-        arguments = (theirs, model, tokens, late, settings, options)
+        arguments = (theirs, model, tokens, late, given, options)
         self._process = context.Process(target=serve, args=arguments, daemon=True)
         with patch.dict(os.environ, at_import), patch.object(sys, "path", path):
             self._process.start()
@@ -135,6 +138,10 @@ class SGLangHost:
     def forwards(self) -> list[tuple[bool, int, float, float]]:
         """See `Stepper.on_forwards`."""
         return list(self._call("forwards"))
+
+    def kv_reads(self) -> list[tuple[int, int, int]]:
+        """See `Stepper.on_kv_reads`."""
+        return list(self._call("kv_reads"))
 
     def cpu_seconds(self) -> float:
         """What the process has used so far."""

@@ -22,16 +22,14 @@ SPREAD = 3
 """The embedded model is so sure that two seeds can give one answer, as 1 and 2 do with SGLang's random numbers."""
 
 
-def serve(
-    pipe: Any, model: str, tokens: int, overlap: bool, settings: dict[str, Any] | None, options: dict[str, str]
-) -> None:
+def serve(pipe: Any, model: str, tokens: int, overlap: bool, settings: dict[str, Any], options: dict[str, str]) -> None:
     """Main function of the process."""
     os.environ |= {f"MULTIVERSE_{name.upper()}": value for name, value in options.items()}
     import multiverse_sglang
 
     multiverse_sglang.enable()
     try:
-        stepper = Stepper(pipe, model, tokens, overlap, settings or {})
+        stepper = Stepper(pipe, model, tokens, overlap, settings)
     except UnsupportedHostError as refusal:
         pipe.recv()
         pipe.send(refusal)
@@ -93,7 +91,6 @@ class Stepper:
         from sglang.srt.server_args import PortArgs, ServerArgs
 
         defaults: dict[str, Any] = {
-            "attention_backend": "torch_native",
             "page_size": 1,
             "context_length": 1025,  # SGLang leaves the last position free
             "max_running_requests": 64,
@@ -120,10 +117,12 @@ class Stepper:
         self.records: dict[str, dict[str, Any] | None] = {}
         self.scheduled = self.extends = self.mixed = 0
         self.forwards: list[tuple[bool, int, float, float]] = []
+        self.reads: list[tuple[int, int, int]] | None = None
         self.scheduler.ingest_requests = self.ingest
         self.scheduler.output_streamer.send_to_detokenizer = self
         self.scheduler.send_abort_output = lambda output, _: self.aborted(output.rid)
         self._count()
+        self._check_groups()
         self._report_raw_logprobs()
 
     def run(self) -> None:
@@ -154,6 +153,27 @@ class Stepper:
             return process(batch, result)
 
         self.scheduler.run_batch, self.scheduler.process_batch_result = counted, processed
+
+    def _check_groups(self) -> None:
+        """Rows begin with the same slots wherever the plugin says so."""
+        from multiverse_sglang.attention.groups import GROUPS
+
+        backend, pool = self.scheduler.tp_worker.model_runner.attn_backend, self.scheduler.req_to_token_pool
+        prepare = backend.init_forward_metadata
+
+        def prepared(forward: Any) -> None:
+            for rows, length in getattr(backend, GROUPS, ()) if forward.forward_mode.is_decode() else ():
+                slots = pool.req_to_token[forward.req_pool_indices[list(rows)], :length]
+                assert (slots == slots[0]).all(), "rows share less than the plugin says"
+            before = getattr(backend, "kv_tokens", 0)
+            prepare(forward)
+            if self.reads is not None and forward.forward_mode.is_decode():
+                lengths = forward.seq_lens.tolist()
+                rows = zip(forward.req_pool_indices, lengths, strict=True)
+                slots = torch.cat([pool.req_to_token[row, :length] for row, length in rows])
+                self.reads.append((backend.kv_tokens - before, len(slots.unique()), sum(lengths)))
+
+        backend.init_forward_metadata = prepared
 
     def _report_raw_logprobs(self) -> None:
         """SGLang reports the logprobs it sampled from, logit bias included; the suite compares the model's own."""
@@ -274,6 +294,11 @@ class Stepper:
     def on_forwards(self) -> list[tuple[bool, int, float, float]]:
         """The forwards since it was asked last: is it an extend, of how many requests, CPU seconds of start and end."""
         found, self.forwards = self.forwards, []
+        return found
+
+    def on_kv_reads(self) -> list[tuple[int, int, int]]:
+        """The decode steps since it was asked last: slots that were read, that there are, and of all rows together."""
+        found, self.reads = self.reads or [], []
         return found
 
     def on_flush(self) -> None:

@@ -178,6 +178,7 @@ def scheduler(rows: int = 4096, **other: Any) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ("other", "sound"),
     [
+        ({"backend": "multiverse"}, True),
         ({"backend": "torch_native"}, True),
         ({"backend": "triton"}, True),
         ({"backend": "fa3"}, True),

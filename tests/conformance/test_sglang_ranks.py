@@ -28,7 +28,7 @@ def main():
     import sglang
 
     model, prompts = sys.argv[1], json.loads(sys.argv[2])
-    engine = sglang.Engine(model_path=model, tp_size=2, device="cpu", attention_backend="torch_native", dtype="float32",
+    engine = sglang.Engine(model_path=model, tp_size=2, device="cpu", attention_backend="multiverse", dtype="float32",
                            page_size=1, context_length=1025, max_total_tokens=8192, max_running_requests=32)
     outputs = engine.generate(input_ids=prompts, sampling_params={"temperature": 0, "max_new_tokens": 800})
     found = [[out["output_ids"], (out["meta_info"].get("multiverse") or {}).get("branches", 0)] for out in outputs]

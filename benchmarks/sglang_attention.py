@@ -1,0 +1,111 @@
+"""Decode steps of SGLang on this CPU, with `--attention-backend multiverse` and with `torch_native`, in one run.
+
+Steps of 32 branches behind 2,048 shared tokens, and of 32 plain requests of 512 tokens; CPU time of the scheduler's
+thread (float32, one thread), so other work on the machine does little harm. The two backends, each in a process of its
+own, take turns. With `--suite`, also the seconds that tests/conformance/test_answers.py takes with each.
+
+Writes benchmarks/results/sglang_attention.json. Run with `make bench-sglang-attention`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+from machine import facts
+from sglang_host import SGLangHost
+from transformers import AutoTokenizer
+
+from multiverse import bind, detect
+from multiverse.evaluation.bench.traffic import Words
+
+RESULTS = Path(__file__).parent / "results" / "sglang_attention.json"
+SUITE = Path(__file__).parents[1] / "tests" / "conformance" / "test_answers.py"
+BACKENDS = ("torch_native", "multiverse")
+ROWS, SHARED, PLAIN, STEPS = 32, 2048, 512, 24
+RUN = "import sys, pytest, sglang_host; sglang_host.ATTENTION = sys.argv[1]; sys.exit(pytest.main(['-q', sys.argv[2]]))"
+
+
+def step_ms(host: SGLangHost) -> list[float]:
+    """Milliseconds of the decode steps of all rows since it was asked last."""
+    return [1000 * (end - start) for extends, rows, start, end in host.forwards() if rows == ROWS and not extends]
+
+
+def shared(host: SGLangHost, words: Words, rng: Random) -> list[float]:
+    """Branches that fork behind their prompt."""
+    prompt = [rng.choice(words.ordinary) for _ in range(SHARED - 8 * ROWS)]  # outlines and tags are the rest
+    shape = [2, [[STEPS]] * ROWS, 2]
+    bias = dict.fromkeys(words.banned, -100.0)
+    (answer,) = host.generate(
+        [prompt], max_tokens=3000, ignore_eos=True, logit_bias=bias, multiverse={"shape": shape, "return_tree": True}
+    )
+    assert answer.record is not None
+    assert answer.record["branches"] == ROWS, answer.record
+    return step_ms(host)
+
+
+def plain(host: SGLangHost, words: Words, rng: Random) -> list[float]:
+    """Requests that have nothing in common."""
+    prompts = [[rng.choice(words.ordinary) for _ in range(PLAIN)] for _ in range(ROWS)]
+    host.generate(prompts, max_tokens=STEPS, ignore_eos=True, multiverse={"enabled": False})
+    return step_ms(host)
+
+
+def steps(model: str, repeats: int) -> dict[str, Any]:
+    """Median milliseconds of a step with both backends, and their ratios."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    words = Words.of(tokenizer, bind(detect(tokenizer), tokenizer))
+    settings = {"context_length": 4096, "chunked_prefill_size": -1}
+    hosts = {
+        name: SGLangHost(model, 1280, False, settings | {"attention_backend": name}, shapes="accept")
+        for name in BACKENDS
+    }
+    found: dict[str, Any] = {}
+    for case, measure in ((f"{ROWS} branches behind {SHARED}", shared), (f"{ROWS} plain rows of {PLAIN}", plain)):
+        times: dict[str, list[float]] = {name: [] for name in BACKENDS}
+        for repeat in range(repeats):
+            for name, host in hosts.items():
+                host.flush()
+                host.forwards()
+                times[name] += measure(host, words, Random(repeat))
+        middle = {name: round(median(values), 1) for name, values in times.items()}
+        found[case] = {"ms": middle, "ratio": round(middle["multiverse"] / middle["torch_native"], 3)}
+        print(case, found[case], flush=True)
+    for host in hosts.values():
+        host.close()
+    return found
+
+
+def suite() -> dict[str, float]:
+    """Seconds of the conformance suite's answers, engine starts included."""
+    found = {}
+    for name in BACKENDS:
+        start = time.monotonic()
+        subprocess.run([sys.executable, "-c", RUN, name, str(SUITE)], check=True)
+        found[name] = round(time.monotonic() - start, 1)
+        print(f"test_answers.py on {name}: {found[name]} s", flush=True)
+    return found
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="build/random-47m", help="see random_model.py")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--suite", action="store_true", help="time tests/conformance/test_answers.py too")
+    options = parser.parse_args()
+    results = {"machine": facts(), "float32, step by step": steps(options.model, options.repeats)}
+    if options.suite:
+        results["seconds of test_answers.py"] = suite()
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

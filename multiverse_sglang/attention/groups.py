@@ -1,0 +1,34 @@
+"""Which rows of a decode batch were forked from one sequence: strands of a tree begin with their parents' KV slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from multiverse.attention.shared_prefix import Group
+from multiverse.strand import Strand
+from multiverse_sglang.runs import ATTRIBUTE
+from multiverse_sglang.tree import Member
+
+GROUPS = "groups_of_step"
+"""Of a ForwardBatch, and of a backend that wants to know: the groups of a decode step."""
+
+
+def groups(requests: Sequence[Any]) -> list[Group]:
+    """Of all strands that were forked, those below it that decode in this batch.
+
+    Slots that a strand does not own are its parent's, so siblings share as many as none of them owns.
+    """
+    rows: dict[Strand, list[int]] = {}
+    shared: dict[Strand, int] = {}
+    for row, request in enumerate(requests):
+        member: Member | None = getattr(request, ATTRIBUTE, None)
+        if member is None or member.run is not request:
+            continue
+        strand, owned_from = member.strand, request.kv.cache_protected_len
+        while (parent := strand.parent) is not None:
+            rows.setdefault(parent, []).append(row)
+            shared[parent] = min(owned_from, shared.get(parent, owned_from))
+            held = member.tree.members[parent.key].held
+            strand, owned_from = parent, 0 if held is None else held.own
+    return [Group(tuple(among), shared[parent]) for parent, among in rows.items() if len(among) > 1]
