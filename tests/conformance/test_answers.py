@@ -65,32 +65,47 @@ def test_no_token_is_computed_twice(host: Host, late: bool, tiny: tuple[Any, Any
 
 FEW, MANY = ((2, -2.0), (6, 1.0)), ((3, 2.0), (16, 4.0))
 """How many branches, and how much sooner than by chance they end."""
+LENGTHS = {31: MANY, 32: FEW, 33: MANY, 63: FEW}
+"""Tokens up to the goal's end, modulo 64: on both sides of a block boundary."""
 
 
-@pytest.mark.parametrize(("length", "blocks"), [(31, MANY), (32, FEW), (33, MANY), (63, FEW)])
-def test_branches_of_any_width_and_length_agree_with_the_dense_forward(
-    random_host: Host, random_model: Path, binding: Binding, length: int, blocks: tuple[tuple[int, float], ...]
-) -> None:
-    """I3: random weights, 2 to 16 branches of 0 to 200 tokens, goals on both sides of a block boundary."""
-    model, tokenizer = load(str(random_model))
-    rng = Random(length)
+@pytest.fixture(scope="module")
+def branched(
+    random_host: Host, random_model: Path, binding: Binding
+) -> dict[tuple[int, int], tuple[list[int], Answer]]:
+    """Prompts and answers by length and width, all decoded at the same time."""
+    _, tokenizer = load(str(random_model))
     banned = [binding.ids[tag] for tag in Tag if tag is not Tag.PATH_CLOSE] + tokenizer.all_special_ids
     bans = dict.fromkeys(banned, -100.0)
-    for width, bias in blocks:
-        outlines = "".join(f"<Outline>\n{i}: x\n</Outline>\n" for i in range(1, width + 1))
-        goal = tokenizer.encode(f"<Parallel>\n<Goal>\n{outlines}</Goal>")
-        text = [rng.randrange(100) for _ in range((length - len(goal)) % 64)]
-        prompt = text + goal
-        close = {binding.ids[Tag.PATH_CLOSE]: bias}
-        (answer,) = random_host.generate(
-            [prompt], temperature=1.0, seed=width, max_tokens=620, logprobs=1, logit_bias=bans | close, ignore_eos=True
-        )
+    common = {"temperature": 1.0, "max_tokens": 620, "logprobs": 1, "ignore_eos": True}
+    requests: dict[tuple[int, int], tuple[list[int], dict[str, Any]]] = {}
+    for length, blocks in LENGTHS.items():
+        rng = Random(length)
+        for width, bias in blocks:
+            outlines = "".join(f"<Outline>\n{i}: x\n</Outline>\n" for i in range(1, width + 1))
+            goal = tokenizer.encode(f"<Parallel>\n<Goal>\n{outlines}</Goal>")
+            text = [rng.randrange(100) for _ in range((length - len(goal)) % 64)]
+            close = {binding.ids[Tag.PATH_CLOSE]: bias}
+            requests[length, width] = text + goal, {**common, "seed": width, "logit_bias": bans | close}
+    answers = random_host.generate_each(list(requests.values()))
+    assert not any(random_host.leftovers().values()), random_host.leftovers()
+    prompts = (prompt for prompt, _ in requests.values())
+    return dict(zip(requests, zip(prompts, answers, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_branches_of_any_width_and_length_agree_with_the_dense_forward(
+    branched: dict[tuple[int, int], tuple[list[int], Answer]], random_model: Path, binding: Binding, length: int
+) -> None:
+    """I3: random weights, 2 to 16 branches of 0 to 200 tokens, goals on both sides of a block boundary."""
+    model, _ = load(str(random_model))
+    for width, _ in LENGTHS[length]:
+        prompt, answer = branched[length, width]
         tree = parse_ids(prompt + answer.ids, binding)
         assert [len(block.paths) for block in tree.walk()] == [width]
         result = compare(binding, model, prompt, answer)
         assert result.max_difference < TOLERANCE
         assert result.causal_difference > 0.1
-    assert not any(random_host.leftovers().values()), random_host.leftovers()
 
 
 def test_a_follow_up_turn_sees_the_blocks_of_the_turn_before(
@@ -120,16 +135,9 @@ def test_branches_that_end_with_the_end_of_the_turn_are_closed_and_read_as_close
     goal = tokenizer.encode("<Parallel>\n<Goal>\n" + "<Outline>\n1: x\n</Outline>\n" * 3 + "</Goal>")
     bias = dict.fromkeys(binding.tags, -100.0) | {tokenizer.eos_token_id: 2.0}
     ended = 0
-    for seed in range(4):
-        (answer,) = random_host.generate(
-            [goal],
-            temperature=1.0,
-            seed=seed,
-            max_tokens=300,
-            logprobs=1,
-            logit_bias=bias,
-            multiverse={"return_tree": True},
-        )
+    options = {"temperature": 1.0, "max_tokens": 300, "logprobs": 1, "logit_bias": bias}
+    options["multiverse"] = {"return_tree": True}
+    for answer in random_host.generate_each([(goal, {**options, "seed": seed}) for seed in range(4)]):
         assert answer.record is not None
         ended += [strand["finish_reason"] for strand in answer.record["tree"][1:]].count("stop")
         assert tokenizer.eos_token_id not in answer.ids[:-1]
