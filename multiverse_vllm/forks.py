@@ -181,6 +181,8 @@ class Forks:
         parent.given(parent.part + 1)
         if splice:
             self._publish(parent, length)
+        else:
+            request.update_block_hashes()  # of ordinary text at ordinary positions
         self._enter(parent)
         self.tally.count("joins")
         closed = max(parent.tree.closed_at[branch.strand.key] for branch in branches)
