@@ -26,7 +26,7 @@ class Installer:
         settings = pip_settings(python)
         self.flags = uv_flags(settings)
         self.variables = {**uv_variables(settings), **_cache(), **os.environ, "VIRTUAL_ENV": str(environment.path)}
-        self.uv = shutil.which("uv") or self._own_uv()
+        self.uv: str | None = shutil.which("uv") or self._own_uv()
 
     def install(self, requirements: Path, torch: str) -> str:
         """This project and the packages of `requirements`, which names every one of them but torch.
@@ -43,6 +43,7 @@ class Installer:
                 return "uv"
             except SetupError:
                 print(f"   uv could not install this (see {self.log}); pip takes over, which takes minutes", flush=True)
+                self.uv = None
         self.run(self.base, "-m", "venv", str(self.environment.path))
         if torch:
             self._pip(torch)
