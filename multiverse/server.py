@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -173,13 +173,19 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """CPU time that its processes have taken so far. Linux only."""
-        ticks = 0
+        return sum(int(fields[11]) + int(fields[12]) for fields in self._processes()) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self) -> int:
+        """Memory that its processes have in use now. Linux only."""
+        return sum(int(fields[21]) for fields in self._processes()) * os.sysconf("SC_PAGE_SIZE")
+
+    def _processes(self) -> Iterator[list[str]]:
+        """/proc's stat of each of its processes, behind the name."""
         for file in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # it has just ended
                 fields = file.read_text().rsplit(")", 1)[1].split()
                 if int(fields[3]) == self._process.pid:  # it leads a session of its own
-                    ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+                    yield fields
 
     def stop(self, patience: float = 20) -> None:
         """End it and its children: asked first, twice, since it may be starting up; then not asked."""
