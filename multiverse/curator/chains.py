@@ -127,7 +127,7 @@ def _chain(position: int, record: Any, fields: Fields) -> Chain | Problem:
     id_ = str(position if name is None else name)
     texts = {name: one_text(record.get(name)) for name in fields.model_dump().values()}
     for name in (fields.question, fields.reasoning):
-        if not (texts[name] or "").strip():
+        if isinstance(record.get(name), int | float) or not (texts[name] or "").strip():
             found = ", ".join(map(str, record)) or "nothing"
             return Problem(position, id_, f"field {name!r} must hold text (input.fields); found {found}")
     for name in (fields.answer, fields.response):

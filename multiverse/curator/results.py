@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from multiverse.answers import release
 from multiverse.curator.statistics import CorpusStatistics
 from multiverse.curator.store import Shards, merged, total_usage
 
@@ -40,7 +41,7 @@ def write_results(output: Path, count: int | None = None) -> CorpusStatistics:
             _write(artefacts, outcome)
         statistics.usage = total_usage(stores)
     with _replacing(output / REPORT) as report:
-        json.dump(statistics.to_dict(), report, indent=1)
+        json.dump(statistics.to_dict() | {"graded_with": release()}, report, indent=1)
     return statistics
 
 

@@ -103,6 +103,7 @@ def test_every_artefact_of_every_stage_is_kept(teach: Serve, configure: Configur
     ]
     assert outcome["chain"]["reasoning"] == chain(0)["reasoning"]
     report = json.loads((config.output / "report.json").read_text())
+    assert report["graded_with"].startswith("math-verify ")
     assert (report["accepted"], report["widths"], report["groups"]["collective"]) == (1, {"2": 1, "3": 1}, 2)
 
 
