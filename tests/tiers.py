@@ -19,7 +19,6 @@ class Sizes:
         streams: the same for the controller's properties, whose inputs are the widest.
         problems: the embedded model's problems that are answered at once, of every kind.
         trained: held-out answers that are compared with a training forward.
-        served: problems that a server is asked at once.
         sampled: random structured answers whose trees are added up.
         graded: problems of an evaluation.
         solved: problems by which the embedded model is judged.
@@ -32,7 +31,6 @@ class Sizes:
     streams: int
     problems: int
     trained: int
-    served: int
     sampled: int
     graded: int
     solved: int
@@ -46,7 +44,6 @@ SHORT = Sizes(
     streams=150,
     problems=9,
     trained=25,
-    served=8,
     sampled=48,
     graded=12,
     solved=60,
@@ -59,7 +56,6 @@ FULL = Sizes(
     streams=500,
     problems=18,
     trained=100,
-    served=16,
     sampled=300,
     graded=24,
     solved=150,
