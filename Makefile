@@ -29,7 +29,7 @@ test:  ## every promise once per host, in two rows side by side, since most of i
 test-all:  ## also what is marked long: the same at length
 	@$(MAKE) test TIER=
 
-test-core:  ## no torch, no host: two minutes from a fresh clone
+test-core:  ## no torch, no host: a minute from a fresh clone
 	@tools/setup core
 	$(PY) $(PYTEST) tests/core tests/docs
 
