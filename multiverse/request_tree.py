@@ -9,11 +9,13 @@ from typing import Any
 
 from multiverse.actions import Action
 from multiverse.controller import Controller
+from multiverse.decoding.stops import Stops
 from multiverse.document import Logprobs
 from multiverse.metrics import Tally
 from multiverse.options import Options
 from multiverse.replay import Part, parts
 from multiverse.report import Observed, report
+from multiverse.serving.verdict import Judge
 from multiverse.serving.weights import WeightVersions
 from multiverse.strand import Status, Strand
 from multiverse.stream import BranchEvent, DocumentStream, EventStream
@@ -27,6 +29,8 @@ class RequestTree:
         controller: decides about them.
         options: the client's, on top of the server's.
         streams: whether the client gets its answer as it grows.
+        stops: what the client wants to end at, where that is not left to the host.
+        judge: decides about tokens, by `stops` and the controller.
         rank, arrived: who comes first when memory is short (`multiverse.serving.pressure`).
         stream: the answer so far, in document order.
         recomputed: tokens that were computed again because memory was short.
@@ -40,8 +44,10 @@ class RequestTree:
     controller: Controller
     options: Options
     streams: bool
+    stops: Stops = field(default=Stops(), kw_only=True)
     rank: int = field(default=0, kw_only=True)
     arrived: float = field(default_factory=time.monotonic, kw_only=True)
+    judge: Judge = field(init=False)
     stream: DocumentStream = field(init=False)
     recomputed: int = field(default=0, init=False)
     given_up: int = field(default=0, init=False)
@@ -51,6 +57,7 @@ class RequestTree:
     closed_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        self.judge = Judge(self.controller, self.stops)
         self.stream = DocumentStream(self.controller.root)
         wanted = self.streams and self.options.stream == "events"
         self._events = EventStream(self.controller.root) if wanted else None

@@ -70,7 +70,8 @@ class Forks:
             parameters.extra_args = {**(parameters.extra_args or {}), START: start}
         if strand.tokens or member.tree.structured:
             parameters.prompt_logprobs = None
-            parameters.min_tokens = max(0, given.min_tokens - tree.controller.ledger.used)
+            generated = member.prompt_length() - len(tree.controller.prompt.ids)
+            parameters.min_tokens = max(0, given.min_tokens - max(0, generated))
         if given.seed is not None:  # the worker's new generator must not draw the same numbers again
             parameters.seed = (
                 derive_seed(given.seed, (*strand.key, len(strand.tokens))) if strand.tokens else given.seed

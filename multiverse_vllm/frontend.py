@@ -17,7 +17,7 @@ from multiverse.errors import OptionError, UnsupportedHostError
 from multiverse.options import Options, show_flags
 from multiverse.responses import FIELD, STRUCTURED_OUTPUTS, merge
 from multiverse.serving.containment import Guard
-from multiverse_vllm import beam_search
+from multiverse_vllm import beam_search, stops
 from multiverse_vllm.hooks import LLM_HOOKS, require
 from multiverse_vllm.refusals import refuse_configuration
 
@@ -113,6 +113,7 @@ def install() -> None:
     EngineArgs.add_cli_args = staticmethod(_add_cli_args)
     EngineArgs.create_engine_config = _create_engine_config
     _install_outputs()
+    stops.install()
 
 
 def _install_entry_point(name: str) -> None:

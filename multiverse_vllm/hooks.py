@@ -19,6 +19,8 @@ _RUNNER = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
 _V2 = "vllm.v1.worker.gpu.model_runner"
 _LAYER = "vllm.model_executor.layers.attention:Attention"
 _CPU_BACKEND = "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackendImpl"
+_DETOKENIZER = "vllm.v1.engine.detokenizer"
+_STOPS = "stop strings that an engine core may look for"
 _MARK = "_multiverse"
 _FORK = "a scheduler API to fork a request and to adopt another's blocks"
 _POSITIONS = "a position delta per request, as M-RoPE models have it"
@@ -103,7 +105,15 @@ HOOKS = (
     Hook("vllm.v1.core.kv_cache_manager:KVCacheManager.free", ("request",), False,
          "free what was spliced", "0.32", _FORK),
     Hook("vllm.v1.core.sched.utils:check_stop", ("request", "max_model_len"), False,
-         "let vLLM's own rules end the root", "0.32", "a per-token request callback"),
+         "vLLM's own rules come first", "0.32", "a per-token request callback"),
+    Hook(f"{_DETOKENIZER}:IncrementalDetokenizer.from_new_request", ("tokenizer", "request"), True,
+         "no stop string is found across strands or in what the engine wrote", "0.32", _STOPS),
+    Hook(f"{_DETOKENIZER}:BaseIncrementalDetokenizer.update", ("new_token_ids", "stop_terminated"), True,
+         "cut the text at the one that the scheduler found", "0.32", _STOPS),
+    Hook("vllm.v1.engine.output_processor:OutputProcessor._update_stats_from_output",
+         ("req_state", "engine_core_output"), True, "learn which one it found before the text is made", "0.32", _STOPS),
+    Hook(f"{_DETOKENIZER}:check_stop_strings", ("output_text", "new_char_count", "stop", "include_in_output"), False,
+         "cut as vLLM does", "0.32", _STOPS),
     Hook(_SCHEDULER, ("running", "waiting", "kv_holding_waiting", "deferred_waiting", "requests", "finished_req_ids",
          "kv_cache_manager", "encoder_cache_manager", "max_model_len", "_pause_state", "policy", "deferred_frees",
          "vllm_config", "use_v2_model_runner"), False,

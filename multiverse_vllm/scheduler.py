@@ -17,11 +17,10 @@ from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.core.sched.utils import check_stop
 from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.request import Request
 
-from multiverse.budgets import FinishReason, Reason
+from multiverse.budgets import Reason
 from multiverse.controller import Controller
 from multiverse.metrics import Tally
 from multiverse.options import Options
@@ -29,24 +28,25 @@ from multiverse.responses import FIELD
 from multiverse.serving.containment import Guard
 from multiverse.serving.integrity import IntegrityCheck
 from multiverse.serving.pressure import senior_first
-from multiverse.strand import Status, Strand
+from multiverse.strand import Strand
 from multiverse_vllm.blocks import BlockTable, Move
-from multiverse_vllm.client import STATUS, Client
+from multiverse_vllm.client import Client
 from multiverse_vllm.failures import Failures
 from multiverse_vllm.forks import Forks
-from multiverse_vllm.frontend import request_options
 from multiverse_vllm.integrity import problems, remains
 from multiverse_vllm.memory import MemoryPressure
 from multiverse_vllm.prefix_cache import PrefixCache
 from multiverse_vllm.refusals import refuse_configuration
+from multiverse_vllm.stops import may_fork, wanted_stops
 from multiverse_vllm.tokenizer import bind_model
+from multiverse_vllm.tokens import Tokens
 from multiverse_vllm.tree import Member, RequestTree
 from multiverse_vllm.worker import ATTRIBUTE, StepPlan
 
 logger = logging.getLogger("vllm.multiverse")
 
 
-class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Scheduler):
+class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Tokens, Scheduler):
     """vLLM's scheduler with branches. `with_multiverse` puts it under the configured class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -88,12 +88,10 @@ class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Scheduler):
     def _adopt(self, request: Request) -> None:
         """Enrol a request that was just added, if blocks are possible in it."""
         parameters = request.sampling_params
-        if parameters is None or request.use_structured_output or request.prompt_token_ids is None or request.resumable:
-            return
         if self.requests.get(request.request_id) is not request:  # more input for a session, or its end
             return
-        options = request_options(self._options, parameters)
-        if not options.enabled:
+        options = may_fork(self._options, request, parameters)
+        if options is None:
             return
         limits = options.limits(request.max_tokens, self.max_model_len)
         controller = options.controller(self._binding, limits, request.prompt_token_ids, self._admit)
@@ -111,6 +109,7 @@ class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Scheduler):
             streams,
             rank=rank,
             arrived=request.arrival_time,
+            stops=wanted_stops(sampling),
             sampling=sampling,
             block_hasher=hasher,
         )
@@ -195,64 +194,6 @@ class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Scheduler):
         except Exception as error:
             self._guard.caught(root, error)
             return [], False
-
-    def _accept(self, member: Member, new_token_ids: list[int]) -> tuple[list[int], bool]:
-        """Hand a sampled token to the controller; as `_update_request_with_output`."""
-        request = member.request
-        (token,) = new_token_ids
-        tree, strand = member.tree, member.strand
-        ends = strand.parent is not None and self._stops(member, token)
-        offset = len(strand.tokens)
-        actions = tree.controller.end(strand, FinishReason.STOP) if ends else tree.controller.accept(strand, token)
-        if news := tree.news(strand, actions):
-            tree.events += news
-            self._telling[id(tree)] = tree
-        if not actions and len(strand.tokens) > offset:  # the common case
-            member.sampled, member.written = offset, offset + 1
-            request.append_output_token_ids(token)
-            kept = True
-        else:
-            kept = self._obey(member, token, offset, ends)
-        if tree.controller.finish_reason is not None:
-            self._finished.append(tree)
-            if strand.parent is None:
-                request.status = STATUS[tree.controller.finish_reason]
-                return new_token_ids, True
-        elif strand.parent is None and strand.status is Status.RUNNING and check_stop(request, self.max_model_len):
-            tree.events += tree.news(strand, tree.controller.end(strand, FinishReason.STOP))
-            self._finished.append(tree)
-            return new_token_ids, True
-        return (new_token_ids if kept else []), False
-
-    def _obey(self, member: Member, token: int, offset: int, ends: bool) -> bool:
-        """Note what the controller decided about a token. Returns whether the token is part of the strand."""
-        tree, strand, request = member.tree, member.strand, member.request
-        kept = not ends and strand.tokens[offset : offset + 1] == [token]
-        member.sampled = offset if kept else None
-        member.certain = request.num_tokens + kept
-        request.append_output_token_ids(strand.tokens[member.written :])
-        member.written = len(strand.tokens)
-        if strand.status is not Status.RUNNING and tree.controller.finish_reason is None:
-            self._turned.append(member)
-            if strand.parent is None and len(strand.forks) == 1:  # until now, vLLM has answered by itself
-                self._structured[id(tree)] = tree
-                tree.stream.skip(offset)
-        return kept
-
-    def _stops(self, member: Member, token: int) -> bool:
-        """Whether `token` ends the branch: end of sequence, a stop token, or the last piece of a stop string.
-
-        Like the end of sequence it is then no part of the branch, so vLLM's front end, which looks for stop strings in
-        the document and would end the request there, doesn't see it.
-        """
-        sampling = member.tree.sampling
-        if token == sampling.eos_token_id or token in (sampling.stop_token_ids or ()):
-            return True
-        if not sampling.stop:
-            return False
-        tail = member.strand.tokens[-max(map(len, sampling.stop)) :]
-        text = self._binding.text([*tail, token])
-        return any(stop in text for stop in sampling.stop)
 
     # --- a step is over ----------------------------------------------------------------------------------------
 

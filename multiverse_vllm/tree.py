@@ -84,6 +84,12 @@ class RequestTree(request_tree.RequestTree):
         name = f"{self.root.request.request_id}/{'.'.join(map(str, strand.key))}"
         return f"{name}~{self.restarts}" if self.restarts else name
 
+    def drop_rows(self, key: tuple[int, ...], offset: int) -> None:
+        """Forget the logprobs of tokens that were taken back, from `offset` of the strand `key` on."""
+        rows = self.rows.get(key, {})
+        for at in [at for at in rows if at >= offset]:
+            del rows[at]
+
     def ids(self) -> list[str]:
         """Ids of all vLLM requests of the tree."""
         return [member.request.request_id for member in self.members.values()]
