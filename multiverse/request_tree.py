@@ -31,6 +31,7 @@ class RequestTree:
         streams: whether the client gets its answer as it grows.
         stops: what the client wants to end at, where that is not left to the host.
         judge: decides about tokens, by `stops` and the controller.
+        rows: by strand key and offset, the logprobs of sampled tokens, if the client asked for any.
         rank, arrived: who comes first when memory is short (`multiverse.serving.pressure`).
         stream: the answer so far, in document order.
         recomputed: tokens that were computed again because memory was short.
@@ -48,6 +49,7 @@ class RequestTree:
     rank: int = field(default=0, kw_only=True)
     arrived: float = field(default_factory=time.monotonic, kw_only=True)
     judge: Judge = field(init=False)
+    rows: dict[tuple[int, ...], dict[int, Any]] = field(default_factory=dict, init=False)
     stream: DocumentStream = field(init=False)
     recomputed: int = field(default=0, init=False)
     given_up: int = field(default=0, init=False)
@@ -65,6 +67,12 @@ class RequestTree:
     def news(self, strand: Strand, actions: Iterable[Action]) -> list[BranchEvent]:
         """What a client that wants events is to be told now that the controller decided `actions` about `strand`."""
         return [] if self._events is None else self._events.push(strand, actions)
+
+    def drop_rows(self, key: tuple[int, ...], offset: int) -> None:
+        """Forget the logprobs of tokens that were taken back, from `offset` of the strand `key` on."""
+        rows = self.rows.get(key, {})
+        for at in [at for at in rows if at >= offset]:
+            del rows[at]
 
     def record(
         self, tally: Tally, asked: bool, logprobs: Callable[[], Logprobs | None], version: str = ""

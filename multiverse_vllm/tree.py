@@ -60,7 +60,6 @@ class RequestTree(request_tree.RequestTree):
         sampling: the client's sampling parameters.
         block_hasher: what vLLM hashes the causal beginning of the root with, for its prefix cache.
         members: by strand key, those that vLLM holds a request for.
-        rows: by strand key and offset, the logprobs of sampled tokens, if the client asked for any.
         replays: how often the whole tree had to be computed again.
         restarts: how often any of its requests had to.
         events: what the client was not told yet, if it wants events.
@@ -69,7 +68,6 @@ class RequestTree(request_tree.RequestTree):
     sampling: Any = field(kw_only=True)
     block_hasher: Any = field(kw_only=True)
     members: dict[tuple[int, ...], Member] = field(default_factory=dict, init=False)
-    rows: dict[tuple[int, ...], dict[int, Row]] = field(default_factory=dict, init=False)
     replays: int = field(default=0, init=False)
     restarts: int = field(default=0, init=False)
     events: list[BranchEvent] = field(default_factory=list, init=False)
@@ -83,12 +81,6 @@ class RequestTree(request_tree.RequestTree):
         """A request id for a branch: not that of its request before a replay, of which steps may be under way yet."""
         name = f"{self.root.request.request_id}/{'.'.join(map(str, strand.key))}"
         return f"{name}~{self.restarts}" if self.restarts else name
-
-    def drop_rows(self, key: tuple[int, ...], offset: int) -> None:
-        """Forget the logprobs of tokens that were taken back, from `offset` of the strand `key` on."""
-        rows = self.rows.get(key, {})
-        for at in [at for at in rows if at >= offset]:
-            del rows[at]
 
     def ids(self) -> list[str]:
         """Ids of all vLLM requests of the tree."""

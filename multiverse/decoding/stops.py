@@ -54,11 +54,13 @@ class Found(NamedTuple):
         string: which.
         offset: how many of the strand's tokens come before it, or end with it if it is kept.
         head: what the next token says before that place; empty if the place is between two tokens.
+        from_end: how many characters of what was sampled come from the string's beginning on.
     """
 
     string: str
     offset: int
     head: str
+    from_end: int
 
 
 class StopSearch:
@@ -121,7 +123,7 @@ class StopSearch:
         if ends[kept] != at:
             head = text[ends[kept - 1] : at]
             kept = bisect_left(ends, ends[kept - 1])
-        return Found(string, self.open_from + kept, head)
+        return Found(string, self.open_from + kept, head, len(text) - start)
 
     def _move_on(self, text: str) -> None:
         """Leave behind the tokens that can't belong to a stop string any more."""

@@ -20,11 +20,13 @@ class Verdict(NamedTuple):
         kept: how many of the strand's tokens the host has as they are: with the token if that was kept, without those
             that were taken back. What the strand has behind them the host was not given yet.
         string: the stop string that the token made whole, if any.
+        from_end: how many characters before the end of the strand's text it begins.
     """
 
     actions: Sequence[Action]
     kept: int
     string: str | None = None
+    from_end: int = 0
 
 
 class Judge:
@@ -44,7 +46,7 @@ class Judge:
 
         Args:
             ended: what the host ends the strand with at this token, by rules that know no strands: `STOP` at the end of
-                a turn or at a stop token, `LENGTH` if it allows no further one.
+                a turn or at a stop token, `LENGTH` if it allows no further one, `ABORT`.
         """
         at = len(strand.tokens)
         if strand.status is not Status.RUNNING:
@@ -54,7 +56,7 @@ class Judge:
             return self._accept(strand, token)
         self._searches.pop(strand.key, None)
         if strand.parent is None:
-            return self._end_request(strand, token, None if found is None else found.string, ended)
+            return self._end_request(strand, token, found, ended)
         if found is not None:
             return self._cut(strand, token, found)
         kept = ended is not FinishReason.STOP or (self._stops.keep and token in self._stops.tokens)
@@ -70,15 +72,16 @@ class Judge:
             self._controller.hold(strand, search.open_from)
         return Verdict(actions, kept)
 
-    def _end_request(self, root: Strand, token: int, string: str | None, ended: FinishReason | None) -> Verdict:
+    def _end_request(self, root: Strand, token: int, found: Found | None, ended: FinishReason | None) -> Verdict:
         at, controller = len(root.tokens), self._controller
-        if ended is FinishReason.LENGTH and string is None:
-            controller.ledger.close()
-            actions = [*controller.accept(root, token)]
-            actions += controller.end(root, FinishReason.LENGTH)
-        else:
+        if found is not None:
             actions = controller.end(root, FinishReason.STOP, token)
-        return Verdict(actions, at + 1, string)
+            return Verdict(actions, at + 1, found.string, found.from_end)
+        if ended is not FinishReason.LENGTH:
+            return Verdict(controller.end(root, ended or FinishReason.STOP, token), at + 1)
+        controller.ledger.close()
+        actions = [*controller.accept(root, token)]
+        return Verdict([*actions, *controller.end(root, FinishReason.LENGTH)], at + 1)
 
     def _search(self, strand: Strand, token: int) -> Found | None:
         if not self._stops.strings:

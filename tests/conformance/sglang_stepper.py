@@ -239,6 +239,8 @@ class Stepper:
             sampling_seed=None if seed is None else seed * SPREAD,
             logit_bias=bias or None,
             custom_params=None if options is None else {"multiverse": options},
+            min_new_tokens=sampling.pop("min_tokens", 0),
+            no_stop_trim=sampling.pop("include_stop_str_in_output", False),
             **sampling,
         )
         parameters.normalize(self.scheduler.tokenizer)
