@@ -30,7 +30,7 @@ def wanted_stops(request: Any) -> Stops:
 
 
 class MatchedInStrand(FINISH_MATCHED_STR):
-    """A stop string that the root has sampled last. It may stand elsewhere too: in branches, in what the engine wrote."""
+    """A stop string that the root sampled last. It may stand elsewhere too: in branches, in what the engine wrote."""
 
     def __init__(self, matched: str, from_end: int) -> None:
         super().__init__(matched)

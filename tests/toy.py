@@ -132,10 +132,11 @@ class Host:
     def sample(self, strand: Strand, token: int, ended: FinishReason | None = None) -> list[Action]:
         """Sample one token, at which an engine may end the strand by rules of its own."""
         computed = [*strand.tokens, token]
-        actions, kept, _ = self.judge.decide(strand, token, ended)
+        verdict = self.judge.decide(strand, token, ended)
+        kept = verdict.kept
         assert kept <= len(computed)
         assert strand.tokens[:kept] == computed[:kept], "the engine would go on with other tokens than the strand"
-        return self._carry_out(strand, actions)
+        return self._carry_out(strand, verdict.actions)
 
     def do(self, strand: Strand, actions: Sequence[Action]) -> list[Action]:
         """Carry out what `end` or `abort` answered."""
