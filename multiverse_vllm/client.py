@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
 
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.request import Request, RequestStatus
 
+from multiverse.actions import Action
 from multiverse.budgets import FinishReason
 from multiverse.responses import FIELD
 from multiverse_vllm.blocks import Move
@@ -32,6 +34,7 @@ class Client:
     _moves: list[Move]
     _finished: list[RequestTree]
     _telling: dict[int, RequestTree]
+    last_outputs: dict[str, EngineCoreOutput]
 
     def _answer(self, results: dict[int, EngineCoreOutputs]) -> None:
         """Replace what vLLM reported per request by one output per tree, in document order."""
@@ -71,8 +74,7 @@ class Client:
                 if output.finish_reason is None and finish is not None:
                     output.finish_reason = RequestStatus.get_finished_reason(STATUS[finish])
                 self._send(output, root, results)
-        if tree.events and self._attach(EVENTS, [astuple(event) for event in tree.events], root, results):
-            tree.events = []
+        self._add_events(tree, results)
         if finish is not None:
             self._add_record(tree, results)
             self._dissolve(tree, STATUS[finish])
@@ -85,6 +87,23 @@ class Client:
                 output.kv_transfer_params = {**(output.kv_transfer_params or {}), name: value}
                 return True
         return False
+
+    def _add_events(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:
+        """Put what happened into the root's output of this step; if there is none, into its next one."""
+        events = [astuple(event) for event in tree.events]
+        if events and self._attach(EVENTS, events, tree.root.request, results):
+            tree.events = []
+
+    def _prepare_last_output(self, tree: RequestTree, actions: Sequence[Action]) -> None:
+        """Keep what is left to be told of an answer that an operator aborts (`multiverse_vllm.aborts`)."""
+        root, results = tree.root.request, dict[int, EngineCoreOutputs]()
+        tree.events += tree.news(tree.controller.root, actions)
+        tokens = tree.stream.drain() if tree.controller.root.forks else []
+        output = EngineCoreOutput(root.request_id, tokens, new_logprobs=document_logprobs(tree, tokens))
+        self._send(output, root, results)
+        self._add_events(tree, results)
+        self._add_record(tree, results)
+        self.last_outputs[root.request_id] = output
 
     def _add_record(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:
         """Put the record of a finished request into its last output."""
@@ -112,13 +131,16 @@ class Client:
         """An aborted request takes its branches with it. Returns those of them that clients know."""
         if request_ids is None:
             wanted = set(self.requests)
+            self.last_outputs.clear()
         else:
             wanted = {request_ids} if isinstance(request_ids, str) else set(request_ids)
         branches: set[str] = set()
         for request_id in list(wanted):
             member = self._members.get(request_id)
             if member is not None:
-                self._guard.aside(member.tree.controller.abort, otherwise=None)
+                actions = self._guard.aside(member.tree.controller.abort, otherwise=[])
+                if request_ids is None:
+                    self._guard.aside(self._prepare_last_output, member.tree, actions, otherwise=None)
                 branches.update(member.tree.ids())
                 branches.remove(member.tree.root.request.request_id)
                 self._forget_tree(member.tree)

@@ -78,6 +78,8 @@ HOOKS = (
          "note strand by strand which weights said what", "0.32", "weight versions by where a token was sampled"),
     Hook("vllm.outputs:WeightVersionSpan", ("version", "start", "end"), False,
          "tell it in document order", "0.32", "weight versions by where a token was sampled"),
+    Hook("vllm.v1.engine.core:EngineCoreProc._send_finish_outputs_to_client",
+         ("req_ids", "client_index", "finish_reason"), True, "figures of answers that are aborted", "0.32", _FIELD),
     Hook("vllm.v1.engine.core:EngineCore", ("scheduler", "step_fn", "batch_queue"), False,
          "step through the rehearsal", "0.32", "a hook at the end of engine start-up"),
     Hook("vllm.v1.sample.logits_processor.builtin:process_dict_updates", ("req_entries", "batch_update", "new_state"),
@@ -257,7 +259,7 @@ def install() -> None:
     require(table())
     from vllm.config.scheduler import SchedulerConfig
 
-    from multiverse_vllm import frontend, metrics, rehearsal, worker
+    from multiverse_vllm import aborts, frontend, metrics, rehearsal, worker
     from multiverse_vllm.scheduler import with_multiverse
 
     configured = SchedulerConfig.get_scheduler_cls
@@ -272,4 +274,5 @@ def install() -> None:
     frontend.install()
     metrics.install()
     rehearsal.install()
+    aborts.install()
     worker.install()

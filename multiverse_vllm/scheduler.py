@@ -17,7 +17,7 @@ from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.request import Request
 
 from multiverse.budgets import Reason
@@ -70,6 +70,7 @@ class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Tokens, Sched
         self._exiles: dict[int, RequestTree] = {}
         self._moves: list[Move] = []
         self.weight_version = "default"
+        self.last_outputs: dict[str, EngineCoreOutput] = {}
         self._guard = Guard(self._fail, lambda root: root.request_id, logger)
         self.start_counting()
 

@@ -1,4 +1,4 @@
-"""What ends a branch and what ends an answer (SEMANTICS 4, "Stops"): one rule, whichever host. The table of docs/api.md."""
+"""What ends a branch and what ends an answer (SEMANTICS 4): one rule on both hosts, that of docs/api.md."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_a_stop_string_ends_each_branch_that_samples_it_and_goes_with_all_of_it(
         prompt = prompt + whole.ids[: whole.ids.index(host_goal_close(tiny)) + 1]
     (answer,) = host.generate([prompt], logprobs=1, stop=[stop], include_stop_str_in_output=keep, multiverse=TREE)
     check_counts(answer)
-    for (sampled, _), (text, reason) in zip(before, branches(answer, tiny), strict=True):
-        sampled += "</Path>"
+    for (said, _), (text, reason) in zip(before, branches(answer, tiny), strict=True):
+        sampled = said + "</Path>"
         assert reason == ("stop" if stop in sampled else "path_close")
         cut = sampled.index(stop) + len(stop) * keep if stop in sampled else None
         assert text == sampled[:cut].removesuffix("</Path>")
