@@ -17,9 +17,7 @@ def install() -> None:
     send = EngineCoreProc._send_finish_outputs_to_client
 
     @functools.wraps(send)
-    def _send_finish_outputs_to_client(
-        self: Any, req_ids: Iterable[str], client_index: int, finish_reason: Any
-    ) -> None:
+    def send_last(self: Any, req_ids: list[str], client_index: int, finish_reason: Any) -> None:
         own = getattr(self.scheduler, "last_outputs", {})
         told = [own.pop(name) for name in req_ids if name in own]
         for output in told:
