@@ -104,8 +104,8 @@ class StopSearch:
         searched = self._texts.text([*context, *strand.tokens[self.open_from :], token])
         text = searched[len(self._texts.text(context)) :]
         whole = len(text.rstrip(INCOMPLETE))
-        last = self._ends[1 - _LONGEST_CHARACTER :]
-        stuck = last == [whole] * (_LONGEST_CHARACTER - 1)  # nothing will make a character of these bytes
+        last = [0, *self._ends][-_LONGEST_CHARACTER:]
+        stuck = last == [whole] * _LONGEST_CHARACTER  # nothing will make a character of these bytes
         self._ends.append(len(text) if stuck else whole)
         return text
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,9 @@ from strategies import stop_strings
 from toy import Host, decode, encode, goal, host
 
 from multiverse import Close, FinishReason, Limits, Strand
-from multiverse.decoding.stops import Stops
+from multiverse.decoding.stops import Stops, StopSearch
+from multiverse.detokenizer import INCOMPLETE
+from multiverse.grammar import Frame, Phase
 from multiverse.report import Observed, report
 
 GOAL = len(encode(goal(2)))
@@ -84,6 +88,15 @@ def test_nothing_is_found_in_what_the_engine_wrote_nor_across_strands(stop: str)
     h.feed(h.root, "h")
     assert h.running == [h.root]
     assert [strand.finish_reason for strand in (first, second)] == [FinishReason.PATH_CLOSE] * 2
+
+
+def test_a_part_before_a_fork_and_a_part_after_the_join_make_no_whole() -> None:
+    h = host(stops=Stops(("</Goal>\n<Conclusion>h", "Goal>h")))
+    h.feed(h.root, goal(2))
+    for child in list(h.running):
+        h.feed(child, "a</Path>")
+    h.feed(h.root, "h")
+    assert h.running == [h.root]
 
 
 def test_outside_of_a_branch_a_stop_string_ends_the_request_with_all_of_it_in() -> None:
@@ -190,3 +203,48 @@ def test_a_branch_says_what_was_sampled_up_to_the_first_stop_string(
     told = [token for event in h.events for token in event.tokens if event.key == first.key]
     assert told == first.tokens
     assert h.controller.ledger.used == len(h.shown)
+
+
+class Bytes:
+    """A vocabulary of bytes, as byte-level ones have for rare characters; larger tokens are several of them."""
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return b"".join(token.to_bytes(1 + (token > 0xFF), "big") for token in tokens).decode(errors="replace")
+
+    def characters(self, token: int) -> frozenset[str]:
+        return frozenset(self.text([token]))
+
+
+@given(st.text("aé€😀", max_size=8), st.text("aé€😀", min_size=1, max_size=3))
+def test_characters_that_take_several_tokens_are_found_and_held_back_whole(sampled: str, stop: str) -> None:
+    strand, search = Strand((), "", None, Frame(Phase.BRANCH)), StopSearch(Stops((stop,)), Bytes())
+    for token in sampled.encode():
+        found = search.feed(strand, token)
+        strand.tokens.append(token)
+        said = bytes(strand.tokens).decode(errors="replace")
+        if found is not None:
+            before = sampled[: sampled.index(stop)]
+            assert said == before + stop
+            assert (found.offset, found.head, found.from_end) == (len(before.encode()), "", len(stop))
+            return
+        certain = bytes(strand.tokens[: search.open_from]).decode()  # never a part of a character
+        held = max(n for n in range(len(stop)) if said.rstrip(INCOMPLETE).endswith(stop[:n]))
+        assert certain == said.rstrip(INCOMPLETE)[: len(said.rstrip(INCOMPLETE)) - held]
+    assert stop not in sampled
+
+
+def test_bytes_that_make_no_character_are_not_held_back_for_ever() -> None:
+    strand, search = Strand((), "", None, Frame(Phase.BRANCH)), StopSearch(Stops(("b",)), Bytes())
+    for token in [0x80] * 9:
+        assert search.feed(strand, token) is None
+        strand.tokens.append(token)
+    assert search.open_from >= 4
+    assert search.feed(strand, ord("b")) is not None
+
+
+def test_a_character_that_was_begun_before_the_token_that_is_cut_goes_and_comes_with_it() -> None:
+    strand, search = Strand((), "", None, Frame(Phase.BRANCH)), StopSearch(Stops(("b",)), Bytes())
+    for token in (ord("a"), 0xC3):
+        assert search.feed(strand, token) is None
+        strand.tokens.append(token)
+    assert search.feed(strand, 0xA962) == ("b", 1, "é", 1)
