@@ -84,6 +84,8 @@ HOOKS = (
     Hook(f"{DETOKENIZER}.trim_matched_stop", ("output", "finished_reason", "no_stop_trim"), True,
          "cut at the stop string that ended the answer: others may stand in branches", "0.5.23",
          "finish reasons that say where the text ends"),
+    Hook(f"{REQUEST}.check_match_stop_str_prefix", (), False, "send nothing that may be cut", "0.5.23",
+         "finish reasons that say where the text ends"),
     Hook("sglang.srt.managers.schedule_batch:FINISH_MATCHED_STR.to_json", (), False, "say where", "0.5.23",
          "finish reasons that say where the text ends"),
     Hook(f"{FRONT}.update_request_meta_info", ("meta_info", "state", "customized_info", "index", "finish_reason"), True,

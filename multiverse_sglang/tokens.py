@@ -11,7 +11,7 @@ from multiverse.budgets import FinishReason
 from multiverse.serving.verdict import Verdict
 from multiverse_sglang.outputs import add_record
 from multiverse_sglang.stops import MatchedInStrand
-from multiverse_sglang.tree import Member, RequestTree
+from multiverse_sglang.tree import Member
 
 
 def accept(update_finish_state: Callable[[Any], None], request: Any, member: Member) -> None:
@@ -33,7 +33,7 @@ def accept(update_finish_state: Callable[[Any], None], request: Any, member: Mem
         _truncate(member, request, verdict.kept)
         tree.drop_rows(strand.key, verdict.kept)
     if tree.open:
-        _end_run(tree, request, reason, verdict)
+        _end_run(member, request, reason, verdict)
     elif tree.controller.finish_reason is not None:
         request.finished_reason = reason or FINISH_LENGTH(len(request.output_ids))
         add_record(tree, request)
@@ -64,12 +64,11 @@ def _truncate(member: Member, run: Any, kept: int) -> None:
         run.origin_input_ids = run.origin_input_ids[: len(member.tokens)]
 
 
-def _end_run(tree: RequestTree, run: Any, reason: Any, verdict: Verdict) -> None:
+def _end_run(member: Member, run: Any, reason: Any, verdict: Verdict) -> None:
     """SGLang, or a stop string, may have ended a run. Its KV is not SGLang's to release."""
+    tree, aborted = member.tree, isinstance(reason, FINISH_ABORT)
     run.finished_reason = run.finished_len = None
-    if isinstance(reason, FINISH_ABORT):
+    if aborted:
         tree.abort()
-    if tree.controller.finish_reason is not None:
-        tree.reason = reason
-        if verdict.string is not None:
-            tree.reason = MatchedInStrand(verdict.string, verdict.from_end)
+    if aborted or member.strand.parent is None:
+        tree.reason = reason if verdict.string is None else MatchedInStrand(verdict.string, verdict.from_end)
