@@ -128,11 +128,10 @@ class Controller:
     def take_back(self, strand: Strand, offset: int, head: tuple[int, ...] = ()) -> None:
         """Take from a running branch what it has sampled from `offset` on; the engine writes `head` instead, if any.
 
-        `head` must not be longer than what was sampled, the token that made the host do this included.
+        `head` must leave a token to the other strands.
         """
         taken = len(strand.tokens) - offset
         assert strand.status is Status.RUNNING, strand
-        assert taken + 1 >= len(head), (taken, head)
         del strand.tokens[offset:]
         strand.position -= taken
         strand.kv_length -= taken
@@ -140,6 +139,7 @@ class Controller:
         strand.write(head)
         self.ledger.used += len(head) - taken
         self.ledger.injected += len(head)
+        assert not self.ledger.exhausted, self.ledger.used
 
     def abort(self) -> list[Action]:
         """End the request and all its strands now."""
