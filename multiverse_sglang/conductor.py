@@ -36,7 +36,6 @@ from multiverse_sglang.refusals import check_options, check_program, eligible, i
 from multiverse_sglang.runs import ATTRIBUTE, Runs
 from multiverse_sglang.single_pass import SinglePass
 from multiverse_sglang.slots import SlotPool
-from multiverse_sglang.stops import wanted_stops
 from multiverse_sglang.strict import StrictTags
 from multiverse_sglang.tree import Member, RequestTree
 
@@ -100,7 +99,6 @@ class Conductor(MemoryPressure):
             controller,
             options,
             streams=request.stream,
-            stops=wanted_stops(request),
             tally=self.tally,
             asked=given is not None,
             age=next(self._ages),

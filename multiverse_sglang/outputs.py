@@ -50,8 +50,6 @@ def show(scheduler: Any, tree: RequestTree) -> None:
         _append_rows(tree, tokens, first)
     if client.finished():
         add_record(tree, client)
-    elif client.check_match_stop_str_prefix():
-        return  # SGLang sends parts of answers also where the client gets it whole, and could not take them back
     scheduler.output_streamer.stream_output([client], client.return_logprob)
 
 

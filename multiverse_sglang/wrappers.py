@@ -19,7 +19,6 @@ from multiverse_sglang.hooks import (
     ARGUMENTS,
     BATCH,
     CHECKER,
-    DETOKENIZER,
     FORWARD,
     FRONT,
     OBSERVER,
@@ -35,7 +34,6 @@ from multiverse_sglang.penalties import complete, generated_before
 from multiverse_sglang.refusals import refuse_arguments
 from multiverse_sglang.runs import ATTRIBUTE, begin_where_held
 from multiverse_sglang.single_pass import PIECES, attending, pieces
-from multiverse_sglang.stops import trim_matched_stop
 from multiverse_sglang.streamer import BlocksStreamer
 from multiverse_sglang.tokens import accept
 from multiverse_sglang.tree import Member
@@ -226,7 +224,6 @@ WRAPPERS = {
     f"{FORWARD}.init_new": (HookType.AFTER, forward_batch_init_new),
     f"{RUNNER}.forward": (HookType.AROUND, model_forward),
     f"{SAMPLING}.from_schedule_batch": (HookType.AFTER, from_schedule_batch),
-    f"{DETOKENIZER}.trim_matched_stop": (HookType.AROUND, trim_matched_stop),
     f"{FRONT}.update_request_meta_info": (HookType.AROUND, update_request_meta_info),
     f"{FRONT}.generate_request": (HookType.AROUND, generate_request),
     f"{STREAMER}.stream_output": (HookType.AROUND, stream_output),
