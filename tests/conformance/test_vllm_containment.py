@@ -231,19 +231,26 @@ def _raise(*_: Any, **__: Any) -> Any:
     raise PlantedError("here")
 
 
-def test_the_books_are_missed_if_a_block_leaks(scarce_host: VLLMHost, prompts: list[list[int]]) -> None:
-    """Not only does nothing leak: it would be seen."""
+def test_a_block_that_leaks_is_missed_at_rest_and_in_the_middle(
+    scarce_host: VLLMHost, prompts: list[list[int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not only does nothing leak: it would be seen, every so many steps and when nothing runs."""
     pool = scarce_host.scheduler._table.pool
-    leaked = pool.get_new_blocks(2)
+    (leaked,) = pool.get_new_blocks(1)
     try:
-        found = scarce_host.integrity()
-        assert f"block {leaked[0].block_id} has 1 references and belongs to nobody" in found
-        assert "blocks: 2 left" in found
+        sentence = f"block {leaked.block_id} has 1 references and belongs to nobody"
+        assert scarce_host.integrity() == [sentence, "blocks: 1 left"]
         before = scarce_host.counters()["integrity_failures"]
-        scarce_host.generate(prompts[:1])
+        request = scarce_host.start(prompts[0])
+        for _ in range(25):
+            scarce_host.step()
         assert scarce_host.counters()["integrity_failures"] == before + 1
+        assert sentence in caplog.text
+        scarce_host.abort(request)
+        assert scarce_host.counters()["integrity_failures"] == before + 2
+        assert "blocks: 1 left" in caplog.text
     finally:
-        pool.free_blocks(leaked)
+        pool.free_blocks([leaked])
         scarce_host.scheduler.start_counting()
 
 

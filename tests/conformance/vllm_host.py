@@ -13,6 +13,7 @@ os.environ |= {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "TORCHDYNAMO_DISABLE": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
+    "MULTIVERSE_INTEGRITY_INTERVAL": "20",
 }
 
 from answer import Answer
