@@ -123,10 +123,10 @@ class Forks:
             children = known[member.part].children
             for child in children:
                 if child.key not in tree.members and child.status is not Status.WAITING:
-                    if not self._room_for(member, child):
+                    if self._room_for(member, child):
+                        self._start(tree, child, member)
+                    else:
                         self._mark(tree)
-                        break
-                    self._start(tree, child, member)
             branches = [tree.members[child.key] for child in children if child.key in tree.members]
             closed = len(branches) == len(children) and all(branch.done for branch in branches)
             if children and closed and member.part + 1 < len(known):
