@@ -37,7 +37,7 @@ async def answer(original: Any, handler: Any, adapted: Any, request: Any, raw: A
     """A whole response, with figures and trees if there are any."""
     told = _listen(handler, adapted, request)
     response = await original(handler, adapted, request, raw)
-    if (figures := told.usage()) is None or not hasattr(response, "usage"):
+    if (figures := told.usage()) is None or not hasattr(response, "usage") or _is_for_sglang(raw):
         return response
     content = response.model_dump(mode="json")
     content["usage"][FIELD] = figures
@@ -46,6 +46,11 @@ async def answer(original: Any, handler: Any, adapted: Any, request: Any, raw: A
         if choice["index"] in trees:
             choice[FIELD] = trees[choice["index"]]
     return ORJSONResponse(content)
+
+
+def _is_for_sglang(raw: Any) -> bool:
+    """Whether SGLang makes something else of the response, which has no place for figures: it must stay what it is."""
+    return getattr(getattr(raw, "url", None), "path", None) == "/v1/messages"
 
 
 WRAPPERS = {

@@ -6,9 +6,7 @@ One conductor per scheduler. It is called by the wrappers of `hooks.py` and touc
 
 from __future__ import annotations
 
-import bisect
 import copy
-import itertools
 import logging
 import time
 from array import array
@@ -16,33 +14,34 @@ from http import HTTPStatus
 from typing import Any
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH, ReqKvInfo
+from sglang.srt.runtime_context import get_serving
 
 from multiverse.binding import bind, detect
-from multiverse.budgets import FinishReason, Reason
-from multiverse.errors import MultiverseError
 from multiverse.metrics import Tally
 from multiverse.options import Options
-from multiverse.program import ProgramPrompt
-from multiverse.replay import starts
-from multiverse.responses import FIELD
-from multiverse.strand import Status, Strand
+from multiverse.serving.containment import Guard
+from multiverse.serving.integrity import IntegrityCheck
+from multiverse.strand import Status
+from multiverse_sglang.admission import arrivals
+from multiverse_sglang.books import problems_while_running
 from multiverse_sglang.forks import Forks
-from multiverse_sglang.kept import KeptStates, program_of
-from multiverse_sglang.memory import MemoryPressure
+from multiverse_sglang.kept import KeptStates
 from multiverse_sglang.metrics import Metrics
 from multiverse_sglang.outputs import record_row, show
 from multiverse_sglang.prefix_cache import LayoutCache
-from multiverse_sglang.refusals import check_options, check_program, eligible, is_new, refuse_unsupported
-from multiverse_sglang.runs import ATTRIBUTE, Runs
+from multiverse_sglang.refusals import refuse_unsupported
+from multiverse_sglang.runs import Runs
 from multiverse_sglang.single_pass import SinglePass
 from multiverse_sglang.slots import SlotPool
-from multiverse_sglang.strict import StrictTags
-from multiverse_sglang.tree import Member, RequestTree
+from multiverse_sglang.tree import ATTRIBUTE, Member, RequestTree
+from multiverse_sglang.upkeep import Upkeep
+from multiverse_sglang.waiting_queue import WaitingQueue
+from multiverse_sglang.weights import begin_versions, show_versions
 
 logger = logging.getLogger("sglang.multiverse")
 
 
-class Conductor(MemoryPressure):
+class Conductor(Upkeep):
     """Forks, parks and joins the requests of one scheduler.
 
     Raises:
@@ -58,6 +57,7 @@ class Conductor(MemoryPressure):
         self.binding = bind(dialect, scheduler.tokenizer, eos=())  # SGLang decides what ends a sequence
         self.tally = Tally()
         self.pool = SlotPool(scheduler, self.tally)
+        self.queue = WaitingQueue(scheduler)
         self.runs = Runs(scheduler, self.pool)
         self.single_pass = SinglePass(scheduler)
         self.cache = LayoutCache(scheduler.tree_cache, self.pool.page)
@@ -66,126 +66,58 @@ class Conductor(MemoryPressure):
         self.trees: dict[str, RequestTree] = {}
         self.exiles: list[RequestTree] = []
         self.retracted: list[RequestTree] = []
+        self.failing: list[RequestTree] = []
+        self.guard: Guard[RequestTree] = Guard(self.failing.append, lambda tree: str(tree.client.rid), logger)
+        self.integrity = IntegrityCheck(self.options.integrity_interval, self.tally, logger)
         self.metrics = Metrics.of(scheduler)
-        self._ages = itertools.count()
+        self._arrivals = arrivals()
+        self._rests = False
 
-    # --- a request comes ---------------------------------------------------------------------------------------
+    # --- steps ------------------------------------------------------------------------------------------------
 
-    def admit(self, request: Any) -> None:
-        """Give a request that was just queued its controller; one that holds blocks is taken apart at once."""
-        program = program_of(request)
-        if not is_new(request, 1 if program is None else 0):
-            return
-        try:
-            given = (request.sampling_params.custom_params or {}).get(FIELD)
-            options = self.options.for_request(given)
-            limits = options.limits(
-                max(1, request.sampling_params.max_new_tokens), self.scheduler.model_config.context_len
-            )
-            if given is not None:
-                check_options(request, options)
-            if program is not None:
-                check_program(request, program)
-        except MultiverseError as error:
-            self._refuse(request, str(error))
-            return
-        if not eligible(request) or (program is None and not options.enabled):
-            return
-        prompt: Any = request.origin_input_ids
-        if program is not None:
-            prompt = ProgramPrompt(prompt, program.spans, self.binding, options.separators)
-        controller = options.controller(self.binding, limits, prompt, self._affords)
-        tree = RequestTree(
-            controller,
-            options,
-            streams=request.stream,
-            tally=self.tally,
-            asked=given is not None,
-            age=next(self._ages),
-            client=request,
-            program=program,
-        )
-        setattr(request, ATTRIBUTE, tree.root)
-        if tree.commit:
-            controller.end(controller.root, FinishReason.LENGTH)
-        else:
-            tree.tell(controller.root, controller.begin())
-        if options.structure == "strict":
-            request.grammar = StrictTags(controller, controller.root)
-        if program is not None or tree.structured:
-            self.scheduler.waiting_queue.remove(request)
-            setattr(request, ATTRIBUTE, None)
-            tree.open, tree.root.run = True, None
-            self.trees[request.rid] = tree
-            self.begin(tree)
-
-    def _refuse(self, request: Any, message: str) -> None:
-        """Answer a request whose options are wrong, as SGLang does: an HTTP 400."""
-        self.scheduler.waiting_queue.remove(request)
-        request.finished_reason = FINISH_ABORT(message, HTTPStatus.BAD_REQUEST, "BadRequestError")
-        self.scheduler.output_streamer.stream_output([request], request.return_logprob)
-
-    def _affords(self, strand: Strand, labels: Any) -> Reason | None:
-        """A fork is refused only if the pool could never hold it; short of memory, branches wait their turn."""
-        return Reason.KV_CAPACITY if self.pool.least(strand.kv_length, len(labels)) > self.pool.total else None
-
-    def begin(self, tree: RequestTree, look: bool = True) -> None:
-        """Queue the root: with all that it was given in one go or, if that can't be, with its first part.
-
-        If it may `look`, it begins behind what the radix tree has of its blocks.
-        """
-        root, prompt = tree.root, tree.controller.prompt
-        seams = starts(prompt.strand)
-        found = self.states.take(tree)
-        if found is None and look and (len(seams) > 1 or tree.program is not None):
-            found = self.cache.find(tree)
-        if tree.program is None:
-            root.passage = self.single_pass.begin(tree.controller, 0 if found is None else len(found.slots))
-        if root.passage is not None:
-            part, found = len(root.parts()) - 1, found or self.pool.nothing()
-            root.tokens = array("q", root.passage.ids)
-        else:
-            part = 0 if found is None else bisect.bisect(seams, len(found.slots)) - 1
-            root.tokens = array("q", [*prompt.ids[: seams[part]], *root.parts()[part].tokens])
-        if found is not None and part == 0 and tree.program is None:
-            self.pool.release(found)  # it ends within the first block: SGLang finds it by itself
-            found = None
-        root.given(part)
-        if found is not None:
-            self.pool.cut(found, len(root.tokens) - (not root.draining))
-            root.held = found
-            tree.client.cached_tokens = max(tree.client.cached_tokens, root.computed)
-            self.tally.count("cached_tokens", root.computed)
-        if root.computed == len(root.tokens):
-            self._progress(tree)
-        else:
-            self.runs.queue(root)
+    def before_step(self) -> None:
+        """SGLang is about to plan its next step."""
+        self.end_failing()
+        if self.integrity.is_due():
+            self.integrity.enter(problems_while_running(self))
+        self.make_room()
+        self.end_failing()
 
     # --- after a step ------------------------------------------------------------------------------------------
 
     def settle(self, batch: Any) -> None:
         """Do what the tokens of `batch` decided: fork, park, join, answer."""
-        trees: dict[int, RequestTree] = {}
+        self._rests = False
+        trees: dict[float, RequestTree] = {}
         for request in batch.reqs:
             member: Member | None = getattr(request, ATTRIBUTE, None)
             if member is None or member.run is not request or not member.arrived:
                 continue
-            tree = member.tree
-            member.arrived = False
-            member.end_passage()
-            if tree.open:
-                record_row(member)
-            elif not self._open(tree):
-                continue
-            trees[tree.age] = tree
-            if member.draining or member.strand.status is not Status.RUNNING:
-                self.runs.end(member)
-                if not member.draining:
-                    member.turned_at = time.monotonic()
+            if self.guard.run(member.tree, self._has_strands, member, otherwise=False):
+                trees[member.tree.arrived] = member.tree
         for tree in trees.values():
-            self._progress(tree)
-        if self.metrics is not None:
-            self.metrics.update(self.tally, self.trees.values())
+            if tree not in self.failing:
+                self.guard.run(tree, self.advance, tree, otherwise=None)
+        self.end_failing()
+        self.publish()
+
+    def _has_strands(self, member: Member) -> bool:
+        """Note the result that came for a member, and whether its tree, which this may open, has strands to see to."""
+        tree = member.tree
+        member.arrived = False
+        member.end_passage()
+        if tree.open:
+            record_row(member)
+            stats = tree.client.time_stats
+            stats.forward_entry_time = stats.forward_entry_time or member.run.time_stats.forward_entry_time
+            tree.has_begun = True
+        elif not self._open(tree):
+            return False
+        if member.draining or member.strand.status is not Status.RUNNING:
+            self.runs.end(member)
+            if not member.draining:
+                member.turned_at = time.monotonic()
+        return True
 
     def _open(self, tree: RequestTree) -> bool:
         """Take a request apart if it just forked: from now on SGLang's request is only what the client sees."""
@@ -202,10 +134,12 @@ class Conductor(MemoryPressure):
         setattr(client, ATTRIBUTE, None)
         root.tokens, root.written = run.origin_input_ids[:] + run.output_ids, len(run.output_ids)
         tree.open, tree.plain, self.trees[run.rid] = True, len(run.output_ids), tree
+        tree.has_begun = True
+        begin_versions(tree, run.weight_version_events)
         root.part, root.delta = len(root.parts()) - 1, 0
         return True
 
-    def _progress(self, tree: RequestTree) -> None:
+    def advance(self, tree: RequestTree) -> None:
         """Start and join what can be, and show the client what is new."""
         if tree.commit:
             self.forks.reconcile(tree)
@@ -213,9 +147,13 @@ class Conductor(MemoryPressure):
                 self.finish(tree, FINISH_LENGTH(0))
         elif tree.controller.finish_reason is None:
             self.forks.reconcile(tree)
-            show(self.scheduler, tree)
+            self._show(tree)
         else:
             self.finish(tree, tree.reason or FINISH_LENGTH(tree.controller.ledger.used))
+
+    def _show(self, tree: RequestTree) -> None:
+        show_versions(tree, get_serving().weight_version)
+        show(self.scheduler, tree)
 
     # --- the end -----------------------------------------------------------------------------------------------
 
@@ -231,36 +169,23 @@ class Conductor(MemoryPressure):
                 self.states.keep(tree)
             else:
                 self.cache.insert(tree, root.held)
-        for member in reversed(list(tree.members.values())):
-            self.runs.release(member)
-        tree.members.clear()
-        self.trees.pop(tree.client.rid, None)
-        if tree in self.exiles:
-            self.exiles.remove(tree)
+        self.forget(tree)
         tree.client.finished_reason = reason
         tree.client.time_stats.set_completion_time()
-        show(self.scheduler, tree)
+        self._show(tree)
+        tree.ended = True
 
     def abort(self, wanted: Any) -> None:
-        """End the trees that an abort message of SGLang means, branches and all; forget the states it names."""
+        """End the trees that an abort message of SGLang means, branches and all; forget the states it names.
+
+        SGLang may mean a run of a tree: one that has waited or run for too long. That is then said of the whole tree.
+        """
         self.states.drop(None if wanted.abort_all else wanted.rid)
+        status = HTTPStatus.SERVICE_UNAVAILABLE if wanted.abort_message else None
         for tree in list(self.trees.values()):
             rids = [tree.client.rid, *(m.run.rid for m in tree.members.values() if m.run is not None)]
             if wanted.abort_all or tree.client.rid.startswith(wanted.rid) or wanted.rid in rids:
-                message = wanted.abort_message or "Aborted"
-                self.finish(tree, FINISH_ABORT(message))
-
-    def replay(self, tree: RequestTree) -> None:
-        """Give up all KV of a tree; it is computed again, exactly, when there is room."""
-        root = tree.root
-        tree.given_up = sum(self.runs.release(member) for member in reversed(list(tree.members.values())))
-        tree.recomputed += tree.given_up
-        tree.members, root.turned_at = {(): root}, None
-        self.tally.count("replays")
-        self.exiles.append(tree)
-
-    def held_tokens(self) -> int:
-        """Slots that strands hold outside of SGLang's batches, for its leak checks."""
-        members = [m for tree in self.trees.values() for m in tree.members.values()]
-        idle = [m.held for m in members if m.held is not None and (m.run is None or not m.run.kv.holds_kv)]
-        return sum(map(self.pool.owned, idle))
+                reason = FINISH_ABORT(wanted.abort_message or "Aborted", status)
+                self.guard.run(tree, self.finish, tree, reason, otherwise=None)
+        self.end_failing()
+        self.publish()

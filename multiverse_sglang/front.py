@@ -6,6 +6,7 @@ the record of a finished request, and under `events` what happened since the las
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -19,6 +20,10 @@ from multiverse_sglang.program_front import Programs
 LISTENER = "multiverse_listener"
 """Of a request of the tokenizer manager: the `Told` that wants to hear, instead of `meta_info`."""
 _PENDING = "multiverse_pending"
+"""Of SGLang's state of a request: what its next output brings, as an object with `NEWS`; emptied by who takes it."""
+_NEWS = "news"
+_FAILED = "failed"
+_log = logging.getLogger("sglang.multiverse")
 
 
 def update_request_meta_info(
@@ -27,10 +32,19 @@ def update_request_meta_info(
     """Keep what the scheduler tells until an output goes out: some of SGLang's outputs are overtaken by the next."""
     rest = {name: values for name, values in customized_info.items() if name != FIELD}
     original(manager, meta_info, state, rest, index, finish_reason)
-    for news in customized_info[FIELD][index] if FIELD in customized_info else ():
-        state.__dict__[_PENDING] = merge(state.__dict__.get(_PENDING), news)
+    try:
+        _keep(meta_info, state, customized_info[FIELD][index] if FIELD in customized_info else ())
+    except Exception as error:
+        _log.error("multiverse: request %s ended with an error: %r", meta_info.get("id"), error, exc_info=error)
+        meta_info[FIELD] = {_FAILED: repr(error)}
+
+
+def _keep(meta_info: Any, state: Any, told: Any) -> None:
+    for news in told:
+        pending = state.__dict__.setdefault(_PENDING, {})
+        pending[_NEWS] = merge(pending.get(_NEWS), news)
     if _PENDING in state.__dict__:
-        meta_info[FIELD] = state.__dict__
+        meta_info[FIELD] = state.__dict__[_PENDING]
 
 
 def generate_request(original: Any, manager: Any, obj: Any, request: Any = None) -> AsyncGenerator[Any, None]:
@@ -42,22 +56,26 @@ def generate_request(original: Any, manager: Any, obj: Any, request: Any = None)
     if isinstance(obj, GenerateReqInput):
         check_parameters(obj.sampling_params)
         Programs.of(manager).translate(obj)
-    return _tap(original(manager, obj, request), manager.tokenizer, obj)
+    return _tap(original(manager, obj, request), manager, obj)
 
 
-async def _tap(outputs: Any, tokenizer: Any, obj: Any) -> AsyncGenerator[Any, None]:
+async def _tap(outputs: Any, manager: Any, obj: Any) -> AsyncGenerator[Any, None]:
     listener: Told | None = obj.__dict__.get(LISTENER)
-    told = listener or Told(tokenizer, _skips_special_tokens(obj))
+    told = listener or Told(manager.tokenizer, _skips_special_tokens(obj))
     async with aclosing(outputs):
         async for output in outputs:
             several = output if isinstance(output, list) else [output]
             for place, one in enumerate(several):
                 meta_info = one.get("meta_info") or {}
-                pending = meta_info.pop(FIELD, None)
+                pending = meta_info.pop(FIELD, None) or {}
                 index = one.get("index", place)
-                if pending is None or _PENDING not in pending:
+                news = pending.pop(_NEWS, {})
+                if failure := pending.get(_FAILED) or news.get(_FAILED):
+                    manager.abort_request(meta_info["id"])
+                    raise RuntimeError(f"multiverse: {failure}")
+                if not news:
                     continue
-                told.hear(index, pending.pop(_PENDING))
+                told.hear(index, news)
                 if listener is None:
                     events = told.take_events().get(index)
                     meta_info[FIELD] = told.records.get(index, {}) | ({"events": events} if events else {})

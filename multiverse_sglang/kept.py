@@ -25,7 +25,8 @@ from multiverse_sglang.tree import Held, Member, Program, RequestTree
 
 def program_of(request: Any) -> Program | None:
     """What the server says about a request, if it belongs to a state of a program."""
-    found = (request.sampling_params.custom_params or {}).get(FIELD)
+    given = request.sampling_params.custom_params
+    found = given.get(FIELD) if isinstance(given, dict) else None
     if found is None:
         return None
     if found["shared"] is not None:

@@ -17,7 +17,7 @@ from sglang.srt.sampling.penaltylib import (
     BatchedRepetitionPenalizer,
 )
 
-from multiverse_sglang.tree import Member
+from multiverse_sglang.tree import ATTRIBUTE, Member
 
 
 def generated_before(member: Member | None, late: bool) -> Sequence[int]:
@@ -31,6 +31,12 @@ def generated_before(member: Member | None, late: bool) -> Sequence[int]:
         return ()
     tokens = member.tokens[len(member.tree.controller.prompt.ids) :]
     return tokens[:-1] if late else tokens
+
+
+def complete_penalties(orchestrator: Any, batch: Any) -> None:
+    """Let penalties count what the strands of a new `batch` have generated in runs before."""
+    members = [getattr(request, ATTRIBUTE, None) for request in batch.reqs]
+    complete(orchestrator, [generated_before(member, batch.enable_overlap) for member in members])
 
 
 def complete(orchestrator: Any, rows: Sequence[Sequence[int]]) -> None:

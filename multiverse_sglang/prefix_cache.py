@@ -1,9 +1,10 @@
 """KV of blocks in the radix tree, under a key that says how it was computed.
 
-A key of the tree is a list of 64-bit integers, one per token in the order of KV. The lower half of each is a token id;
-the upper half is 0 where a token was computed causally and else a digest of its place: how far its position is off its
-index, and the branch it lies in. So a follow-up turn of a conversation finds the blocks of the turn before it, and a
-request whose tokens mean something else never does. With pages of more than one token the tree knows whole pages only.
+A key of the tree is a list of 64-bit integers, one per token in the order of KV: the token's id where it was computed
+causally, and else a negative number made of the id and a digest of its place: how far its position is off its index,
+and the branch it lies in. So a follow-up turn of a conversation finds the blocks of the turn before it, and a request
+whose tokens mean something else never does. The digest is keyed with a secret of this process, so that nobody can look
+for two places with one digest. With pages of more than one token the tree knows whole pages only.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import bisect
 import functools
 import hashlib
+import secrets
 from array import array
 from collections.abc import Iterable
 from typing import Any
@@ -25,19 +27,22 @@ from multiverse.replay import parts, starts
 from multiverse.splice import Entry, Path, kv_order
 from multiverse_sglang.tree import Held, RequestTree
 
+_SECRET = secrets.token_bytes(32)
+
 
 def layout_key(entries: Iterable[Entry]) -> array[int]:
     """The key of tokens in the order of their KV: one integer per token."""
-    return array("q", (token | _mark(position - index, path) for index, (token, position, path) in enumerate(entries)))
+    marked = ((token, _mark(position - index, path)) for index, (token, position, path) in enumerate(entries))
+    return array("q", (token if mark is None else ~(mark ^ token) for token, mark in marked))
 
 
 @functools.lru_cache(4096)
-def _mark(shift: int, path: Path) -> int:
-    """A digest of 31 bits, never 0, in the upper half; 0 if the token was computed causally."""
+def _mark(shift: int, path: Path) -> int | None:
+    """A digest of 63 bits; `None` if the token was computed causally."""
     if not shift and not path:
-        return 0
-    digest = hashlib.blake2b(repr((shift, path)).encode(), digest_size=4).digest()
-    return (int.from_bytes(digest, "big") >> 1 or 1) << 32
+        return None
+    digest = hashlib.blake2b(repr((shift, path)).encode(), digest_size=8, key=_SECRET).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def sequence_key(controller: Controller, page: int = 1) -> array[int]:

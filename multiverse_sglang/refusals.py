@@ -11,11 +11,10 @@ from multiverse.errors import OptionError
 from multiverse.options import Options
 from multiverse.refusals import present, refuse
 from multiverse.responses import STRUCTURED_OUTPUTS
-from multiverse_sglang.runs import ATTRIBUTE
 from multiverse_sglang.sampling import check_branch_sampling
 from multiverse_sglang.slots import can_move
 from multiverse_sglang.strict import BACKENDS
-from multiverse_sglang.tree import Program
+from multiverse_sglang.tree import ATTRIBUTE, Program
 
 
 def is_new(request: Any, least: int = 1) -> bool:
@@ -62,6 +61,11 @@ def refuse_arguments(arguments: Any) -> None:
         "pipeline parallelism (--pp-size)": arguments.pp_size > 1,
         "a hierarchical KV cache (--enable-hierarchical-cache)": arguments.enable_hierarchical_cache,
         "an external KV cache (--enable-lmcache)": arguments.enable_lmcache,
+        "published KV events (--kv-events-config)": arguments.kv_events_config is not None,
+        "schedulers that Ray starts (--use-ray)": arguments.use_ray,
+        "SGLang's gRPC servers (--grpc-port, --grpc-mode, --smg-grpc-mode)": arguments.grpc_port is not None
+        or arguments.grpc_mode
+        or arguments.smg_grpc_mode,
         "a server without tokenizer (--skip-tokenizer-init)": arguments.skip_tokenizer_init,
         "several tokenizer workers (--tokenizer-worker-num)": arguments.tokenizer_worker_num > 1,
     }

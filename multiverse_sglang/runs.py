@@ -16,10 +16,11 @@ from multiverse.strand import derive_seed
 from multiverse_sglang.sampling import in_branches
 from multiverse_sglang.slots import SlotPool
 from multiverse_sglang.strict import StrictTags
-from multiverse_sglang.tree import Held, Member
+from multiverse_sglang.tree import ATTRIBUTE, Held, Member
+from multiverse_sglang.waiting_queue import tree_of
 
-ATTRIBUTE = "multiverse"
-"""Of an SGLang request: the member it is computed for."""
+_ORPHAN = "multiverse_orphan"
+"""Of an SGLang request: it was a run, and its strand wants nothing from it any more."""
 
 
 class Runs:
@@ -34,6 +35,7 @@ class Runs:
         run = member.run = self._make(member)
         self._scheduler.waiting_queue.append(run)
         run.time_stats.set_wait_queue_entry_time()
+        run.time_stats.forward_entry_time = member.tree.client.time_stats.forward_entry_time  # timeouts are of requests
 
     def _make(self, member: Member) -> Any:
         client = member.tree.client
@@ -58,7 +60,7 @@ class Runs:
         run.temp_scaled_logprobs = client.temp_scaled_logprobs
         run.top_p_normalized_logprobs = client.top_p_normalized_logprobs
         if member.tree.options.structure == "strict" and not member.draining:
-            run.grammar = StrictTags(member.tree.controller, member.strand)
+            run.grammar = StrictTags(member.tree, member.strand)
         run.skip_radix_cache_insert = client.skip_radix_cache_insert or member.held is not None
         setattr(run, ATTRIBUTE, member)
         return run
@@ -100,6 +102,7 @@ class Runs:
         """Give up `member` with all KV that it owns, and say how many tokens that are."""
         if member.run is not None:
             self.end(member)
+        member.end_passage()
         if member.held is None:
             return 0
         owned = len(member.held.slots) - member.held.own
@@ -115,10 +118,24 @@ def _expected_tokens(member: Member) -> int:
     return max(2, (ledger.limit - ledger.used - ledger.reserved) // siblings)
 
 
-def begin_where_held(cache: Any, run: Any, held: Held) -> None:
-    """What SGLang's prefix match would have set, had it found the slots of `held`."""
+def is_run(request: Any) -> bool:
+    """Whether `request` computes something for a strand, or did: no client hears of it."""
+    return tree_of(request) is not None or getattr(request, _ORPHAN, False)
+
+
+def orphan(run: Any) -> None:
+    """Leave a run to SGLang alone, which ends it with its next token. What its strand holds stays with that."""
+    getattr(run, ATTRIBUTE).run = None
+    setattr(run, ATTRIBUTE, None)
+    setattr(run, _ORPHAN, True)
+    run.skip_radix_cache_insert, run.to_finish = True, FINISH_ABORT("its strand failed")
+
+
+def begin_where_held(cache: Any, run: Any, held: Held) -> bool:
+    """What SGLang's prefix match would have set, had it found the slots of `held`. Returns `True`."""
     run.refresh_fill_ids()
     run.prefix_len = run.num_matched_prefix_tokens = run.already_computed = len(held.slots)
     run.last_node = run.last_host_node = run.best_match_node = cache.root_node_handle(run.extra_key)
     run.host_hit_length = run.swa_host_hit_length = run.mamba_host_hit_length = 0
     run.kv.cache_protected_len = held.own
+    return True

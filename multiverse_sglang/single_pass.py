@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -23,7 +23,7 @@ from multiverse.controller import Controller
 from multiverse.document import to_transcript
 from multiverse.layout import Interval, Segment, layout
 from multiverse_sglang.attention import NAME
-from multiverse_sglang.runs import ATTRIBUTE
+from multiverse_sglang.tree import ATTRIBUTE
 
 BACKENDS = (NAME, "torch_native", "triton", "fa3")
 """Write before they attend, in every layer. FlashInfer does if it prefills from pages; by default it does not."""
@@ -150,10 +150,13 @@ def pieces(batch: Any) -> list[Piece]:
 
 
 @contextmanager
-def attending(runner: Any, found: Sequence[Piece]) -> Iterator[None]:
-    """Let the model of `runner` attend to pieces; eagerly, since graphs were captured for requests."""
+def attending(runner: Any, found: Sequence[Piece], fail: Callable[[Exception], None]) -> Iterator[None]:
+    """Let the model of `runner` attend to pieces; eagerly, since graphs were captured for requests.
+
+    What goes wrong with pieces is handed to `fail`, and the batch is attended to as SGLang does.
+    """
     backend, graphs = runner.attn_backend, runner.prefill_cuda_graph_runner
-    runner.attn_backend, runner.prefill_cuda_graph_runner = PieceAttention(backend, found), None
+    runner.attn_backend, runner.prefill_cuda_graph_runner = PieceAttention(backend, found, fail), None
     try:
         yield
     finally:
@@ -163,9 +166,10 @@ def attending(runner: Any, found: Sequence[Piece]) -> Iterator[None]:
 class PieceAttention:
     """An attention backend of SGLang, which takes pieces for requests."""
 
-    def __init__(self, backend: Any, found: Sequence[Piece]) -> None:
+    def __init__(self, backend: Any, found: Sequence[Piece], fail: Callable[[Exception], None]) -> None:
         self._backend = backend
         self._pieces = found
+        self._fail = fail
         self._view: Any = None
 
     def __getattr__(self, name: str) -> Any:
@@ -173,13 +177,20 @@ class PieceAttention:
 
     def init_forward_metadata(self, forward: Any) -> None:
         """Write the rows, then plan for them."""
+        try:
+            self._write_rows()
+            self._view = _view(forward, self._pieces)
+        except Exception as error:
+            self._fail(error)
+            self._view = forward
+        self._backend.init_forward_metadata(self._view)
+
+    def _write_rows(self) -> None:
         table = self._backend.req_to_token_pool.req_to_token
         for piece in self._pieces:
             if piece.intervals is not None:
                 slots = torch.cat([table[piece.source, start:end] for start, end in piece.intervals])
                 table[piece.row, : len(slots)] = slots
-        self._view = _view(forward, self._pieces)
-        self._backend.init_forward_metadata(self._view)
 
     def forward(self, q: Any, k: Any, v: Any, layer: Any, forward: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         """As SGLang's, for the batch that was planned for."""

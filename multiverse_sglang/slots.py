@@ -64,6 +64,11 @@ class SlotPool:
         rest = length % self.page
         return length - rest + branches * self.whole(rest + 8)
 
+    @property
+    def pending(self) -> int:
+        """Pages that the next forward has to fill first."""
+        return len(self._copies)
+
     # --- from SGLang's requests and back -------------------------------------------------------------------------
 
     def take(self, run: Any, length: int, lock: Any) -> Held:

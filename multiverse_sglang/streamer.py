@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from sglang.srt.managers.scheduler_components.output_streamer import SchedulerOutputStreamer
@@ -11,10 +12,17 @@ from multiverse.responses import FIELD
 TOLD = "multiverse_told"
 """Of an SGLang request: what its client was not told yet. A list of objects with `events` or `record`."""
 
+_log = logging.getLogger("sglang.multiverse")
+
 
 def tell(request: Any, news: dict[str, Any]) -> None:
     """Send `news` along with what SGLang sends next of `request`."""
     request.__dict__.setdefault(TOLD, []).append(news)
+
+
+def take_news(request: Any) -> list[dict[str, Any]]:
+    """What the client of `request` was not told yet."""
+    return request.__dict__.pop(TOLD, None) or []
 
 
 class BlocksStreamer(SchedulerOutputStreamer):
@@ -25,5 +33,13 @@ class BlocksStreamer(SchedulerOutputStreamer):
 
     def build_additional_customized_info(self, reqs: list[Any]) -> dict[str, list[Any]]:
         """For each request that goes out, what is to be told with it."""
-        told = [req.__dict__.pop(TOLD, None) or [] for req in reqs]
+        told = [self._told(req) for req in reqs]
         return {FIELD: told} if any(told) else {}
+
+    def _told(self, request: Any) -> list[dict[str, Any]]:
+        """What is to be told of one request; that something went wrong with it, if it did."""
+        try:
+            return take_news(request)
+        except Exception as error:
+            _log.error("multiverse: request %s ended with an error: %r", request.rid, error, exc_info=error)
+            return [{"failed": repr(error)}]

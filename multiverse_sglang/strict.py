@@ -12,22 +12,23 @@ from typing import Any
 
 from sglang.srt.constrained.xgrammar_backend import XGrammarGrammar
 
-from multiverse.controller import Controller
 from multiverse.strand import Status, Strand
+from multiverse_sglang.tree import RequestTree
 
 BACKENDS = ("xgrammar", "llguidance", "none")
 """Grammar backends of SGLang whose masks are bits."""
+_NOTHING: list[tuple[int, int]] = []
 
 
 class StrictTags(XGrammarGrammar):
     """What one strand may sample. It follows the controller, so it takes no tokens itself."""
 
-    def __init__(self, controller: Controller, strand: Strand) -> None:
+    def __init__(self, tree: RequestTree, strand: Strand) -> None:
         self._finished = False
         self.grammar_stats = self.current_token = None
-        self._controller = controller
+        self._tree = tree
         self._strand = strand
-        self._tags = frozenset(controller.binding.ids.values())
+        self._tags = frozenset(tree.controller.binding.ids.values())
 
     def accept_token(self, token: int) -> None:
         """Nothing: the controller has it already."""
@@ -43,8 +44,12 @@ class StrictTags(XGrammarGrammar):
     def fill_vocab_mask(self, vocab_mask: Any, idx: int) -> None:
         """Clear the bits of the tags that must not come next in row `idx` of `vocab_mask`, int32 `[batch, words]`."""
         if self._strand.status is Status.RUNNING:
-            for word, bits in _words(self._tags - self._controller.allowed(self._strand)):
+            words: list[tuple[int, int]] = self._tree.guard.run(self._tree, self._masked, otherwise=_NOTHING)
+            for word, bits in words:
                 vocab_mask[idx, word] &= bits
+
+    def _masked(self) -> list[tuple[int, int]]:
+        return _words(self._tags - self._tree.controller.allowed(self._strand))
 
 
 @functools.lru_cache(maxsize=1024)

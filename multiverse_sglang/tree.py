@@ -16,11 +16,15 @@ from multiverse.actions import Action
 from multiverse.budgets import FinishReason
 from multiverse.metrics import Tally
 from multiverse.program import Spans
+from multiverse.serving.containment import Guard
 from multiverse.strand import Status, Strand
 from multiverse_sglang.streamer import tell
 
 if TYPE_CHECKING:
     from multiverse_sglang.single_pass import Passage
+
+ATTRIBUTE = "multiverse"
+"""Of an SGLang request: the member it is computed for."""
 
 
 @dataclass(eq=False)
@@ -104,8 +108,8 @@ class RequestTree(request_tree.RequestTree):
 
     Attributes:
         tally: where the scheduler counts.
+        guard: who catches what is raised while something is done about it.
         asked: whether the client's request has a `multiverse` field.
-        age: order of arrival.
         client: the request as the client knows it.
         program: if it belongs to a state of a program, which.
         members: by strand key, those that were started and not joined yet.
@@ -113,11 +117,15 @@ class RequestTree(request_tree.RequestTree):
         open: whether it is taken apart into strands; before, SGLang computes `client` as it always does.
         plain: tokens that SGLang had shown by itself before the first fork.
         reason: why SGLang ended the root, once it did.
+        retracted: tokens that were computed for it and whose slots SGLang gave back by itself.
+        has_begun: whether anything of it has been computed.
+        ended: whether its client has its last answer.
+        versions: of the weights that its strands were generated with, once they have changed (`weights.py`).
     """
 
     tally: Tally = field(kw_only=True)
+    guard: Guard[RequestTree] = field(kw_only=True)
     asked: bool = field(kw_only=True)
-    age: int = field(kw_only=True)
     client: Any = field(kw_only=True)
     program: Program | None = field(default=None, kw_only=True)
     members: dict[tuple[int, ...], Member] = field(default_factory=dict, init=False)
@@ -125,6 +133,10 @@ class RequestTree(request_tree.RequestTree):
     open: bool = field(default=False, init=False)
     plain: int = field(default=0, init=False)
     reason: Any = field(default=None, init=False)
+    retracted: int = field(default=0, init=False)
+    has_begun: bool = field(default=False, init=False)
+    ended: bool = field(default=False, init=False)
+    versions: dict[tuple[int, ...], list[tuple[str, int]]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -34,6 +34,7 @@ class SGLangHost:
     """One scheduler. `blocks` makes memory scarce, `late` is SGLang's default, the overlap scheduler; `settings` are
     SGLang's, `options` ours, `environment` variables that SGLang reads as it is imported, which is then done anew.
 
+    The adapter compares its books with SGLang's every few steps; a step in which they don't agree is an AssertionError.
     With pages of more than one token, it is checked at every step whose they are and that rows consist of whole ones.
     """
 
@@ -46,6 +47,7 @@ class SGLangHost:
         environment: dict[str, str] | None = None,
         **options: str,
     ) -> None:
+        options = {"integrity_interval": "4"} | options
         given = {"attention_backend": ATTENTION} | (settings or {})
         at_import, path = environment or {}, sys.path
         if given["attention_backend"] == "triton":
@@ -122,6 +124,14 @@ class SGLangHost:
 
     def leftovers(self) -> dict[str, int]:
         return dict(self._call("leftovers"))
+
+    def operate(self, name: str, *values: Any) -> Any:
+        """What `sglang_operator.py` knows by this name."""
+        return self._call(name, *values)
+
+    def integrity(self) -> list[str]:
+        """What of the adapter's books does not agree with SGLang's now."""
+        return list(self._call("integrity"))
 
     def flush(self) -> None:
         """Empty the prefix cache."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from answer import Answer
+from sglang_operator import Operator
 
 from multiverse.errors import UnsupportedHostError
 
@@ -82,7 +83,7 @@ def check_pages(scheduler: Any) -> None:
     assert len(set(pages)) == len(pages), "a page has two owners"
 
 
-class Stepper:
+class Stepper(Operator):
     """Runs SGLang's event loop; before each turn it serves the other process until that one asks for a step."""
 
     def __init__(self, pipe: Any, model: str, tokens: int, overlap: bool, settings: dict[str, Any]) -> None:
@@ -115,6 +116,7 @@ class Stepper:
         self.answers: dict[str, tuple[list[int], list[float], str | None]] = {}
         self.entries: dict[str, list[dict[int, float]]] = {}
         self.records: dict[str, dict[str, Any] | None] = {}
+        self.failed: set[str] = set()
         self.scheduled = self.extends = self.mixed = 0
         self.forwards: list[tuple[bool, int, float, float]] = []
         self.reads: list[tuple[int, int, int]] | None = None
@@ -124,6 +126,7 @@ class Stepper:
         self._count()
         self._check_groups()
         self._report_raw_logprobs()
+        self.watch()
 
     def run(self) -> None:
         assert self.pipe.recv() == ("ready",)
@@ -191,6 +194,7 @@ class Stepper:
 
     def send_output(self, output: Any, *_: Any) -> None:
         """What SGLang sends to the detokenizer."""
+        self.note_versions(output)
         from sglang.srt.managers.io_struct import unwrap_from_pickle
 
         values = output.output_token_logprobs_val or [[] for _ in output.rids]
@@ -200,6 +204,7 @@ class Stepper:
             output.rids, output.output_ids, values, output.finished_reasons, output.cached_tokens, news, strict=True
         ):
             self.records[rid] = told[-1] if told else None
+            self.failed |= {rid for one in told if "failed" in one}
             self.scheduled += cached if reason else 0
             self.seen.setdefault(rid, []).extend(ids)
             known = self.answers[rid]
@@ -220,7 +225,8 @@ class Stepper:
                 self.scheduler.invariant_checker.self_check_during_busy()
                 check_pages(self.scheduler)
             seen, self.seen = self.seen, {}
-            self.pipe.send(seen)
+            problems, self.problems = self.problems, []
+            self.pipe.send(AssertionError(f"the books do not agree: {problems}") if problems else seen)
         self.first = False
         while (message := self.pipe.recv()) != ("step",):
             self.pipe.send(getattr(self, f"on_{message[0]}")(*message[1:]))
@@ -232,7 +238,7 @@ class Stepper:
 
         logprobs, chosen = sampling.pop("logprobs", None), sampling.pop("logprob_token_ids", None)
         options = sampling.pop("multiverse", None)
-        seed = sampling.pop("seed", None)
+        seed, priority = sampling.pop("seed", None), sampling.pop("priority", None)
         bias = {str(token): value for token, value in (sampling.pop("logit_bias", None) or {}).items()}
         parameters = SamplingParams(
             max_new_tokens=sampling.pop("max_tokens"),
@@ -259,6 +265,7 @@ class Stepper:
                 top_logprobs_num=logprobs or 0,
                 token_ids_logprob=chosen,
                 stream=True,
+                priority=priority,
             )
         )
 
@@ -272,6 +279,7 @@ class Stepper:
 
     def on_answer(self, rid: str) -> Answer:
         ids, logprobs, reason = self.answers[rid]
+        reason = "abort: internal error of the front end" if rid in self.failed else reason
         return Answer(ids, logprobs or None, str(reason), self.records.get(rid), self.entries.get(rid))
 
     def on_leftovers(self) -> dict[str, int]:

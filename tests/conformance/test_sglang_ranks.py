@@ -6,18 +6,24 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+from torch.distributed import HashStore
 
 from multiverse import Limits
+from multiverse.errors import UnsupportedHostError
 from multiverse.models import TINY
 from multiverse.models.task import Problem
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import generate as reference
 
 pytest.importorskip("sglang", reason="vLLM's ranks are in tests/vllm_workers")
+
+from multiverse_sglang.ranks import compare
 
 ENGINE = """
 import json, sys
@@ -54,3 +60,31 @@ def test_two_ranks_give_the_oracles_answers(tmp_path: Path, tiny: tuple[Any, Any
     expected = reference(model, tokenizer, prompts, limits=Limits(max_tokens=800))
     assert [ids for ids, _ in found] == [answer.ids for answer in expected]
     assert sum(branches > 0 for _, branches in found) > 2
+
+
+def compared(*options: str | None) -> list[str]:
+    """What the ranks with these options say at start; one without the plugin, `None`, says nothing."""
+    store, said = HashStore(), []
+
+    def start(rank: int) -> None:
+        try:
+            compare(store, rank, len(options), str(options[rank]), timedelta(seconds=1))
+        except UnsupportedHostError as refusal:
+            said.append(str(refusal))
+
+    ranks = [Thread(target=start, args=(rank,)) for rank, own in enumerate(options) if own is not None]
+    for thread in ranks:
+        thread.start()
+    for thread in ranks:
+        thread.join()
+    return said
+
+
+def test_a_rank_without_the_plugin_or_with_other_options_ends_the_start_of_the_others() -> None:
+    assert compared("same", "same", "same") == []
+    absent = compared("same", "same", None)
+    assert len(absent) == 2
+    assert all("rank 2 of 3 runs without multiverse" in refusal for refusal in absent)
+    other = compared("same", "other")
+    assert len(other) == 2
+    assert all("has other multiverse options" in refusal for refusal in other)

@@ -1,0 +1,28 @@
+"""What is put around SGLang's command line: our flags are taken out of it, and what can't work is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multiverse.activation import take_flag
+from multiverse.errors import UnsupportedHostError
+from multiverse.options import show_flags, take_flags
+from multiverse_sglang.hooks import install_api
+from multiverse_sglang.refusals import refuse_arguments
+
+
+def prepare_server_args(original: Any, argv: list[str]) -> Any:
+    arguments = ["sglang", *argv]
+    take_flag(arguments)
+    take_flags(arguments)
+    install_api()  # this process is going to serve HTTP
+    prepared = original(arguments[1:])
+    try:
+        refuse_arguments(prepared)
+    except UnsupportedHostError as refusal:
+        raise SystemExit(str(refusal)) from refusal
+    return prepared
+
+
+def add_cli_args(_nothing: None, parser: Any) -> None:
+    show_flags(parser)

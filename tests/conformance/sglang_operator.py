@@ -1,0 +1,176 @@
+"""What operators of SGLang do, and what goes wrong, in the process of the scheduler: the other half of its stepper."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from importlib import import_module
+from operator import attrgetter
+from typing import Any
+
+
+class Log(logging.Handler):
+    """What the adapter logs as an error: message, and whether a traceback comes with it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[tuple[str, bool]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.getMessage(), bool(record.exc_info)))
+
+
+class Operator:
+    """Answers to the test's requests that are an operator's, or a saboteur's."""
+
+    scheduler: Any
+
+    def watch(self) -> None:
+        """Keep what the adapter logs, the problems that its integrity check finds, and the versions of weights."""
+        self.log = Log()
+        logging.getLogger("sglang.multiverse").addHandler(self.log)
+        self.problems: list[str] = []
+        self.versions: dict[str, list[tuple[str, int, int]]] = {}
+        self._planted: dict[str, Any] = {}
+        integrity = self.scheduler.multiverse_conductor.integrity
+        enter = integrity.enter
+
+        def entered(problems: list[str]) -> None:
+            self.problems += problems
+            enter(problems)
+
+        integrity.enter = entered
+
+    def note_versions(self, output: Any) -> None:
+        for rid, spans in zip(output.rids, output.weight_versions or (), strict=False):
+            self.versions[rid] = [(span.version, span.start, span.end) for span in spans or ()]
+
+    # --- what operators do ---------------------------------------------------------------------------------------
+
+    def on_pause(self, mode: str) -> None:
+        from sglang.srt.managers.io_struct import PauseGenerationReqInput
+
+        self.scheduler.pause_generation(PauseGenerationReqInput(mode=mode))
+
+    def on_resume(self) -> None:
+        from sglang.srt.managers.io_struct import ContinueGenerationReqInput
+
+        self.scheduler.continue_generation(ContinueGenerationReqInput())
+
+    def on_try_flush(self) -> bool:
+        return bool(self.scheduler.flush_cache())
+
+    def on_scramble(self) -> None:
+        """Overwrite all KV there is: who uses any of it afterwards says something else."""
+        kv = self.scheduler.token_to_kv_pool_allocator.get_kvcache()
+        for buffer in (*kv.k_buffer, *kv.v_buffer):
+            buffer.fill_(3.0)
+
+    def on_new_version(self, version: str) -> str:
+        """Say that the weights are of another version; which they were of before."""
+        from sglang.srt.runtime_context import get_serving
+
+        before = str(get_serving().weight_version)
+        self.scheduler.record_weight_version_change(version)
+        return before
+
+    def on_retract(self, interval: int) -> None:
+        """Let SGLang retract every so many steps, or not any more if that is 0."""
+        from sglang.srt.managers import scheduler
+
+        scheduler.TEST_RETRACT, scheduler.TEST_RETRACT_INTERVAL = interval > 0, interval  # type: ignore[attr-defined]
+
+    def on_versions(self, rid: str) -> list[tuple[str, int, int]]:
+        return self.versions[rid]
+
+    def on_generated(self, rid: str) -> int:
+        """Tokens of all strands of a request that is being decoded in branches."""
+        root = self.scheduler.multiverse_conductor.trees[rid].controller.root
+        return sum(len(strand.tokens) for strand in root.walk())
+
+    def on_time_out(self, kind: str) -> list[str]:
+        """Let SGLang abort whatever is `waiting` or `running`: its timeout is over. The names that it means."""
+        from sglang.srt.environ import envs
+
+        with getattr(envs, f"SGLANG_REQ_{kind.upper()}_TIMEOUT").override(1e-9):
+            aborts = self.scheduler._poll_timeout_aborts()
+        for abort in aborts:
+            self.scheduler.abort_request(abort)
+        return [abort.rid for abort in aborts]
+
+    # --- what can be seen ----------------------------------------------------------------------------------------
+
+    def on_waiting(self) -> list[str]:
+        return [request.rid for request in self.scheduler.waiting_queue]
+
+    def on_trees(self) -> list[str]:
+        return list(self.scheduler.multiverse_conductor.trees)
+
+    def on_entered(self) -> dict[str, set[float]]:
+        """When what is running began, by request of a client."""
+        batches = [batch for batch in (self.scheduler.running_batch, self.scheduler.last_batch) if batch is not None]
+        found: dict[str, set[float]] = {}
+        for request in (request for batch in batches for request in batch.reqs if not request.finished()):
+            found.setdefault(request.rid.partition("#")[0], set()).add(request.time_stats.forward_entry_time)
+        return found
+
+    def on_integrity(self) -> list[str]:
+        from multiverse_sglang.books import problems_while_running
+
+        return problems_while_running(self.scheduler.multiverse_conductor)
+
+    def on_logged(self) -> list[tuple[str, bool]]:
+        found, self.log.lines = self.log.lines, []
+        return found
+
+    # --- what goes wrong -----------------------------------------------------------------------------------------
+
+    def on_delay(self, steps: int) -> None:
+        """Nothing is admitted in the next steps, as if an adapter was being loaded."""
+        left = iter(range(steps))
+        scheduler = self.scheduler
+        scheduler.enable_lora = True
+
+        def can_schedule(*_: Any) -> bool:
+            scheduler.enable_lora = next(left, None) is not None
+            return not scheduler.enable_lora
+
+        scheduler.can_schedule_lora_req = can_schedule
+
+    def on_plant(self, place: str, after: int) -> None:
+        """Let `module:name` raise once, after as many calls."""
+        module, _, path = place.partition(":")
+        *outer, name = path.split(".")
+        owner: Any = import_module(module)
+        owner = attrgetter(".".join(outer))(owner) if outer else owner
+        original, calls = getattr(owner, name), iter(range(after))
+
+        def raising(*args: Any, **kwargs: Any) -> Any:
+            if next(calls, None) is not None:
+                return original(*args, **kwargs)
+            self.on_remove(place)
+            raise RuntimeError("planted")
+
+        self._planted[place] = owner, name, original
+        setattr(owner, name, raising)
+
+    def on_remember(self, rid: str) -> None:
+        """Keep the tree of a request."""
+        self._remembered = self.scheduler.multiverse_conductor.trees[rid]
+
+    def on_haunt(self, there: bool) -> None:
+        """Let the adapter believe that the tree is still there; or not any more, nor that it ever was wrong."""
+        conductor = self.scheduler.multiverse_conductor
+        if there:
+            conductor.trees["ghost"] = self._remembered
+        else:
+            del conductor.trees["ghost"]
+            conductor.tally.totals["integrity_failures"] = 0
+
+    def on_remove(self, place: str) -> bool:
+        """Whether what was planted there has not been raised. It is gone afterwards."""
+        with suppress(KeyError):
+            owner, name, original = self._planted.pop(place)
+            setattr(owner, name, original)
+            return True
+        return False
