@@ -110,10 +110,10 @@ bench-sglang-plain:  ## what the plugin costs SGLang's scheduler when nobody for
 	.venvs/sglang/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
 	PYTHONPATH=tests/conformance .venvs/sglang/bin/python benchmarks/sglang_plain.py
 
-bench-sglang-attention:  ## decode steps with our attention backend and with torch_native; writes benchmarks/results/sglang_attention.json
+bench-sglang-attention:  ## decode steps with our attention backend and with torch_native; benchmarks/results/figures.json
 	@tools/setup sglang
 	.venvs/sglang/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
-	PYTHONPATH=tests/conformance .venvs/sglang/bin/python benchmarks/sglang_attention.py --suite
+	PYTHONPATH=tests/conformance .venvs/sglang/bin/python benchmarks/sglang_attention.py --record --suite
 
 mix:  ## 5,000 mixed requests and an operator, for each way of scheduling: HOST=vllm|sglang; benchmarks/results/figures.json
 	@tools/setup $(HOST)

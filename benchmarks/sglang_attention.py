@@ -4,29 +4,26 @@ Steps of 32 branches behind 2,048 shared tokens, and of 32 plain requests of 512
 thread (float32, one thread), so other work on the machine does little harm. The two backends, each in a process of its
 own, take turns. With `--suite`, also the seconds that tests/conformance/test_answers.py takes with each.
 
-Writes benchmarks/results/sglang_attention.json. Run with `make bench-sglang-attention`.
+With `--record` the ratios go to benchmarks/results/figures.json. Run with `make bench-sglang-attention`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any
 
-from machine import facts
+from figures import machine, record
 from sglang_host import SGLangHost
 from transformers import AutoTokenizer
 
 from multiverse import bind, detect
 from multiverse.evaluation.bench.traffic import Words
 
-RESULTS = Path(__file__).parent / "results" / "sglang_attention.json"
 SUITE = Path(__file__).parents[1] / "tests" / "conformance" / "test_answers.py"
 BACKENDS = ("torch_native", "multiverse")
 ROWS, SHARED, PLAIN, STEPS = 32, 2048, 512, 24
@@ -58,8 +55,8 @@ def plain(host: SGLangHost, words: Words, rng: Random) -> list[float]:
     return step_ms(host)
 
 
-def steps(model: str, repeats: int) -> dict[str, Any]:
-    """Median milliseconds of a step with both backends, and their ratios."""
+def steps(model: str, repeats: int) -> dict[str, float]:
+    """Ratios of the median step of ours to that of torch_native, by figure."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     words = Words.of(tokenizer, bind(detect(tokenizer), tokenizer))
     settings = {"context_length": 4096, "chunked_prefill_size": -1}
@@ -67,44 +64,44 @@ def steps(model: str, repeats: int) -> dict[str, Any]:
         name: SGLangHost(model, 1280, False, settings | {"attention_backend": name}, shapes="accept")
         for name in BACKENDS
     }
-    found: dict[str, Any] = {}
-    for case, measure in ((f"{ROWS} branches behind {SHARED}", shared), (f"{ROWS} plain rows of {PLAIN}", plain)):
+    ratios = {}
+    for case, measure in (("shared", shared), ("plain", plain)):
         times: dict[str, list[float]] = {name: [] for name in BACKENDS}
         for repeat in range(repeats):
             for name, host in hosts.items():
                 host.flush()
                 host.forwards()
                 times[name] += measure(host, words, Random(repeat))
-        middle = {name: round(median(values), 1) for name, values in times.items()}
-        found[case] = {"ms": middle, "ratio": round(middle["multiverse"] / middle["torch_native"], 3)}
-        print(case, found[case], flush=True)
+        native, ours = (median(times[name]) for name in BACKENDS)
+        ratios[f"sglang_step_{ROWS}_{case}_ratio"] = ratio = round(ours / native, 3)
+        print(f"{ROWS} {case} rows: torch_native {native:.1f} ms, multiverse {ours:.1f} ms, ratio {ratio}", flush=True)
     for host in hosts.values():
         host.close()
-    return found
+    return ratios
 
 
-def suite() -> dict[str, float]:
-    """Seconds of the conformance suite's answers, engine starts included."""
-    found = {}
+def suite() -> None:
+    """Print the seconds of the conformance suite's answers, engine starts included."""
     for name in BACKENDS:
         start = time.monotonic()
         subprocess.run([sys.executable, "-c", RUN, name, str(SUITE)], check=True)
-        found[name] = round(time.monotonic() - start, 1)
-        print(f"test_answers.py on {name}: {found[name]} s", flush=True)
-    return found
+        print(f"test_answers.py on {name}: {time.monotonic() - start:.0f} s", flush=True)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="build/random-47m", help="see random_model.py")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1, help="answers per case and backend, of 24 steps each")
     parser.add_argument("--suite", action="store_true", help="time tests/conformance/test_answers.py too")
+    parser.add_argument("--record", action="store_true", help="write figures.json")
     options = parser.parse_args()
-    results = {"machine": facts(), "float32, step by step": steps(options.model, options.repeats)}
+    print(machine())
+    for name, ratio in steps(options.model, options.repeats).items():
+        if options.record:
+            record(name, ratio, "make bench-sglang-attention")
     if options.suite:
-        results["seconds of test_answers.py"] = suite()
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        suite()
 
 
 if __name__ == "__main__":

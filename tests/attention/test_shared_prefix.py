@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multiverse.attention.batched import BATCH_SLOTS, BatchedAttention, batches, extend
+from multiverse.attention.batched import BATCH_COST, BATCH_SLOTS, BatchedAttention, batches, extend
 from multiverse.attention.shared_prefix import Group, Pass, attend, kv_tokens, plan
 
 torch.set_num_threads(1)
@@ -73,7 +73,7 @@ def test_passes_are_dense_attention(
     found = attend(query, key, value, [torch.tensor(row) for row in rows], passes, SCALE)
     assert torch.allclose(found, expected, rtol=0, atol=1e-12)
     batched = BatchedAttention()
-    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-5)):
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-5), (torch.bfloat16, 0.1)):
         batched.prepare(passes, table_of(rows), torch.arange(len(rows)), dtype)
         found = batched(query.to(dtype), key.to(dtype), value.to(dtype), SCALE)
         assert torch.allclose(found.double(), expected, rtol=0, atol=tolerance)
@@ -148,3 +148,11 @@ def test_every_pass_is_in_one_batch_which_fits_and_has_no_query_twice(
         assert len(batch) == 1 or len(batch) * max(part.slots for part in batch) <= BATCH_SLOTS
         queries = [query for part in batch for query in part.queries]
         assert len(queries) == len(set(queries))
+
+
+@given(st.lists(st.integers(1, 2000), min_size=1, max_size=40))
+def test_padding_costs_less_than_a_batch(lengths: list[int]) -> None:
+    for batch in batches(plan(lengths)):
+        slots = [part.slots for part in batch]
+        assert 2 * (len(slots) * max(slots) - sum(slots)) <= BATCH_COST
+    assert len(list(batches(plan([BATCH_SLOTS // 40] * 40)))) == 1
