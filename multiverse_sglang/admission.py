@@ -29,6 +29,7 @@ from multiverse_sglang.memory import MemoryPressure
 from multiverse_sglang.prefix_cache import LayoutCache
 from multiverse_sglang.refusals import check_options, check_program, eligible, is_new
 from multiverse_sglang.single_pass import SinglePass
+from multiverse_sglang.stops import wanted_stops
 from multiverse_sglang.strict import StrictTags
 from multiverse_sglang.tree import ATTRIBUTE, Program, RequestTree
 
@@ -107,6 +108,7 @@ class Admission(MemoryPressure):
             options.controller(self.binding, limits, prompt, self._affords),
             options,
             streams=request.stream,
+            stops=wanted_stops(request),
             rank=self._rank(request),
             arrived=next(self._arrivals),
             tally=self.tally,

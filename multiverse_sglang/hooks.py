@@ -28,6 +28,7 @@ FRONT = "sglang.srt.managers.tokenizer_manager:TokenizerManager"
 CHAT = "sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat"
 COMPLETION = "sglang.srt.entrypoints.openai.serving_completions:OpenAIServingCompletion"
 CHECKER = "sglang.srt.managers.scheduler_components.invariant_checker:SchedulerInvariantChecker"
+DETOKENIZER = "sglang.srt.managers.detokenizer_manager:DetokenizerManager"
 OBSERVER = "sglang.srt.managers.scheduler_components.pool_stats_observer:SchedulerPoolStatsObserver"
 EXECUTOR = "sglang.lang.interpreter:StreamExecutor"
 ENDPOINT = "sglang.lang.backend.runtime_endpoint:RuntimeEndpoint"
@@ -100,6 +101,13 @@ HOOKS = (
          "0.5.23", _SEGMENTS),
     Hook(f"{SAMPLING}.from_schedule_batch", ("batch",), True,
          "penalties count what a strand has generated in runs before", "0.5.23", _FORK),
+    Hook(f"{DETOKENIZER}.trim_matched_stop", ("output", "finished_reason", "no_stop_trim"), True,
+         "cut at the stop string that ended the answer: others may stand in branches", "0.5.23",
+         "finish reasons that say where the text ends"),
+    Hook(f"{REQUEST}.check_match_stop_str_prefix", (), False, "send nothing that may be cut", "0.5.23",
+         "finish reasons that say where the text ends"),
+    Hook("sglang.srt.managers.schedule_batch:FINISH_MATCHED_STR.to_json", (), False, "say where", "0.5.23",
+         "finish reasons that say where the text ends"),
     Hook(f"{FRONT}.update_request_meta_info", ("meta_info", "state", "customized_info", "index", "finish_reason"), True,
          "receive records and events", "0.5.23", _FIELDS),
     Hook(f"{FRONT}.generate_request", ("obj", "request"), True,

@@ -50,14 +50,14 @@ def show(scheduler: Any, tree: RequestTree) -> None:
         _append_rows(tree, tokens, first)
     if client.finished():
         add_record(tree, client)
+    elif client.check_match_stop_str_prefix():
+        return  # SGLang sends parts of answers also where the client gets it whole, and could not take them back
     scheduler.output_streamer.stream_output([client], client.return_logprob)
 
 
 def add_record(tree: RequestTree, request: Any) -> None:
-    """Send the record of a request that ended with its last output."""
-    record = tree.record(tree.tally, tree.asked, lambda: _strand_logprobs(tree))
-    if record is not None:
-        tell(request, record)
+    """Send the record of a request that ended with its last output: its last token may have no logprob yet."""
+    tell(request, lambda: tree.record(tree.tally, tree.asked, lambda: _strand_logprobs(tree)))
 
 
 def _strand_logprobs(tree: RequestTree) -> dict[tuple[int, ...], list[float | None]] | None:

@@ -70,7 +70,9 @@ class Runs:
         parameters = copy.copy(member.tree.client.sampling_params)
         if member.strand.parent is not None:
             parameters = in_branches(parameters, member.tree.options)
-        parameters.min_new_tokens = 0
+        parameters.stop_strs = []
+        generated = len(member.tokens) - len(member.tree.controller.prompt.ids)
+        parameters.min_new_tokens = 0 if member.draining else max(0, parameters.min_new_tokens - max(0, generated))
         parameters.max_new_tokens = 1 if member.draining else _expected_tokens(member)
         if parameters.sampling_seed is not None:
             parameters.sampling_seed = derive_seed(parameters.sampling_seed, member.strand.key)

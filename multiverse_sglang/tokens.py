@@ -8,13 +8,15 @@ from typing import Any
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH
 
 from multiverse.budgets import FinishReason
+from multiverse.serving.verdict import Verdict
 from multiverse_sglang.outputs import add_record
-from multiverse_sglang.tree import Member, RequestTree
+from multiverse_sglang.stops import MatchedInStrand
+from multiverse_sglang.tree import Member
 
 
 def accept(update_finish_state: Callable[[Any], None], request: Any, member: Member) -> None:
-    """Hand the token that SGLang just appended to `request` to the controller. SGLang may end the strand with it."""
-    tree, strand, controller = member.tree, member.strand, member.tree.controller
+    """Decide about the token that SGLang just appended to `request`: SGLang's own rules first, then ours."""
+    tree, strand = member.tree, member.strand
     member.arrived, member.sampled = True, None
     if member.draining:
         del request.output_ids[-1:]
@@ -24,31 +26,26 @@ def accept(update_finish_state: Callable[[Any], None], request: Any, member: Mem
     update_finish_state(request)
     reason = request.finished_reason
     offset, token = len(strand.tokens), request.output_ids[-1]
-    if reason is not None and not tree.open:
-        _end_plain(tree, request, token)
-        return
-    if reason is not None and strand.parent is not None:
-        tree.end(strand, FinishReason.STOP)  # the token that ends a branch is no part of the answer
-    else:
-        tree.tell(strand, controller.accept(strand, token))
-        member.sampled = offset if strand.tokens[offset : offset + 1] == [token] else None
-    if reason is not None:
-        _end(member, request, reason)
-    elif controller.finish_reason is not None and not tree.open:
-        request.finished_reason = FINISH_LENGTH(len(request.output_ids))
+    verdict = (tree.judge if tree.open else tree.plain_judge).decide(strand, token, _ended(reason))
+    tree.tell(strand, verdict.actions)
+    member.sampled = offset if verdict.kept > offset else None
+    if verdict.kept <= offset:
+        _truncate(member, request, verdict.kept)
+        tree.drop_rows(strand.key, verdict.kept)
+    if tree.open:
+        _end_run(member, request, reason, verdict)
+    elif tree.controller.finish_reason is not None:
+        request.finished_reason = reason or FINISH_LENGTH(len(request.output_ids))
         add_record(tree, request)
-    if member.sampled is None:
-        del request.output_ids[-1:]
 
 
-def _end_plain(tree: RequestTree, request: Any, token: int) -> None:
-    """SGLang ended a request that had not forked yet, with `token`."""
-    controller, root = tree.controller, tree.controller.root
-    if controller.binding.tag(token) is None:
-        tree.tell(root, controller.accept(root, token))
-    length = isinstance(request.finished_reason, FINISH_LENGTH)
-    tree.end(root, FinishReason.LENGTH if length else FinishReason.STOP)
-    add_record(tree, request)
+def _ended(reason: Any) -> FinishReason | None:
+    """What SGLang ended a request with."""
+    if reason is None:
+        return None
+    if isinstance(reason, FINISH_ABORT):
+        return FinishReason.ABORT
+    return FinishReason.LENGTH if isinstance(reason, FINISH_LENGTH) else FinishReason.STOP
 
 
 def _reserve(run: Any) -> None:
@@ -57,12 +54,21 @@ def _reserve(run: Any) -> None:
     parameters.max_new_tokens = max(parameters.max_new_tokens, len(run.output_ids) + 2)
 
 
-def _end(member: Member, run: Any, reason: Any) -> None:
-    """SGLang ended a run: by a stop string or token, or an error. Its KV is not SGLang's to release."""
+def _truncate(member: Member, run: Any, kept: int) -> None:
+    """Keep the first `kept` tokens of a strand in its run; some may be of the prompt that the run was made with."""
+    own = kept - member.written
+    del run.output_ids[max(0, own) :]
+    if own < 0:
+        del member.tokens[own:]
+        member.written = kept
+        run.origin_input_ids = run.origin_input_ids[: len(member.tokens)]
+
+
+def _end_run(member: Member, run: Any, reason: Any, verdict: Verdict) -> None:
+    """SGLang, or a stop string, may have ended a run. Its KV is not SGLang's to release."""
+    tree, aborted = member.tree, isinstance(reason, FINISH_ABORT)
     run.finished_reason = run.finished_len = None
-    tree = member.tree
-    tree.end(member.strand, FinishReason.STOP)
-    if isinstance(reason, FINISH_ABORT):
+    if aborted:
         tree.abort()
-    if tree.controller.finish_reason is not None:
-        tree.reason = reason
+    if aborted or member.strand.parent is None:
+        tree.reason = reason if verdict.string is None else MatchedInStrand(verdict.string, verdict.from_end)

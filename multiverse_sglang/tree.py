@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from multiverse import request_tree
 from multiverse.actions import Action
 from multiverse.budgets import FinishReason
+from multiverse.decoding.stops import Stops
 from multiverse.metrics import Tally
 from multiverse.program import Spans
 from multiverse.serving.containment import Guard
+from multiverse.serving.verdict import Judge
 from multiverse.strand import Status, Strand
 from multiverse_sglang.streamer import tell
 
@@ -113,14 +115,14 @@ class RequestTree(request_tree.RequestTree):
         client: the request as the client knows it.
         program: if it belongs to a state of a program, which.
         members: by strand key, those that were started and not joined yet.
-        rows: by strand key and offset, the logprobs of sampled tokens, if the client asked for any.
         open: whether it is taken apart into strands; before, SGLang computes `client` as it always does.
         plain: tokens that SGLang had shown by itself before the first fork.
-        reason: why SGLang ended the root, once it did.
+        reason: why SGLang, or a stop string, ended the root, once it did.
         retracted: tokens that were computed for it and whose slots SGLang gave back by itself.
         has_begun: whether anything of it has been computed.
         ended: whether its client has its last answer.
         versions: of the weights that its strands were generated with, once they have changed (`weights.py`).
+        plain_judge: decides about tokens until it is open, while SGLang looks for stop strings itself.
     """
 
     tally: Tally = field(kw_only=True)
@@ -129,7 +131,6 @@ class RequestTree(request_tree.RequestTree):
     client: Any = field(kw_only=True)
     program: Program | None = field(default=None, kw_only=True)
     members: dict[tuple[int, ...], Member] = field(default_factory=dict, init=False)
-    rows: dict[tuple[int, ...], dict[int, Any]] = field(default_factory=dict, init=False)
     open: bool = field(default=False, init=False)
     plain: int = field(default=0, init=False)
     reason: Any = field(default=None, init=False)
@@ -137,9 +138,11 @@ class RequestTree(request_tree.RequestTree):
     has_begun: bool = field(default=False, init=False)
     ended: bool = field(default=False, init=False)
     versions: dict[tuple[int, ...], list[tuple[str, int]]] = field(default_factory=dict, init=False)
+    plain_judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.plain_judge = Judge(self.controller, Stops())
         self.members[()] = Member(self, self.controller.root, run=self.client)
 
     def tell(self, strand: Strand, actions: Iterable[Action]) -> None:

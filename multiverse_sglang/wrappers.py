@@ -25,6 +25,7 @@ from multiverse_sglang.hooks import (
     ARGUMENTS,
     BATCH,
     CHECKER,
+    DETOKENIZER,
     FORWARD,
     FRONT,
     OBSERVER,
@@ -39,6 +40,7 @@ from multiverse_sglang.memory import CONDUCTOR, ShortageNoter, release
 from multiverse_sglang.ranks import check_ranks
 from multiverse_sglang.refusals import refuse_arguments
 from multiverse_sglang.runs import begin_where_held, is_run, orphan
+from multiverse_sglang.stops import trim_matched_stop
 from multiverse_sglang.streamer import BlocksStreamer
 from multiverse_sglang.tokens import accept
 from multiverse_sglang.tree import ATTRIBUTE, Member
@@ -215,6 +217,7 @@ WRAPPERS = {
     f"{FORWARD}.init_new": (HookType.AFTER, forward_batch_init_new),
     f"{RUNNER}.forward": (HookType.AROUND, model_forward),
     f"{SAMPLING}.from_schedule_batch": (HookType.AFTER, from_schedule_batch),
+    f"{DETOKENIZER}.trim_matched_stop": (HookType.AROUND, trim_matched_stop),
     f"{FRONT}.update_request_meta_info": (HookType.AROUND, update_request_meta_info),
     f"{FRONT}.generate_request": (HookType.AROUND, generate_request),
     f"{STREAMER}.stream_output": (HookType.AROUND, stream_output),

@@ -69,6 +69,7 @@ NOTHING_TO_RAISE = {
     "Scheduler.get_prefill_adder_class",
     "Scheduler.is_fully_idle",
     "allocation:get_last_loc",
+    "DetokenizerManager.trim_matched_stop",
     "SchedulerInvariantChecker._get_total_uncached_sizes",
     "SchedulerPoolStatsObserver.session_held_tokens",
     "TokenizerManager.update_request_meta_info",

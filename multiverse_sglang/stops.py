@@ -1,0 +1,48 @@
+"""Stops as SGLang has them: what a request wants, and the text of an answer that ends at a stop string.
+
+SGLang looks for stop strings itself while a request is its own. Once it is taken apart into strands, its runs look for
+none: the search goes strand by strand and survives that a strand is computed by another run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sglang.srt.managers.schedule_batch import FINISH_MATCHED_STR
+
+from multiverse.decoding.stops import Stops
+
+FROM_END = "multiverse_from_end"
+"""Of a finish reason on its way to the detokenizer: how far from the end of the text the stop string begins."""
+
+
+def wanted_stops(request: Any) -> Stops:
+    """What a request wants to end at."""
+    parameters, tokenizer = request.sampling_params, request.tokenizer
+    turn_ends = {getattr(tokenizer, "eos_token_id", None), *(request.eos_token_ids or ())}
+    turn_ends.update(getattr(tokenizer, "additional_stop_token_ids", None) or ())
+    return Stops(
+        strings=tuple(parameters.stop_strs or ()),
+        tokens=frozenset(parameters.stop_token_ids or ()) - turn_ends,
+        keep=parameters.no_stop_trim,
+        min_tokens=parameters.min_new_tokens,
+    )
+
+
+class MatchedInStrand(FINISH_MATCHED_STR):
+    """A stop string that the root sampled last. It may stand elsewhere too: in branches, in what the engine wrote."""
+
+    def __init__(self, matched: str, from_end: int) -> None:
+        super().__init__(matched)
+        self.from_end = from_end
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), FROM_END: self.from_end}
+
+
+def trim_matched_stop(original: Any, manager: Any, output: Any, finished_reason: Any, no_stop_trim: bool) -> Any:
+    """Cut the text of an answer at the stop string that ended it, not at the first place where it stands."""
+    if not isinstance(output, str) or not finished_reason or FROM_END not in finished_reason:
+        return original(manager, output, finished_reason, no_stop_trim)
+    start = max(0, len(output) - finished_reason.pop(FROM_END))
+    return output[:start] + original(manager, output[start:], finished_reason, no_stop_trim)
