@@ -122,7 +122,7 @@ def test_a_refusal_that_does_not_come_is_a_failure(
         return body.replace(b"max_branches must", b"something must") if "completions" in path else body
 
     with proxy(server, spoil) as url:
-        assert stressed(url, tmp_path / "stress.csv", "--requests", "40", "--seed", "3") == 1
+        assert stressed(url, tmp_path / "stress.csv", "--requests", "40", "--seed", "3", "--mixed", "0") == 1
     assert "malformed: 400: " in capsys.readouterr().out
 
 

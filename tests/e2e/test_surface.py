@@ -243,7 +243,7 @@ def test_the_demo_shows_branches_side_by_side_and_both_ways_of_decoding_and_draw
     page = tmp_path / "demo.html"
     assert main(["demo", "--url", server, "-o", str(page)]) == 0
     output = capsys.readouterr().out
-    assert f"7 branches are drawn in {page.as_uri()}" in output
+    assert f"6 branches are drawn in {page.as_uri()}" in output
     assert re.search(r'"closed": \d', page.read_text(encoding="utf-8")), "the page has no times"
     assert re.search(r"branch 1 .*branch 2 ", output)
     assert max(map(len, output.split(" branches are drawn")[0].splitlines())) <= 80
