@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from multiverse.stress.script import script
 from multiverse.stress.shrink import shrink
 
 CONFORMANCE = Path(__file__).parents[1] / "tests/conformance"
+BUILD = Path("build")
 SCARCE = {
     "vllm": ("--num-gpu-blocks-override", "110", "--max-logprobs", "-1", "--scheduling-policy", "priority"),
     "sglang": ("--max-total-tokens", "3520", "--enable-priority-scheduling"),
@@ -134,7 +136,9 @@ def on_a_fresh_server(host: str, mode: str, settings: Settings, tell: Callable[[
         server.wait(600)
         report = asyncio.run(stress(replace(settings, url=server.url), tell, lambda *_: None))
         if report.problems:
-            print(*report.problems[:10], server.last_lines(60), sep="\n", flush=True)
+            BUILD.mkdir(exist_ok=True)
+            log = shutil.copy(server.log, BUILD / f"mix-{host}.log")
+            print(*report.problems[:10], f"the server's log is {log}", sep="\n", flush=True)
         return report
 
 
@@ -163,8 +167,7 @@ def tell_smallest(host: str, mode: str, settings: Settings, report: Report) -> N
     found = failed.get(smallest, report)
     results = [result for each in found.rounds for result in each.results] + found.lost
     asks = [*found.unanswered, *(result.ask for result in results if result.outcome in ("failed", "different"))]
-    file = Path("build") / f"mix-{host}.py"
-    file.parent.mkdir(exist_ok=True)
+    file = BUILD / f"mix-{host}.py"
     file.write_text(script(f"{host}, {mode}", found.problems[0], asks))
     print(f"smallest: {len(smallest)} requests of round {number}, seed {settings.seed}; {file} repeats what failed")
 

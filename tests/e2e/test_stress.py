@@ -80,6 +80,16 @@ def test_a_server_holds_under_mixed_traffic(server: str, tmp_path: Path, capsys:
     assert sum(total[name] for name in ("same", "answered", "left", "refused")) >= 80
 
 
+def test_a_server_holds_while_somebody_operates_it(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The short form of `make mix`: all documented fields, wrong values, pauses, resets and weights."""
+    more = ("--operate", "--mixed", "0.9", "--requests", "150", "--concurrency", "32", "--seed", "5")
+    status = stressed(server, tmp_path / "stress.csv", *more)
+    output = capsys.readouterr().out
+    assert (status, "verdict: held" in output) == (0, True), output
+
+
 def test_answers_that_differ_are_a_failure(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All answers say something else, once the quiet server was asked."""
     scraped: list[str] = []
