@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=5000, help="of each mode (default: %(default)s)")
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--mode", action="append", help="only this one, as often as you like")
+    parser.add_argument("--first", type=int, default=1, help="number of the first round (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", action="store_true", help="write figures.json")
     options = parser.parse_args()
@@ -112,6 +113,7 @@ def run_mode(host: str, mode: str, options: argparse.Namespace, verdict: Verdict
         max_tokens=250,
         mixed=0.8,
         operate=True,
+        first=options.first,
         seed=options.seed,
     )
     report = on_a_fresh_server(

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 
 class Call(NamedTuple):
-    """One request of an operator, and the seconds to let pass after it."""
+    """One request of an operator, the seconds to let pass after it, and whether a busy host may refuse it."""
 
     path: str
     body: Mapping[str, Any] | None = None
     pause: float = 0.0
+    may_refuse: bool = False
 
 
 class Operation(NamedTuple):
@@ -40,7 +41,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
         ),
     ),
     "sglang": (
-        Operation("flush", (Call("/flush_cache"),)),
+        Operation("flush", (Call("/flush_cache", may_refuse=True),)),
         Operation(
             "pause in place", (Call("/pause_generation", {"mode": "in_place"}, 0.3), Call("/continue_generation", {}))
         ),

@@ -15,7 +15,7 @@ from multiverse.errors import RunError
 from multiverse.stress.asks import Ask, Kind, Writer
 from multiverse.stress.exchange import exchange
 from multiverse.stress.gauges import read_gauges
-from multiverse.stress.operations import Operation
+from multiverse.stress.operations import Call, Operation
 from multiverse.stress.results import Answer, Result
 from multiverse.stress.traffic import Asker
 
@@ -95,18 +95,20 @@ class Traffic:
             if operation.aborts:
                 self.aborted.append(time.monotonic())
             for call in operation.calls:
-                self.results.append(await self._call(operation, call.path, call.body))
+                self.results.append(await self._call(operation, call))
                 await asyncio.sleep(call.pause)
             if operation.aborts:
                 self.aborted.append(time.monotonic())
 
-    async def _call(self, operation: Operation, path: str, body: Mapping[str, object] | None) -> Result:
-        ask = Ask("operator", dict(body or {}), path=path)
+    async def _call(self, operation: Operation, call: Call) -> Result:
+        ask, path = Ask("operator", dict(call.body or {}), path=call.path), call.path
         try:
-            async with self.client.post(path, json=body) as answer:
+            async with self.client.post(path, json=call.body) as answer:
                 text = await answer.text()
         except (aiohttp.ClientError, TimeoutError) as error:
             return Result(ask, "failed", detail=f"{operation.name}: {path}: {type(error).__name__} {error}")
+        if answer.status == 400 and call.may_refuse:
+            return Result(ask, "refused")
         if answer.status != 200:
             return Result(ask, "failed", detail=f"{operation.name}: {path}: {answer.status} {text[:300]}")
         return Result(ask, "answered")
