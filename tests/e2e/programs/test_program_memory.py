@@ -70,7 +70,9 @@ def test_the_states_of_a_client_that_is_gone_are_forgotten(monkeypatch: pytest.M
     monkeypatch.setattr(program_front, "IDLE", 0.01)  # how often it looks; the clock is another
     now, sent = [0.0], []
     tokenizer = SimpleNamespace(encode=lambda text, **_: [len(text)])
-    manager = SimpleNamespace(tokenizer=tokenizer, rid_to_state={}, _dispatch_to_scheduler=sent.append)
+    manager = SimpleNamespace(
+        tokenizer=tokenizer, context_len=1024, rid_to_state={}, _dispatch_to_scheduler=sent.append
+    )
     front = program_front.Programs.of(manager)
     front.states = States(front._encode, clock=lambda: now[0])
 
