@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from multiverse.actions import Action
 from multiverse.controller import Controller
+from multiverse.decoding.sampled_rows import SampledRows
 from multiverse.decoding.stops import Stops
-from multiverse.document import Logprobs
 from multiverse.metrics import Tally
 from multiverse.options import Options
 from multiverse.replay import Part, parts
@@ -31,9 +31,9 @@ class RequestTree:
         streams: whether the client gets its answer as it grows.
         stops: what the client wants to end at, where that is not left to the host.
         judge: decides about tokens, by `stops` and the controller.
-        rows: by strand key and offset, the logprobs of sampled tokens, if the client asked for any.
         rank, arrived: who comes first when memory is short (`multiverse.serving.pressure`).
         stream: the answer so far, in document order.
+        rows: logprobs of sampled tokens, if the client asked for any.
         recomputed: tokens that were computed again because memory was short.
         given_up: slots or blocks it gave up the last time.
         weights: which weights said which of its tokens, if they were changed meanwhile.
@@ -49,8 +49,8 @@ class RequestTree:
     rank: int = field(default=0, kw_only=True)
     arrived: float = field(default_factory=time.monotonic, kw_only=True)
     judge: Judge = field(init=False)
-    rows: dict[tuple[int, ...], dict[int, Any]] = field(default_factory=dict, init=False)
     stream: DocumentStream = field(init=False)
+    rows: SampledRows[Any] | None = field(default=None, init=False)
     recomputed: int = field(default=0, init=False)
     given_up: int = field(default=0, init=False)
     weights: WeightVersions = field(default_factory=WeightVersions, init=False)
@@ -70,13 +70,10 @@ class RequestTree:
 
     def drop_rows(self, key: tuple[int, ...], offset: int) -> None:
         """Forget the logprobs of tokens that were taken back, from `offset` of the strand `key` on."""
-        rows = self.rows.get(key, {})
-        for at in [at for at in rows if at >= offset]:
-            del rows[at]
+        if self.rows is not None:
+            self.rows.drop(key, offset)
 
-    def record(
-        self, tally: Tally, asked: bool, logprobs: Callable[[], Logprobs | None], version: str = ""
-    ) -> dict[str, Any] | None:
+    def record(self, tally: Tally, asked: bool, version: str = "") -> dict[str, Any] | None:
         """Count the request, which has ended, and return its record, if there is anything to tell or it was asked.
 
         `version` is what the host calls the weights that it has now.
@@ -88,7 +85,7 @@ class RequestTree:
             recomputed_tokens=self.recomputed,
             started={(): 0.0} | self._since_created(self.started_at),
             closed=self._since_created(self.closed_at) | {(): time.monotonic() - self.created},
-            logprobs=logprobs(),
+            logprobs=None if self.rows is None else self.rows.values(root),
             weights={s.key: self.weights.of_strand(s, version) for s in root.walk()} if self.weights else None,
         )
         record = report(self.controller, observed, self.options.return_tree)

@@ -12,6 +12,9 @@ from typing import Literal
 from multiverse.actions import Action, Close, Fallback, Finish, Fork, Join, Start
 from multiverse.strand import Status, Strand
 
+Span = tuple[Strand, int, int]
+"""Tokens `[start, end)` of a strand."""
+
 
 @dataclass(slots=True)
 class _Place:
@@ -43,14 +46,20 @@ class DocumentStream:
 
     def drain(self) -> list[int]:
         """The tokens that can be shown now and were not shown before."""
-        tokens: list[int] = []
+        return tokens_of(self.drain_spans())
+
+    def drain_spans(self) -> list[Span]:
+        """The same as spans of strands, in document order."""
+        spans: list[Span] = []
         while True:
             place = self._places[-1]
             strand = place.strand
             forked = place.fork < len(strand.forks)
             end = strand.forks[place.fork][0] if forked else strand.settled
-            tokens += strand.tokens[place.offset : end]
-            place.offset = end
+            if end > place.offset:
+                spans.append((strand, place.offset, end))
+                self.shown += end - place.offset
+                place.offset = end
             if forked and place.child < len(strand.forks[place.fork][1]):
                 self._places.append(_Place(strand.forks[place.fork][1][place.child]))
                 place.child += 1
@@ -59,8 +68,12 @@ class DocumentStream:
             elif len(self._places) > 1 and strand.status is Status.CLOSED:
                 self._places.pop()
             else:
-                self.shown += len(tokens)
-                return tokens
+                return spans
+
+
+def tokens_of(spans: Iterable[Span]) -> list[int]:
+    """The tokens of `spans`, in their order."""
+    return [token for strand, start, end in spans for token in strand.tokens[start:end]]
 
 
 @dataclass(frozen=True, slots=True)

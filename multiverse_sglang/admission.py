@@ -27,6 +27,7 @@ from multiverse.strand import Strand
 from multiverse_sglang.kept import program_of
 from multiverse_sglang.memory import MemoryPressure
 from multiverse_sglang.prefix_cache import LayoutCache
+from multiverse_sglang.prompt_logprobs import scores_for
 from multiverse_sglang.refusals import check_options, check_program, eligible, is_new
 from multiverse_sglang.single_pass import SinglePass
 from multiverse_sglang.stops import wanted_stops
@@ -60,7 +61,7 @@ class Admission(MemoryPressure):
 
     def _enrol(self, request: Any) -> None:
         program = program_of(request)
-        if not is_new(request, 1 if program is None else 0):
+        if not is_new(request, 1 if program is None and not request.return_logprob else 0):
             return
         given = given_options(request)
         options = self.options.for_request(given)
@@ -72,6 +73,8 @@ class Admission(MemoryPressure):
             return
         tree = self._make_tree(request, options, given is not None, program)
         controller = tree.controller
+        if not tree.commit and not request.sampling_params.max_new_tokens:
+            return  # scores of a causal prompt
         setattr(request, ATTRIBUTE, tree.root)
         if tree.commit:
             controller.end(controller.root, FinishReason.LENGTH)
@@ -82,7 +85,7 @@ class Admission(MemoryPressure):
         if program is not None or tree.structured:
             self.queue.remove(request)
             setattr(request, ATTRIBUTE, None)
-            tree.open, tree.root.run = True, None
+            tree.open, tree.root.run, tree.scores = True, None, scores_for(tree)
             self.trees[request.rid] = tree
             self.guard.run(tree, self.begin, tree, True, otherwise=None)
 

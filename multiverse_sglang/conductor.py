@@ -27,8 +27,9 @@ from multiverse_sglang.books import problems_while_running
 from multiverse_sglang.forks import Forks
 from multiverse_sglang.kept import KeptStates
 from multiverse_sglang.metrics import Metrics
-from multiverse_sglang.outputs import record_row, show
+from multiverse_sglang.outputs import record_plain, record_row, show
 from multiverse_sglang.prefix_cache import LayoutCache
+from multiverse_sglang.prompt_logprobs import record_scores
 from multiverse_sglang.refusals import refuse_unsupported
 from multiverse_sglang.runs import Runs
 from multiverse_sglang.single_pass import SinglePass
@@ -107,6 +108,7 @@ class Conductor(Upkeep):
         member.arrived = False
         member.end_passage()
         if tree.open:
+            record_scores(member)
             record_row(member)
             stats = tree.client.time_stats
             stats.forward_entry_time = stats.forward_entry_time or member.run.time_stats.forward_entry_time
@@ -133,7 +135,9 @@ class Conductor(Upkeep):
         client.grammar = None
         setattr(client, ATTRIBUTE, None)
         root.tokens, root.written = run.origin_input_ids[:] + run.output_ids, len(run.output_ids)
-        tree.open, tree.plain, self.trees[run.rid] = True, len(run.output_ids), tree
+        tree.open, self.trees[run.rid] = True, tree
+        tree.stream.skip(len(run.output_ids))  # SGLang has shown them by itself
+        record_plain(tree)
         tree.has_begun = True
         begin_versions(tree, run.weight_version_events)
         root.part, root.delta = len(root.parts()) - 1, 0

@@ -110,6 +110,8 @@ class LayoutCache:
             most -= 1
         elif program.shared is not None:
             most = program.shared
+        if tree.scores is not None:
+            most = min(most, tree.scores.first)
         key = layout_key(order.entries)
         match_kv_cache(client, self._cache, key, max_prefix_len=most)
         length = client.prefix_len if self._page == 1 else self._usable(client.prefix_len, order.spans)

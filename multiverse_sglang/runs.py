@@ -13,6 +13,7 @@ from typing import Any
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, Req
 
 from multiverse.strand import derive_seed
+from multiverse_sglang.prompt_logprobs import ask
 from multiverse_sglang.sampling import in_branches
 from multiverse_sglang.slots import SlotPool
 from multiverse_sglang.strict import StrictTags
@@ -56,7 +57,9 @@ class Runs:
         run.extra_key, run.cache_salt, run.lora_id = client.extra_key, client.cache_salt, client.lora_id
         run.tokenizer = client.tokenizer
         run.arrival_processed_tokens = client.arrival_processed_tokens
-        run.logprob_start_len = len(run.origin_input_ids) if client.return_logprob else -1
+        run.logprob_start_len = -1
+        if client.return_logprob:
+            ask(member, run)
         run.temp_scaled_logprobs = client.temp_scaled_logprobs
         run.top_p_normalized_logprobs = client.top_p_normalized_logprobs
         if member.tree.options.structure == "strict" and not member.draining:

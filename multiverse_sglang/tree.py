@@ -9,11 +9,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from multiverse import request_tree
 from multiverse.actions import Action
 from multiverse.budgets import FinishReason
+from multiverse.decoding.prompt_scores import PromptScores
+from multiverse.decoding.sampled_rows import SampledRows
 from multiverse.decoding.stops import Stops
 from multiverse.metrics import Tally
 from multiverse.program import Spans
@@ -27,6 +29,14 @@ if TYPE_CHECKING:
 
 ATTRIBUTE = "multiverse"
 """Of an SGLang request: the member it is computed for."""
+
+
+class Row(NamedTuple):
+    """Logprobs of one sampled token, as SGLang reports them; what was not asked for is `None`."""
+
+    value: float
+    top: tuple[list[float], list[int]] | None
+    chosen: tuple[list[float], list[int]] | None
 
 
 @dataclass(eq=False)
@@ -115,8 +125,10 @@ class RequestTree(request_tree.RequestTree):
         client: the request as the client knows it.
         program: if it belongs to a state of a program, which.
         members: by strand key, those that were started and not joined yet.
+        scores: logprobs of the prompt's tokens, if it asked for those and SGLang can't compute them by itself, until
+            it has them.
+        commit: whether it only computes its prompt and samples nothing.
         open: whether it is taken apart into strands; before, SGLang computes `client` as it always does.
-        plain: tokens that SGLang had shown by itself before the first fork.
         reason: why SGLang, or a stop string, ended the root, once it did.
         retracted: tokens that were computed for it and whose slots SGLang gave back by itself.
         has_begun: whether anything of it has been computed.
@@ -131,8 +143,9 @@ class RequestTree(request_tree.RequestTree):
     client: Any = field(kw_only=True)
     program: Program | None = field(default=None, kw_only=True)
     members: dict[tuple[int, ...], Member] = field(default_factory=dict, init=False)
+    scores: PromptScores[Row] | None = field(default=None, init=False)
+    commit: bool = field(init=False)
     open: bool = field(default=False, init=False)
-    plain: int = field(default=0, init=False)
     reason: Any = field(default=None, init=False)
     retracted: int = field(default=0, init=False)
     has_begun: bool = field(default=False, init=False)
@@ -144,6 +157,9 @@ class RequestTree(request_tree.RequestTree):
         super().__post_init__()
         self.plain_judge = Judge(self.controller, Stops())
         self.members[()] = Member(self, self.controller.root, run=self.client)
+        self.rows = SampledRows(self.options.return_tree) if self.client.return_logprob else None
+        parted = self.program is not None or self.structured
+        self.commit = parted and self.client.sampling_params.max_new_tokens == 0
 
     def tell(self, strand: Strand, actions: Iterable[Action]) -> None:
         """Tell the client what the controller decided about `strand`, if it wants events."""
@@ -162,11 +178,6 @@ class RequestTree(request_tree.RequestTree):
     def root(self) -> Member:
         """The member that the tree begins and ends with."""
         return self.members[()]
-
-    @property
-    def commit(self) -> bool:
-        """Whether it only computes its prompt and samples nothing."""
-        return self.program is not None and self.client.sampling_params.max_new_tokens == 0
 
     @property
     def computed(self) -> bool:

@@ -13,10 +13,12 @@ from vllm.v1.request import Request, RequestStatus
 from multiverse.actions import Action
 from multiverse.budgets import FinishReason
 from multiverse.responses import FIELD
+from multiverse.stream import tokens_of
 from multiverse_vllm.blocks import Move
 from multiverse_vllm.frontend import EVENTS, RECORD, VERSIONS
 from multiverse_vllm.integrity import remains
-from multiverse_vllm.outputs import document_logprobs, record_rows, strand_logprobs
+from multiverse_vllm.outputs import document_logprobs, record_row
+from multiverse_vllm.prompt_logprobs import Scoring, prompt_tensors, record_scores
 from multiverse_vllm.tree import RequestTree
 
 logger = logging.getLogger("vllm.multiverse")
@@ -36,16 +38,30 @@ class Client:
     _telling: dict[int, RequestTree]
     last_outputs: dict[str, EngineCoreOutput]
 
-    def _answer(self, results: dict[int, EngineCoreOutputs]) -> None:
-        """Replace what vLLM reported per request by one output per tree, in document order."""
+    def _take_scores(self, wanted: dict[str, Scoring], found: dict[str, Any]) -> None:
+        """Move what the workers scored from `found`, vLLM's own prompt logprobs by request, to the trees."""
+        for request, asked in wanted.items():
+            tensors, root = found.pop(request, None), self._members.get(asked.root)
+            if root is not None:
+                self._guard.run(root.request, record_scores, root.tree, asked, tensors, otherwise=None)
+
+    def _collect(self, results: dict[int, EngineCoreOutputs]) -> dict[str, EngineCoreOutput]:
+        """Keep the logprobs of a step and take out what vLLM reported of forked trees; roots' outputs are returned.
+
+        First of all that follows a step, as it may have sampled tokens of trees that are about to be replayed.
+        """
         own: dict[str, EngineCoreOutput] = {}
         for batch in results.values():
             for output in batch.outputs:
                 if output.new_logprobs is not None and output.request_id in self._members:
                     member = self._members[output.request_id]
-                    self._guard.run(member.tree.root.request, record_rows, member, output, otherwise=None)
+                    self._guard.run(member.tree.root.request, record_row, member, output, otherwise=None)
             if self._structured:
                 batch.outputs = [output for output in batch.outputs if not self._take(output, own)]
+        return own
+
+    def _answer(self, own: dict[str, EngineCoreOutput], results: dict[int, EngineCoreOutputs]) -> None:
+        """Answer forked trees, one output each, in document order."""
         finished, self._finished = self._finished, []
         telling, self._telling = self._telling, {}
         for tree in {id(tree): tree for tree in [*self._structured.values(), *telling.values(), *finished]}.values():
@@ -65,28 +81,36 @@ class Client:
         self, tree: RequestTree, own: dict[str, EngineCoreOutput], results: dict[int, EngineCoreOutputs]
     ) -> None:
         root, finish = tree.root.request, tree.controller.finish_reason
+        if tree.scores is not None and not tree.scores.complete and finish is None:
+            return  # clients expect scores of the prompt in the first output
         if tree.controller.root.forks:
-            tokens = tree.stream.drain()
-            if tokens or finish or tree.events:
+            spans = tree.stream.drain_spans()
+            if spans or finish or tree.events:
                 output = own.get(root.request_id) or EngineCoreOutput(root.request_id, [])
-                output.new_token_ids = tokens
-                output.new_logprobs = document_logprobs(tree, tokens)
+                output.new_token_ids = tokens_of(spans)
+                output.new_logprobs = document_logprobs(tree, spans)
                 if output.finish_reason is None and finish is not None:
                     output.finish_reason = RequestStatus.get_finished_reason(STATUS[finish])
                 self._send(output, root, results)
+        if tree.scores is not None and tree.scores.complete and (first := self._output(root, results)):
+            first.new_prompt_logprobs_tensors, tree.scores = prompt_tensors(tree), None
         self._add_events(tree, results)
         if finish is not None:
             self._add_record(tree, results)
             self._dissolve(tree, STATUS[finish])
 
     @staticmethod
-    def _attach(name: str, value: Any, root: Request, results: dict[int, EngineCoreOutputs]) -> bool:
+    def _output(root: Request, results: dict[int, EngineCoreOutputs]) -> EngineCoreOutput | None:
+        """What `root` puts out in this step, if anything."""
+        outputs = results[root.client_index].outputs if root.client_index in results else ()
+        return next((output for output in outputs if output.request_id == root.request_id), None)
+
+    def _attach(self, name: str, value: Any, root: Request, results: dict[int, EngineCoreOutputs]) -> bool:
         """Give `value` to the front end together with what `root` puts out in this step, if it does."""
-        for output in results[root.client_index].outputs if root.client_index in results else ():
-            if output.request_id == root.request_id:
-                output.kv_transfer_params = {**(output.kv_transfer_params or {}), name: value}
-                return True
-        return False
+        output = self._output(root, results)
+        if output is not None:
+            output.kv_transfer_params = {**(output.kv_transfer_params or {}), name: value}
+        return output is not None
 
     def _add_events(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:
         """Put what happened into the root's output of this step; if there is none, into its next one."""
@@ -98,8 +122,8 @@ class Client:
         """Keep what is left to be told of an answer that an operator aborts (`multiverse_vllm.aborts`)."""
         root, results = tree.root.request, dict[int, EngineCoreOutputs]()
         tree.events += tree.news(tree.controller.root, actions)
-        tokens = tree.stream.drain() if tree.controller.root.forks else []
-        output = EngineCoreOutput(root.request_id, tokens, new_logprobs=document_logprobs(tree, tokens))
+        spans = tree.stream.drain_spans() if tree.controller.root.forks else []
+        output = EngineCoreOutput(root.request_id, tokens_of(spans), new_logprobs=document_logprobs(tree, spans))
         self._send(output, root, results)
         self._add_events(tree, results)
         self._add_record(tree, results)
@@ -108,7 +132,7 @@ class Client:
     def _add_record(self, tree: RequestTree, results: dict[int, EngineCoreOutputs]) -> None:
         """Put the record of a finished request into its last output."""
         asked = FIELD in (tree.sampling.extra_args or {})
-        record = tree.record(self.tally, asked, lambda: strand_logprobs(tree), self.weight_version)
+        record = tree.record(self.tally, asked, self.weight_version)
         if record is not None:
             self._attach(RECORD, record, tree.root.request, results)
         if tree.weights and tree.controller.root.forks:

@@ -25,7 +25,7 @@ class Forks:
         self._exiles.pop(id(root.tree), None)
         self._recall(request)
         request._block_hasher, request.block_hashes, request.num_computed_tokens = root.tree.block_hasher, [], 0
-        part = self._cache.resume(root)
+        part = self._cache.resume(root) if root.tree.scores is None else None
         if part is None:
             request._block_hasher, request.block_hashes = root.tree.block_hasher, []
             request._all_token_ids[:] = root.parts()[0].tokens
@@ -61,7 +61,8 @@ class Forks:
         """Sampling parameters for a request that is new to the workers, its earlier output having become its prompt."""
         tree, strand, given = member.tree, member.strand, member.tree.sampling
         strict = tree.options.structure == "strict"
-        if not strict and given.seed is None and given.prompt_logprobs is None and not given.min_tokens:
+        scores = given.prompt_logprobs is not None or given.prompt_logprob_token_ids is not None
+        if not strict and given.seed is None and not scores and not given.min_tokens:
             return
         parameters = member.request.sampling_params = member.request.sampling_params.clone()
         if strict:
@@ -69,7 +70,7 @@ class Forks:
             start = StrictStart(strand.frame, tree.options.max_branches, tree.options.max_depth, outputs)
             parameters.extra_args = {**(parameters.extra_args or {}), START: start}
         if strand.tokens or member.tree.structured:
-            parameters.prompt_logprobs = None
+            parameters.prompt_logprobs = parameters.prompt_logprob_token_ids = None
             generated = member.prompt_length() - len(tree.controller.prompt.ids)
             parameters.min_tokens = max(0, given.min_tokens - max(0, generated))
         if given.seed is not None:  # the worker's new generator must not draw the same numbers again

@@ -15,11 +15,13 @@ import msgspec
 
 from multiverse.errors import OptionError, UnsupportedHostError
 from multiverse.options import Options, show_flags
+from multiverse.prompt import Prompt
 from multiverse.responses import FIELD, STRUCTURED_OUTPUTS, merge
 from multiverse.serving.containment import Guard
 from multiverse_vllm import beam_search, stops
 from multiverse_vllm.hooks import LLM_HOOKS, require
 from multiverse_vllm.refusals import refuse_configuration
+from multiverse_vllm.tokenizer import bind_model
 
 STRICT = "multiverse_vllm.strict:StrictTags"
 RECORD, EVENTS, VERSIONS = "multiverse_record", "multiverse_events", "multiverse_weight_versions"
@@ -86,8 +88,11 @@ def install() -> None:
 
     @functools.wraps(process_inputs)
     def _process_inputs(self: Any, request_id: str, prompt: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
-        request_options(Options.from_environment(), params)
-        return process_inputs(self, request_id, prompt, params, *args, **kwargs)
+        options = request_options(Options.from_environment(), params)
+        made = process_inputs(self, request_id, prompt, params, *args, **kwargs)
+        if options.enabled and getattr(params, "prompt_logprob_token_ids", None) is not None:
+            _refuse_fixed_ids(self.model_config, options, made.prompt_token_ids)
+        return made
 
     @functools.wraps(create_engine_config)
     def _create_engine_config(self: Any, usage_context: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -129,13 +134,26 @@ def _install_entry_point(name: str) -> None:
         beam_search.install(offline)
 
 
+def _refuse_fixed_ids(config: Any, options: Options, prompt: list[int] | None) -> None:
+    """Refuse to score tokens by id over a prompt that is computed in parts: vLLM has no place for that."""
+    read = Prompt(prompt or [], bind_model(config, options))
+    if read.strand.forks or read.open_goal is not None:
+        raise OptionError(
+            "prompt_logprob_token_ids is not for prompts that hold blocks: ask for prompt_logprobs, or send"
+            ' "multiverse": {"enabled": false}'
+        )
+
+
 def _install_outputs() -> None:
     """Let the attribute `multiverse` appear on outputs, whichever way they are merged.
 
     vLLM handles the outputs of all requests in one task; what raises there ends the server, so it is contained.
     """
     from vllm.outputs import CompletionOutput, RequestOutput, WeightVersionSpan
+    from vllm.v1.engine.logprobs import LogprobsProcessor
     from vllm.v1.engine.output_processor import RequestOutputCollector, RequestState
+
+    from multiverse_vllm.prompt_logprobs import append_prompt_tensors
 
     make, complete, add = RequestState.make_request_output, RequestState._new_completion_output, RequestOutput.add
     CompletionOutput.multiverse = None
@@ -188,6 +206,7 @@ def _install_outputs() -> None:
     RequestState.make_request_output = make_request_output
     RequestState._new_completion_output = new_completion_output
     RequestOutput.add = add_output
+    LogprobsProcessor._update_prompt_logprobs = append_prompt_tensors(LogprobsProcessor._update_prompt_logprobs)
 
 
 def _receive(state: Any, sent: Any) -> None:

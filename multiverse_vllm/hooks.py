@@ -31,6 +31,7 @@ _BODY = "fields of plugins in the bodies of requests and responses"
 _CHAT = "vllm.entrypoints.openai.chat_completion"
 _COMPLETION = "vllm.entrypoints.openai.completion"
 _MOVES = "a host function that copies KV tokens"
+_SCORES = "prompt logprobs of a request that is computed in parts"
 
 HOOKS = (
     Hook("vllm.config.scheduler:SchedulerConfig.get_scheduler_cls", (), True,
@@ -139,6 +140,12 @@ HOOKS = (
     Hook(f"{_RUNNER}.sample_tokens", ("grammar_output",), True,
          "a seeded request that is prefilled in parts does not use its generator", "0.32",
          "generators of CPUs that are not rewound"),
+    Hook(f"{_RUNNER}._get_prompt_logprobs_dict", ("hidden_states", "num_scheduled_tokens"), True,
+         "score prompts that hold blocks", "0.32", _SCORES),
+    Hook("vllm.v1.outputs:ModelRunnerOutput", ("prompt_logprobs_dict",), False,
+         "send these scores to the scheduler", "0.32", _SCORES),
+    Hook("vllm.v1.engine.logprobs:LogprobsProcessor._update_prompt_logprobs", ("prompt_logprobs_tensors",), True,
+         "no entry for a prompt token that nothing predicts", "0.32", _SCORES),
     Hook("vllm.v1.worker.gpu_input_batch:CachedRequestState", ("prompt_token_ids", "output_token_ids"), False,
          "let penalties know what was generated before a join", "0.32", _FORK),
     Hook("vllm.v1.worker.gpu_input_batch:InputBatch._make_sampling_metadata", (), False,
@@ -198,6 +205,10 @@ V2_HOOKS = (
          "add the position delta after slot mapping", "0.32", _POSITIONS),
     Hook("vllm.v1.worker.gpu.input_batch:InputBatch", ("req_ids", "query_start_loc_np", "positions"), False,
          "the buffer positions are read from", "0.32", _POSITIONS),
+    Hook("vllm.v1.worker.gpu.sample.prompt_logprob:PromptLogprobsWorker.compute_prompt_logprobs",
+         ("logits_fn", "hidden_states", "input_batch"), True, "score prompts that hold blocks", "0.32", _SCORES),
+    Hook(f"{_V2}:GPUModelRunner", ("prompt_logprobs_worker",), False,
+         "score prompts that hold blocks", "0.32", _SCORES),
 )  # fmt: skip
 
 

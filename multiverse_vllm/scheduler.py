@@ -22,6 +22,7 @@ from vllm.v1.request import Request
 
 from multiverse.budgets import Reason
 from multiverse.controller import Controller
+from multiverse.decoding.prompt_scores import PromptScores
 from multiverse.metrics import Tally
 from multiverse.options import Options
 from multiverse.responses import FIELD
@@ -36,6 +37,7 @@ from multiverse_vllm.forks import Forks
 from multiverse_vllm.integrity import problems, remains
 from multiverse_vllm.memory import MemoryPressure
 from multiverse_vllm.prefix_cache import PrefixCache
+from multiverse_vllm.prompt_logprobs import scoring
 from multiverse_vllm.refusals import refuse_configuration
 from multiverse_vllm.stops import may_fork, wanted_stops
 from multiverse_vllm.tokenizer import bind_model
@@ -119,6 +121,8 @@ class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Tokens, Sched
         tree.events += tree.news(controller.root, controller.begin())
         self._adapt_sampling(member)
         if tree.structured:
+            if sampling.prompt_logprobs is not None:
+                tree.scores = PromptScores(controller.prompt)
             self._structured[id(tree)] = tree
             self.waiting.remove_request(request)
             self._exiles[id(tree)] = tree
@@ -142,19 +146,21 @@ class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Tokens, Sched
         plan, self._moves = StepPlan(self._moves), []
         for tree in self._structured.values():
             for member in tree.members.values():
-                if member.request.request_id in output.num_scheduled_tokens:
-                    self._guard.run(tree.root.request, self._follow, member, plan, otherwise=None)
+                if scheduled := output.num_scheduled_tokens.get(member.request.request_id):
+                    self._guard.run(tree.root.request, self._follow, member, scheduled, plan, otherwise=None)
         for new in output.scheduled_new_reqs:
             found = self._members.get(new.req_id)
             if found is not None and found.request.num_prompt_tokens < len(new.prompt_token_ids):
                 plan.prompts[new.req_id] = found.request.num_prompt_tokens
-        if plan.moves or plan.deltas or plan.prompts:
+        if plan.moves or plan.deltas or plan.prompts or plan.scorings:
             setattr(output, ATTRIBUTE, plan)
         return output
 
-    def _follow(self, member: Member, plan: StepPlan) -> None:
-        """Tell the workers about a strand that was scheduled; park it if nothing is to be sampled behind."""
+    def _follow(self, member: Member, scheduled: int, plan: StepPlan) -> None:
+        """Tell the workers about a strand of which tokens were `scheduled`; park it if nothing is sampled behind."""
         request = member.request
+        if asked := scoring(member, scheduled):
+            plan.scorings[request.request_id] = asked
         if member.delta:
             plan.deltas[request.request_id] = member.delta
         if member.draining and request.num_computed_tokens == request.num_tokens:
@@ -199,15 +205,19 @@ class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Tokens, Sched
     # --- a step is over ----------------------------------------------------------------------------------------
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> dict[int, EngineCoreOutputs]:
+        plan: StepPlan | None = getattr(scheduler_output, ATTRIBUTE, None)
+        if plan is not None and plan.scorings:
+            self._take_scores(plan.scorings, model_runner_output.prompt_logprobs_dict)
         results = super().update_from_output(scheduler_output, model_runner_output)
         if not self._members and not self._failed and not self._untold:
             return results
+        own = self._collect(results)
         self._replay_preempted()
         turned, self._turned = self._turned, []
         for member in turned:
             if id(member.tree) not in self._exiles and self._lives(member.tree):
                 self._guard.run(member.tree.root.request, self._turn, member, otherwise=None)
-        self._answer(results)
+        self._answer(own, results)
         self._end_failed()
         self._tell_failed(results)
         if self._check.is_due() or not self.requests:

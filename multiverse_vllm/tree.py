@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from multiverse import request_tree
+from multiverse.decoding.prompt_scores import PromptScores
+from multiverse.decoding.sampled_rows import SampledRows
 from multiverse.strand import Status, Strand
 from multiverse.stream import BranchEvent
 
@@ -60,6 +62,8 @@ class RequestTree(request_tree.RequestTree):
         sampling: the client's sampling parameters.
         block_hasher: what vLLM hashes the causal beginning of the root with, for its prefix cache.
         members: by strand key, those that vLLM holds a request for.
+        scores: logprobs of the prompt's tokens, if it asked for those too and the prompt is not one causal sequence;
+            until it has them.
         replays: how often the whole tree had to be computed again.
         restarts: how often any of its requests had to.
         events: what the client was not told yet, if it wants events.
@@ -68,9 +72,14 @@ class RequestTree(request_tree.RequestTree):
     sampling: Any = field(kw_only=True)
     block_hasher: Any = field(kw_only=True)
     members: dict[tuple[int, ...], Member] = field(default_factory=dict, init=False)
+    scores: PromptScores[Row] | None = field(default=None, init=False)
     replays: int = field(default=0, init=False)
     restarts: int = field(default=0, init=False)
     events: list[BranchEvent] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.rows = None if self.sampling.num_logprobs is None else SampledRows(self.options.return_tree)
 
     @property
     def root(self) -> Member:

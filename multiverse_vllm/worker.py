@@ -17,9 +17,10 @@ import torch
 
 from multiverse_vllm.blocks import Move
 from multiverse_vllm.hooks import has_v2
+from multiverse_vllm.prompt_logprobs import Scoring, score
 
 ATTRIBUTE = "multiverse"
-_MOVER, _DELTAS = "_multiverse_mover", "_multiverse_deltas"
+_MOVER, _DELTAS, _SCORINGS = "_multiverse_mover", "_multiverse_deltas", "_multiverse_scorings"
 
 
 @dataclass
@@ -30,11 +31,13 @@ class StepPlan:
         moves: KV tokens to copy before the step.
         deltas: by request id, what to add to the positions of its scheduled tokens.
         prompts: by id of a request that is new to the workers, how many of its tokens are prompt, if not all.
+        scorings: by request id, which prompt tokens to score.
     """
 
     moves: list[Move] = field(default_factory=list)
     deltas: dict[str, int] = field(default_factory=dict)
     prompts: dict[str, int] = field(default_factory=dict)
+    scorings: dict[str, Scoring] = field(default_factory=dict)
 
 
 def install() -> None:
@@ -46,13 +49,16 @@ def install() -> None:
     _wrap(v1.GPUModelRunner, "_update_states", _restore_outputs)
     _wrap(v1.GPUModelRunner, "_preprocess", _shift_v1)
     _wrap(v1.GPUModelRunner, "sample_tokens", _spare_generators)
+    _wrap(v1.GPUModelRunner, "_get_prompt_logprobs_dict", _score_v1)
     if not has_v2():
         return
     from vllm.v1.worker.gpu import model_runner as v2
+    from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
 
     _wrap(v2.GPUModelRunner, "initialize_kv_cache", _prepare_moves)
     _wrap(v2.GPUModelRunner, "update_requests", _move_first)
     _wrap(v2.GPUModelRunner, "prepare_attn", _shift_v2)
+    _wrap(PromptLogprobsWorker, "compute_prompt_logprobs", _score_v2)
 
 
 def shift(positions: torch.Tensor, requests: Sequence[str], starts: np.ndarray, deltas: Mapping[str, int]) -> None:
@@ -100,6 +106,9 @@ def _move_first(update: Any) -> Any:
     def wrapped(self: Any, scheduler_output: Any) -> Any:
         plan = _plan(scheduler_output)
         setattr(self, _DELTAS, plan.deltas if plan else {})
+        setattr(self, _SCORINGS, plan.scorings if plan else {})
+        if scorer := getattr(self, "prompt_logprobs_worker", None):  # V2's, which does not know its runner
+            setattr(scorer, _SCORINGS, (self, plan.scorings if plan else {}))
         if plan and plan.moves:
             getattr(self, _MOVER).move(plan.moves)
         return update(self, scheduler_output)
@@ -163,5 +172,30 @@ def _shift_v2(prepare_attn: Any) -> Any:
         if deltas := getattr(self, _DELTAS, None):
             shift(input_batch.positions, input_batch.req_ids, input_batch.query_start_loc_np, deltas)
         return result
+
+    return wrapped
+
+
+def _score_v1(compute: Any) -> Any:
+    """Where vLLM scores prompts."""
+
+    def wrapped(self: Any, hidden_states: torch.Tensor, num_scheduled_tokens: Any) -> Any:
+        found = compute(self, hidden_states, num_scheduled_tokens)
+        if scorings := getattr(self, _SCORINGS, None):
+            found |= score(self, scorings, hidden_states, self.input_batch.req_ids, self.query_start_loc.np)
+        return found
+
+    return wrapped
+
+
+def _score_v2(compute: Any) -> Any:
+    """As `_score_v1`."""
+
+    def wrapped(self: Any, logits_fn: Any, hidden_states: torch.Tensor, input_batch: Any, *args: Any) -> Any:
+        found = compute(self, logits_fn, hidden_states, input_batch, *args)
+        runner, scorings = getattr(self, _SCORINGS, (None, {}))
+        if scorings:
+            found |= score(runner, scorings, hidden_states, input_batch.req_ids, input_batch.query_start_loc_np)
+        return found
 
     return wrapped

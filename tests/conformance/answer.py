@@ -11,8 +11,9 @@ from typing import Any, Protocol
 class Answer:
     """One finished request: completion ids in document order, a logprob per token if asked, why it ended.
 
-    `entries` has all that was reported for each token, by token id: its own logprob and those of others. `record` is
-    what the host tells about its blocks (`multiverse.report`); `None` if there was nothing to tell.
+    `entries` has all that was reported for each token, by token id: its own logprob and those of others; `scores` the
+    same of each token of the prompt, `None` if it has no logprob. `record` is what the host tells about its blocks
+    (`multiverse.report`); `None` if there was nothing to tell.
     """
 
     ids: list[int]
@@ -20,6 +21,7 @@ class Answer:
     finish_reason: str
     record: dict[str, Any] | None = None
     entries: list[dict[int, float]] | None = None
+    scores: list[dict[int, float] | None] | None = None
 
 
 class Host(Protocol):

@@ -31,6 +31,7 @@ MODES = ("step by step", "a step ahead", "pages of 16 tokens")
 SCHEDULED = {
     "test_answers": MODES,
     "test_life": MODES[1:],
+    "test_prompt_logprobs": MODES[1:],
     "test_sglang_prefill": MODES[:2],
     "test_vllm_operator": MODES[:2],
     "test_vllm_containment": MODES[:2],

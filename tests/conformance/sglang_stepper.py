@@ -44,16 +44,20 @@ def ending(reason: dict[str, Any]) -> str:
     return f"abort: {reason.get('message')}" if reason["type"] == "abort" else str(reason["type"])
 
 
-def entries(output: Any, place: int) -> list[dict[int, float]]:
-    """All logprobs that `output` has for each new token of its request number `place`, by token id."""
-    if not output.output_token_logprobs_val:
+def entries(output: Any, place: int, kind: str = "output") -> list[dict[int, float] | None]:
+    """All logprobs that `output` has of request number `place`, by token id: for each new token or, of kind `input`,
+    for each of the prompt; `None` for a token that has none."""
+    values, tokens = getattr(output, f"{kind}_token_logprobs_val"), getattr(output, f"{kind}_token_logprobs_idx")
+    if not values or not values[place]:
         return []
-    values, tokens = output.output_token_logprobs_val[place], output.output_token_logprobs_idx[place]
-    found = [{token: value} for token, value in zip(tokens, values, strict=True)]
-    for name in ("output_top_logprobs", "output_token_ids_logprobs"):
+    pairs = zip(values[place], tokens[place], strict=True)
+    found: list[dict[int, float] | None] = [None if value is None else {token: value} for value, token in pairs]
+    for name in (f"{kind}_top_logprobs", f"{kind}_token_ids_logprobs"):
         rows = getattr(output, f"{name}_val")[place], getattr(output, f"{name}_idx")[place]
-        for entry, others, ids in zip(found, *rows, strict=False):  # none at all, if not asked for
-            entry |= dict(zip(ids, others, strict=True))
+        for at, (others, ids) in enumerate(zip(*(row or () for row in rows), strict=True)):  # none, if not asked for
+            known = found[at]
+            assert (known is None) is (others is None) is (ids is None)
+            found[at] = known and known | dict(zip(ids, others, strict=True))
     return found
 
 
@@ -114,7 +118,8 @@ class Stepper(Operator):
         self.scheduler.tp_worker.model_runner.sampler.enable_deterministic = True
         self.seen: dict[str, list[int]] = {}
         self.answers: dict[str, tuple[list[int], list[float], str | None]] = {}
-        self.entries: dict[str, list[dict[int, float]]] = {}
+        self.entries: dict[str, list[Any]] = {}
+        self.scores: dict[str, list[Any]] = {}
         self.records: dict[str, dict[str, Any] | None] = {}
         self.failed: set[str] = set()
         self.scheduled = self.extends = self.mixed = 0
@@ -211,6 +216,7 @@ class Stepper(Operator):
             self.answers[rid] = ([*known[0], *ids], [*known[1], *logprobs], reason and ending(reason))
         for place, rid in enumerate(output.rids):
             self.entries.setdefault(rid, []).extend(entries(output, place))
+            self.scores.setdefault(rid, []).extend(entries(output, place, "input"))
 
     def aborted(self, rid: str) -> None:
         known = self.answers[rid]
@@ -237,6 +243,7 @@ class Stepper(Operator):
         from sglang.srt.sampling.sampling_params import SamplingParams
 
         logprobs, chosen = sampling.pop("logprobs", None), sampling.pop("logprob_token_ids", None)
+        scored, start = sampling.pop("prompt_logprobs", None), sampling.pop("logprob_start_len", -1)
         options = sampling.pop("multiverse", None)
         seed, priority = sampling.pop("seed", None), sampling.pop("priority", None)
         bias = {str(token): value for token, value in (sampling.pop("logit_bias", None) or {}).items()}
@@ -260,9 +267,9 @@ class Stepper(Operator):
                 mm_inputs=None,
                 token_type_ids=None,
                 sampling_params=parameters,
-                return_logprob=logprobs is not None or chosen is not None,
-                logprob_start_len=-1,
-                top_logprobs_num=logprobs or 0,
+                return_logprob=any(asked is not None for asked in (logprobs, chosen, scored)),
+                logprob_start_len=start,
+                top_logprobs_num=(logprobs or 0) if scored is None else scored,
                 token_ids_logprob=chosen,
                 stream=True,
                 priority=priority,
@@ -280,7 +287,9 @@ class Stepper(Operator):
     def on_answer(self, rid: str) -> Answer:
         ids, logprobs, reason = self.answers[rid]
         reason = "abort: internal error of the front end" if rid in self.failed else reason
-        return Answer(ids, logprobs or None, str(reason), self.records.get(rid), self.entries.get(rid))
+        return Answer(
+            ids, logprobs or None, str(reason), self.records.get(rid), self.entries.get(rid), self.scores.get(rid)
+        )
 
     def on_leftovers(self) -> dict[str, int]:
         scheduler = self.scheduler

@@ -6,14 +6,15 @@ from importlib.util import find_spec
 from random import Random
 from typing import Any
 
+import pytest
 import torch
 from answer import Answer, Host
-from test_answers import TOLERANCE, encode
+from test_answers import TOLERANCE, compare, encode
 
 from multiverse import Binding, parse_ids
 from multiverse.attention import additive, dense_mask, positions
 from multiverse.layout import layout
-from multiverse.models.task import generate
+from multiverse.models.task import Problem, generate
 
 VLLM = find_spec("vllm") is not None
 WIDTHS = (1, 5, None, 0, 3)
@@ -69,3 +70,45 @@ def test_each_gets_as_many_logprobs_as_it_asked_for_whatever_others_ask_for(
                 wanted = expected.shape[1] if wanted == -1 else wanted
                 assert not wrong(answer, expected, wanted), sampling
     assert not any(host.leftovers().values()), host.leftovers()
+
+
+def test_no_logprob_is_lost_when_trees_are_replayed(
+    scarce_host: Host, tiny: tuple[Any, Any], binding: Binding, problems: list[Problem]
+) -> None:
+    """What the engine wrote has none, and nothing else: siblings had sampled in the step that gave their tree up."""
+    model, tokenizer = tiny
+    prompts = [encode(tokenizer, problem) for problem in problems if problem.forks]
+    before = scarce_host.counters()["replays"]
+    answers = scarce_host.generate(prompts, logprobs=1, multiverse={"return_tree": True})
+    assert scarce_host.counters()["replays"] > before
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert compare(binding, model, prompt, answer).max_difference < TOLERANCE
+        assert answer.logprobs is not None
+        assert answer.record is not None
+        told = [value for strand in answer.record["tree"] for value in strand["logprobs"]]
+        assert told.count(None) == answer.record["injected_tokens"]
+        assert sorted(value or 0.0 for value in told) == sorted(answer.logprobs)
+    assert not any(scarce_host.leftovers().values()), scarce_host.leftovers()
+
+
+@pytest.mark.skipif(not VLLM, reason="vLLM reports views of a matrix of the whole step; SGLang lists")
+def test_only_rows_that_were_not_shown_yet_are_kept_and_nothing_else_of_their_steps(
+    host: Any, tiny: tuple[Any, Any]
+) -> None:
+    forks = encode(tiny[1], generate(Random(3), "flat", 4, held_out=True))
+    plain = encode(tiny[1], generate(Random(3), "single", held_out=True))
+    host.start(plain, logprobs=5)
+    host.start(forks, logprobs=2)
+    most = 0
+    while host.leftovers()["requests"]:
+        host.step()
+        trees = {id(member.tree): member.tree for member in host.scheduler._members.values()}
+        for tree in trees.values():
+            rows = [row for known in tree.rows._rows.values() for row in known.values()]
+            assert not tree.rows._values, "nobody asked for the tree"
+            assert not rows or tree.controller.root.forks, "until it forks, vLLM answers by itself"
+            assert all(part.base is None and len(part) == 3 for ids, values, _ in rows for part in (ids, values))
+            written = sum(end - start for _, start, end in tree.controller.root.spans())
+            assert len(rows) <= written - tree.stream.shown
+            most = max(most, len(rows))
+    assert most > 0

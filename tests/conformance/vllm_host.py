@@ -77,12 +77,13 @@ class VLLMHost:
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
         inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
         outputs = self.llm.generate(inputs, self._parameters(sampling), use_tqdm=False)
-        return [self._answer(choice) for output in outputs for choice in output.outputs]
+        return [self._answer(output, choice) for output in outputs for choice in output.outputs]
 
     def generate_each(self, requests: Sequence[tuple[list[int], dict[str, Any]]]) -> list[Answer]:
         inputs = [{"prompt_token_ids": prompt} for prompt, _ in requests]
         parameters = [self._parameters(dict(sampling)) for _, sampling in requests]
-        return [self._answer(output.outputs[0]) for output in self.llm.generate(inputs, parameters, use_tqdm=False)]
+        outputs = self.llm.generate(inputs, parameters, use_tqdm=False)
+        return [self._answer(output, output.outputs[0]) for output in outputs]
 
     @staticmethod
     def _parameters(sampling: dict[str, Any]) -> SamplingParams:
@@ -91,13 +92,12 @@ class VLLMHost:
         return SamplingParams(**{"temperature": 0.0, "max_tokens": 800} | sampling | extra)
 
     @staticmethod
-    def _answer(choice: Any) -> Answer:
-        ids = list(choice.token_ids)
-        values = entries = None
+    def _answer(output: Any, choice: Any) -> Answer:
+        ids, values = list(choice.token_ids), None
         if choice.logprobs is not None:
             values = [entry[token].logprob for token, entry in zip(ids, choice.logprobs, strict=True)]
-            entries = [{token: value.logprob for token, value in entry.items()} for entry in choice.logprobs]
-        return Answer(ids, values, str(choice.finish_reason), choice.multiverse, entries)
+        entries, scores = _plain(choice.logprobs), _plain(output.prompt_logprobs)
+        return Answer(ids, values, str(choice.finish_reason), choice.multiverse, entries, scores)
 
     def start(self, prompt: list[int], **sampling: Any) -> str:
         name = f"request-{next(self._ids)}"
@@ -126,3 +126,10 @@ class VLLMHost:
 
     def counters(self) -> dict[str, int]:
         return {"scheduled": self._scheduled, **self.scheduler.tally.totals}
+
+
+def _plain(logprobs: Any) -> Any:
+    """vLLM's entries as numbers by token id."""
+    if logprobs is None:
+        return None
+    return [None if entry is None else {t: value.logprob for t, value in entry.items()} for entry in logprobs]

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from prompts import structured_prompts
+from test_prompt_logprobs import check_scores
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from vllm import envs
 from vllm.v1.core.kv_cache_utils import KVCacheBlockCopy
@@ -102,6 +104,25 @@ def test_logprobs_are_those_of_the_dense_forward(kind: str, random_model: Path, 
     result = check(tree, model, [None] * len(prompt) + sampled)
     assert result.max_difference < 1e-4
     assert result.causal_difference > 0.1
+    prompts = structured_prompts(Random(14), binding, 3, longest=300)
+    for prompt, answer in zip(prompts, host.generate(prompts, max_tokens=4, prompt_logprobs=2), strict=True):
+        check_scores(model, binding, prompt, answer, 2)
+
+
+@pytest.mark.parametrize("kind", ["V2"], indirect=True)
+def test_scores_of_fixed_tokens_are_the_prompts_own_and_no_branchs(host: VLLMHost, tiny: tuple[Any, Any]) -> None:
+    """vLLM scores them over whole prompts: one that it computes in parts is refused, and branches have none."""
+    (prompt,) = prompts_of(tiny[1], 15, "flat")
+    (answer,) = host.generate([prompt], prompt_logprob_token_ids=[[7, 9]] * (len(prompt) - 1))
+    assert answer.record is not None
+    assert answer.record["branches"] > 1
+    turns = prompt + answer.ids + prompt
+    with pytest.raises(ValueError, match="prompt_logprob_token_ids is not for prompts that hold blocks"):
+        host.generate([turns], prompt_logprob_token_ids=[[7, 9]] * (len(turns) - 1))
+    ids = [[7]] * (len(turns) - 1)
+    (plain,) = host.generate([turns], prompt_logprob_token_ids=ids, max_tokens=2, multiverse={"enabled": False})
+    assert len(plain.ids) == 2
+    assert not any(host.leftovers().values())
 
 
 def test_every_token_is_computed_once_at_the_position_that_the_layout_gives_it(
