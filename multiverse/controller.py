@@ -74,7 +74,14 @@ class Controller:
     def begin(self) -> list[Action]:
         """Call once, before the first token is sampled: a prompt that ends with a goal forks at once."""
         goal = self.prompt.open_goal
-        return self._check_limits(self.root, [] if goal is None else self._map(self.root, goal))
+        if goal is None:
+            return self._check_limits(self.root, [])
+        behind = 0 if self._advances else goal  # the first token of a path overlaps the first separator
+        self.root.position_end -= behind
+        actions = self._map(self.root, goal)
+        if not self.root.forks:
+            self.root.position_end += behind
+        return self._check_limits(self.root, actions)
 
     def accept(self, strand: Strand, token: int) -> Sequence[Action]:
         """Take a token that was sampled for `strand`.

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import dialects, limits, separators, stop_rules, token_soup, trees
 from tiers import sizes
-from toy import BINDINGS, DIALECTS, Host, encode, play
+from toy import BINDINGS, DIALECTS, Host, encode, goal, play
 
 from multiverse import Controller, FinishReason, Limits, Status, layout, statistics, to_transcript
 from multiverse.decoding.stops import Stops
@@ -128,3 +128,11 @@ def test_a_long_answer_is_counted_to_the_last_token() -> None:
     for _ in range(1_000_000):
         h.accept(h.root, 9)
     assert h.root.position == h.root.kv_length == h.ledger.used == 1_000_000
+
+
+@pytest.mark.parametrize("setting", ["overlap", "advance"])
+@pytest.mark.parametrize("bound", range(5, 16))
+def test_positions_count_from_the_first_path_if_the_prompt_closes_the_goal(bound: int, setting: str) -> None:
+    """The first generated token then overlaps the separator, which lies in the prompt."""
+    prompt, caps = encode(goal(5) + "\n"), Limits(max_critical_path=bound)
+    check(play("multiverse", caps, prompt, setting, 1, 0.5), caps, prompt, setting)
