@@ -99,7 +99,7 @@ HOST_FIELDS: tuple[Field, ...] = (
     Field("priority", whole(-3, 3)),
     Field("cache_salt", among("a", "b"), hosts=("vllm",)),
     Field("bad_words", several(_WORDS, 2), hosts=("vllm",)),
-    Field("allowed_token_ids", among(list(range(300)), list(range(256, 330))), hosts=("vllm",)),
+    Field("allowed_token_ids", among(list(range(300)), list(range(320))), hosts=("vllm",)),
     Field("truncate_prompt_tokens", whole(1, 60), hosts=("vllm",)),
     Field("return_token_ids", among(True, False), hosts=("vllm",)),
     Field("return_tokens_as_token_ids", among(True, False), hosts=("vllm",)),
