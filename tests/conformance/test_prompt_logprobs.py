@@ -123,7 +123,7 @@ def test_a_prompt_that_ends_with_a_goal_is_scored_before_its_branches_answer(
 def test_scores_survive_scarce_memory(scarce_host: Host, tiny: tuple[Any, Any], binding: Binding) -> None:
     """Trees that are replayed while their prompt is computed, or after."""
     model, _ = tiny
-    prompts = structured_prompts(Random(44), binding, 8, longest=200)
+    prompts = structured_prompts(Random(44), binding, 8, longest=400)
     before = scarce_host.counters()["replays"]
     never = dict.fromkeys([*binding.tags, *tiny[1].all_special_ids], -100.0)
     answers = scarce_host.generate(prompts, max_tokens=150, ignore_eos=True, logit_bias=never, **asking(1))
