@@ -50,7 +50,7 @@ class MemoryPressure:
         if senior is None:
             return
         for tree in victims(trees):
-            if self._table.free() >= self._blocks_needed(senior):
+            if self._table.free() >= self._guard.run(senior.root.request, self._blocks_needed, senior, otherwise=0):
                 return
             if self._holds(tree):
                 self._guard.run(tree.root.request, self._replay, tree, otherwise=None)
@@ -84,7 +84,8 @@ class MemoryPressure:
     def _readmit(self) -> None:
         """Let trees that gave up their blocks begin again: the oldest at once, others when as many are free again."""
         senior = min(self._structured.values(), key=seniority)
-        promised = self._blocks_needed(senior) + len(self._members)
+        needed = self._guard.run(senior.root.request, self._blocks_needed, senior, otherwise=0)
+        promised = needed + len(self._members)
         exiles = senior_first(self._exiles.values())
         for tree in list(returning(exiles, senior, self._table.free(), promised)):
             self._guard.run(tree.root.request, self._begin, tree.root, otherwise=None)

@@ -174,6 +174,7 @@ class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Tokens, Sched
         plenty = self._plenty()
         if not plenty:
             self._make_room()
+            self._end_failed()
         if self._exiles and self._pause_state is PauseState.UNPAUSED:
             self._readmit()
         trees, self._marked = self._marked, {}

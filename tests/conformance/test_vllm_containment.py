@@ -31,7 +31,20 @@ from multiverse import Controller, request_tree
 from multiverse.metrics import Exporter, Tally
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
-from multiverse_vllm import blocks, client, failures, forks, frontend, hooks, memory, prefix_cache, scheduler, tree
+from multiverse.serving.verdict import Judge
+from multiverse_vllm import (
+    blocks,
+    client,
+    failures,
+    forks,
+    frontend,
+    hooks,
+    memory,
+    prefix_cache,
+    scheduler,
+    tokens,
+    tree,
+)
 
 KINDS = ("flat", "nested")
 VICTIMS = 5
@@ -39,6 +52,7 @@ PLACES: tuple[Any, ...] = (
     scheduler.MultiverseScheduler,
     client.Client,
     forks.Forks,
+    tokens.Tokens,
     memory.MemoryPressure,
     prefix_cache.PrefixCache,
     prefix_cache.LayoutKeys,
@@ -48,7 +62,10 @@ PLACES: tuple[Any, ...] = (
     request_tree.Member,
     request_tree.RequestTree,
     Controller,
+    Judge,
     client,
+    scheduler,
+    tokens,
 )
 ENTRIES = {row.target.rpartition(".")[2] for row in hooks.HOOKS if row.wrapped and hooks._SCHEDULER in row.target}
 """What vLLM calls of the scheduler: what is planted is called by these."""
@@ -57,7 +74,8 @@ LOOKUPS = {"_lives", "_holds", "_held", "_victim_order", "_take", "_forget_tree"
 REACHED = {
     "_adopt", "enroll", "_admit", "_accept", "_obey", "_follow", "_park", "_enter", "_turn", "_reconcile", "_start",
     "_join", "_publish", "_forget", "_begin", "_replay", "_own_kv", "_answer_tree", "_add_record", "_dissolve",
-    "document_logprobs", "record_rows", "share", "splice", "keys", "__call__", "given", "accept", "begin",
+    "document_logprobs", "record_row", "decide", "ended_by_vllm", "share", "splice", "keys", "__call__", "given",
+    "accept", "begin",
 }  # fmt: skip
 """Those that must have raised, or this shows nothing."""
 
@@ -85,6 +103,8 @@ def concerns(value: Any, victim: str) -> bool:
         value = value.tree
     if isinstance(value, tree.RequestTree):
         return () in value.members and value.root.request.request_id.startswith(f"{victim}-")
+    if isinstance(value, Judge):
+        value = value._controller
     if isinstance(value, Controller):
         return getattr(value, "victim", None) == victim
     return str(getattr(value, "request_id", "")).startswith(f"{victim}-")

@@ -23,7 +23,6 @@ from multiverse.document import to_transcript
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import check
-from multiverse_vllm.outputs import strand_logprobs
 
 KINDS = ("nested", "flat", "chain", "single", "nested", "flat")
 
@@ -211,7 +210,7 @@ def test_after_new_weights_everything_is_computed_with_them(
     """What was said under the old weights stands; what follows is what the new ones say, over KV of their own."""
     old, new = tiny[0], copy.deepcopy(tiny[0])
     scale(new)
-    seen = begin(host, prompts, logprobs=0, max_tokens=250)
+    seen = begin(host, prompts, logprobs=0, max_tokens=250, multiverse={"return_tree": True})
     advance(host, seen, steps)
     trees = list({id(member.tree): member.tree for member in members(host)}.values())
     said = [{strand.key: len(strand.tokens) for strand in tree.controller.root.walk()} for tree in trees]
@@ -228,8 +227,7 @@ def test_after_new_weights_everything_is_computed_with_them(
             break
     later, stale = 0, 0.0
     for tree, before in zip(trees, said, strict=True):
-        logprobs = strand_logprobs(tree)
-        assert logprobs is not None
+        logprobs = tree.rows.values(tree.controller.root)
         for key, count in before.items():
             logprobs[key][:count] = [None] * count
         transcript = to_transcript(tree.controller, logprobs)

@@ -54,12 +54,12 @@ def ranked_host(engines: Engines) -> VLLMHost:
 def test_a_tree_that_can_not_fit_ends_with_an_error_and_the_others_are_answered(
     ranked_host: VLLMHost, tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sixteen branches that end in their third block have to be there together at the join, in 34 blocks."""
+    """Eleven branches that end in their third block have to be there together at the join, in 33 blocks."""
     prompt = tiny[1].encode(turn(generate(Random(8), "flat", held_out=True)))
     (expected,) = ranked_host.generate([prompt])
     monkeypatch.setenv("MULTIVERSE_SHAPES", "accept")  # the front end asks again for each request
     names = [ranked_host.start(prompt) for _ in range(3)]
-    names.insert(1, ranked_host.start(prompt, multiverse={"shape": [4, [[40]] * 16, 4]}))
+    names.insert(1, ranked_host.start(prompt, max_tokens=900, multiverse={"shape": [4, [[62]] * 11, 4]}))
     seen: dict[str, list[int]] = {name: [] for name in names}
     ends = {}
     for _ in range(4000):
