@@ -72,7 +72,7 @@ ENTRIES = {row.target.rpartition(".")[2] for row in hooks.HOOKS if row.wrapped a
 LOOKUPS = {"_lives", "_holds", "_held", "_victim_order", "_take", "_forget_tree", "held", "ids", "name_of", "_send"}
 """Look-ups of an attribute or two, and the removal from a dictionary: outside of any guard."""
 REACHED = {
-    "_adopt", "enroll", "_admit", "_accept", "_obey", "_follow", "_park", "_enter", "_turn", "_reconcile", "_start",
+    "_adopt", "enroll", "_accept", "_obey", "_follow", "_park", "_enter", "_turn", "_reconcile", "_start",
     "_join", "_publish", "_forget", "_begin", "_replay", "_own_kv", "_answer_tree", "_add_record", "_dissolve",
     "document_logprobs", "record_row", "decide", "ended_by_vllm", "share", "splice", "keys", "__call__", "given",
     "accept", "begin",
@@ -169,7 +169,7 @@ def start(host: VLLMHost, prompt: list[int]) -> str:
     return host.start(prompt, logprobs=1, multiverse={"return_tree": True})
 
 
-@pytest.mark.parametrize("at", [1, 4])
+@pytest.mark.parametrize("at", [1, pytest.param(4, marks=pytest.mark.long)])
 def test_whatever_raises_ends_its_request_and_no_other(
     scarce_host: VLLMHost, prompts: list[list[int]], answers: list[list[int]], caplog: pytest.LogCaptureFixture, at: int
 ) -> None:

@@ -59,7 +59,7 @@ def test_a_tree_that_can_not_fit_ends_with_an_error_and_the_others_are_answered(
     (expected,) = ranked_host.generate([prompt])
     monkeypatch.setenv("MULTIVERSE_SHAPES", "accept")  # the front end asks again for each request
     names = [ranked_host.start(prompt) for _ in range(3)]
-    names.insert(1, ranked_host.start(prompt, max_tokens=900, multiverse={"shape": [4, [[62]] * 11, 4]}))
+    names.insert(1, ranked_host.start(prompt, max_tokens=950, multiverse={"shape": [4, [[70]] * 11, 4]}))
     seen: dict[str, list[int]] = {name: [] for name in names}
     ends = {}
     for _ in range(4000):
