@@ -59,7 +59,7 @@ def steps(model: str, repeats: int) -> dict[str, float]:
     """Ratios of the median step of ours to that of torch_native, by figure."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     words = Words.of(tokenizer, bind(detect(tokenizer), tokenizer))
-    settings = {"context_length": 4096, "chunked_prefill_size": -1}
+    settings = {"context_length": 4096}
     hosts = {
         name: SGLangHost(model, 1280, False, settings | {"attention_backend": name}, shapes="accept")
         for name in BACKENDS
