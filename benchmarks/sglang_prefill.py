@@ -75,7 +75,8 @@ def main() -> None:
     for hidden, layers in ((192, 4), (384, 8)):
         with tempfile.TemporaryDirectory() as directory:
             parameters = make_model(Path(directory), hidden, layers)
-            host = SGLangHost(directory, settings={"context_length": 4096, "max_running_requests": 512})
+            settings = {"context_length": 4096, "max_running_requests": 512, "attention_backend": "torch_native"}
+            host = SGLangHost(directory, settings=settings)
             binding = bind("multiverse", AutoTokenizer.from_pretrained(directory))
             results[f"random, {parameters / 1e6:.1f} M parameters"] = {
                 f"{blocks} blocks of {PATHS} paths of {path}": measure(host, binding, blocks, path)
