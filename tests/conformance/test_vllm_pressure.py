@@ -52,14 +52,16 @@ def ranked_host(engines: Engines) -> VLLMHost:
 
 
 def test_a_tree_that_can_not_fit_ends_with_an_error_and_the_others_are_answered(
-    ranked_host: VLLMHost, tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+    ranked_host: VLLMHost, tiny: tuple[Any, Any], binding: Binding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eleven branches that end in their third block have to be there together at the join, in 33 blocks."""
     prompt = tiny[1].encode(turn(generate(Random(8), "flat", held_out=True)))
     (expected,) = ranked_host.generate([prompt])
     monkeypatch.setenv("MULTIVERSE_SHAPES", "accept")  # the front end asks again for each request
     names = [ranked_host.start(prompt) for _ in range(3)]
-    names.insert(1, ranked_host.start(prompt, max_tokens=950, multiverse={"shape": [4, [[70]] * 11, 4]}))
+    never = dict.fromkeys([*binding.tags, *tiny[1].all_special_ids], -100.0)
+    shape = {"shape": [4, [[70]] * 11, 4]}
+    names.insert(1, ranked_host.start(prompt, max_tokens=950, ignore_eos=True, logit_bias=never, multiverse=shape))
     seen: dict[str, list[int]] = {name: [] for name in names}
     ends = {}
     for _ in range(4000):
