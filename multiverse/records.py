@@ -169,7 +169,9 @@ def _assistant(turns: list[dict[str, Any]]) -> list[str]:
 
 def _choice(choice: dict[str, Any]) -> str:
     message = choice.get("message")
-    return spoken(message) if isinstance(message, dict) else content({"content": choice.get("text")})
+    if not isinstance(message, dict) and "text" not in choice:
+        raise MessageError("holds a choice without an answer: neither 'message' nor 'text'")
+    return spoken(message) if isinstance(message, dict) else content({"content": choice["text"]})
 
 
 def _response(items: list[Any]) -> str:
