@@ -11,6 +11,7 @@ from multiverse.errors import OptionError
 from multiverse.options import Options
 from multiverse.refusals import present, refuse
 from multiverse.responses import STRUCTURED_OUTPUTS
+from multiverse.serving.rope import refusals_of_rope
 from multiverse_sglang.sampling import check_branch_sampling
 from multiverse_sglang.slots import can_move
 from multiverse_sglang.strict import BACKENDS
@@ -93,7 +94,7 @@ def refuse_unsupported(scheduler: Any, options: Options) -> None:
         f"--multiverse-structure strict with --grammar-backend {backend}": options.structure == "strict"
         and backend not in BACKENDS,
     }
-    refuse(present(checks))
+    refuse(present(checks) + refusals_of_rope(scheduler.model_config.hf_text_config))
 
 
 def refuse_attention(runner: Any) -> None:

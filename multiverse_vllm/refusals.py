@@ -11,7 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from multiverse.refusals import present, refuse
+from multiverse.serving.rope import refusals_of_rope
 from multiverse_vllm.kv_layout import LAYOUTS
+
+ROPE_PER_POSITION = ("dynamic", "longrope")
+"""Kinds of RoPE for which vLLM makes one table of positions when it loads a model, whatever the requests."""
 
 
 def refuse_configuration(config: Any) -> None:
@@ -23,7 +27,7 @@ def refuse_configuration(config: Any) -> None:
         "pipeline parallelism (--pipeline-parallel-size)": config.parallel_config.pipeline_parallel_size > 1,
         "encoder-decoder models": config.model_config.is_encoder_decoder,
     }
-    refuse(present(checks))
+    refuse(present(checks) + refusals_of_rope(config.model_config.hf_text_config, ROPE_PER_POSITION))
 
 
 def _publishes_kv(config: Any) -> bool:

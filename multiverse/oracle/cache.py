@@ -14,6 +14,7 @@ from transformers import DynamicCache
 
 from multiverse.attention import additive
 from multiverse.errors import UnsupportedModelError
+from multiverse.serving.rope import refusals_of_rope
 
 KV = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of one sequence: per layer two tensors `[kv_heads, length, head_dim]`."""
@@ -23,7 +24,10 @@ class KVBatch:
     """The cache of a batch of rows."""
 
     def __init__(self, model: Any) -> None:
-        kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+        config = model.config.get_text_config()
+        if reasons := refusals_of_rope(config):
+            raise UnsupportedModelError(f"the oracle does not work with {'; '.join(reasons)}")
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
         if kinds != {"full_attention"}:
             raise UnsupportedModelError(
                 f"layers of type {', '.join(sorted(kinds - {'full_attention'}))} can't be spliced"

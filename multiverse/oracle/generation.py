@@ -64,7 +64,7 @@ def generate(
 
     Raises:
         BindingError: if the tokenizer doesn't know the dialect's tags.
-        UnsupportedModelError: if the model has layers whose KV can't be spliced.
+        UnsupportedModelError: if the model has layers, or a kind of RoPE, whose KV can't be spliced.
         TypeError: if a sampling parameter is unknown.
     """
     binding = bind(dialect or detect(tokenizer), tokenizer)

@@ -63,6 +63,24 @@ def test_the_block_mask_is_that_of_create_block_mask(data: st.DataObject, dialec
     assert torch.equal(built.mask_mod(torch.tensor(0), torch.tensor(0), q, k), dense)
 
 
+@given(st.data(), dialects, st.sampled_from([8, 16, 32]))
+def test_the_tile_lists_alone_say_the_dense_mask(data: st.DataObject, dialect: str, size: int) -> None:
+    """An uncompiled forward on a CPU (torch 2.13) never reads them: it evaluates `mask_mod` at every pair."""
+    one = concatenate([laid("a" + data.draw(trees(dialect)), dialect) for _ in range(data.draw(st.integers(1, 2)))])
+    dense, built = dense_mask(one), block_mask(one, block_size=size)
+    said = torch.zeros_like(dense)
+    for whole, counts, columns in (
+        (False, built.kv_num_blocks, built.kv_indices),
+        (True, built.full_kv_num_blocks, built.full_kv_indices),
+    ):
+        for row, used in enumerate(counts[0, 0].tolist()):
+            for column in columns[0, 0, row, :used].tolist():
+                tile = (slice(row * size, (row + 1) * size), slice(column * size, (column + 1) * size))
+                assert not said[tile].any(), "a tile stands in two lists"
+                said[tile] = True if whole else dense[tile]
+    assert torch.equal(said, dense)
+
+
 def test_a_block_mask_of_32k_tokens_takes_megabytes() -> None:
     one = long(32_768)
     assert one.length > 32_000

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from multiverse.errors import UnsupportedHostError
 from multiverse.models import TINY
+from multiverse.options import Options
 
 pytest.importorskip("sglang", reason="these are SGLang's own settings")
 
@@ -23,3 +26,33 @@ def test_what_can_not_work_is_refused_before_anything_is_loaded_with_its_flag() 
     for flag in ("--pp-size", "--tokenizer-worker-num", "--skip-tokenizer-init", "--grpc-port", "--kv-events-config"):
         assert flag in line
     assert "--speculative-algorithm" not in line
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_a_kind_of_rope_that_was_not_tried_is_refused_by_name(kind: str) -> None:
+    from multiverse_sglang.refusals import refuse_unsupported
+
+    scheduler = a_scheduler({"rope_type": "llama3"})
+    refuse_unsupported(scheduler, Options())
+    scheduler.model_config.hf_text_config.rope_parameters = {"rope_type": kind}
+    with pytest.raises(UnsupportedHostError, match=rf"RoPE of the kind '{kind}'"):
+        refuse_unsupported(scheduler, Options())
+
+
+def a_scheduler(rope: dict[str, str]) -> SimpleNamespace:
+    """What the refusals look at, of a scheduler that has nothing else in the way."""
+    model = SimpleNamespace(
+        model_is_mrope=False, is_encoder_decoder=False, hf_text_config=SimpleNamespace(rope_parameters=rope)
+    )
+    allocator = SimpleNamespace(page_size=1, get_kvcache=object)
+    switched_off = ("require_mlp_sync", "enable_hisparse", "enable_unified_cache_external_linker", "is_hybrid_swa")
+    return SimpleNamespace(
+        server_args=SimpleNamespace(grammar_backend="xgrammar"),
+        token_to_kv_pool_allocator=allocator,
+        page_size=1,
+        is_hybrid_ssm=False,
+        dllm_config=None,
+        is_generation=True,
+        model_config=model,
+        **dict.fromkeys(switched_off, False),
+    )

@@ -13,6 +13,8 @@ import torch
 from caches import BACKENDS, layers_of, make_runner
 from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
 from vllm import envs
+from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.model_executor.layers.rotary_embedding import get_rope
 from vllm.v1.attention.backends import cpu_attn
 from vllm.v1.kv_cache_interface import (
     KVCacheGroupSpec,
@@ -27,7 +29,7 @@ from vllm_host import LLM
 from multiverse.errors import UnsupportedHostError
 from multiverse.models import TINY
 from multiverse_vllm.kv_layout import LAYOUTS, KVMover
-from multiverse_vllm.refusals import refuse_unsupported
+from multiverse_vllm.refusals import refuse_configuration, refuse_unsupported
 
 
 def group_of(runner: Any) -> KVCacheGroupSpec:
@@ -109,6 +111,39 @@ def test_everything_that_is_in_the_way_is_said_at_once() -> None:
     change_spec(sliding_window=64, kv_quant_mode=KVQuantMode.NVFP4)(runner)
     with pytest.raises(UnsupportedHostError, match=r"M-RoPE.*sliding-window.*NVFP4"):
         refuse_unsupported(runner)
+
+
+def a_configuration(rope: dict[str, str]) -> Any:
+    """What is looked at before a model is loaded, of a configuration that has nothing else in the way."""
+    text = SimpleNamespace(rope_parameters=rope)
+    return SimpleNamespace(
+        speculative_config=None,
+        kv_transfer_config=None,
+        kv_events_config=None,
+        parallel_config=SimpleNamespace(pipeline_parallel_size=1),
+        model_config=SimpleNamespace(is_encoder_decoder=False, hf_text_config=text),
+    )
+
+
+def test_rope_that_vllm_computes_per_position_is_taken_and_other_kinds_are_not() -> None:
+    for kind in ("default", "linear", "yarn", "llama3", "dynamic", "longrope"):
+        refuse_configuration(a_configuration({"rope_type": kind}))
+    with pytest.raises(UnsupportedHostError, match="RoPE of the kind 'ntk'"):
+        refuse_configuration(a_configuration({"rope_type": "ntk"}))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_vllm_makes_the_keys_of_a_position_whatever_else_is_computed(kind: str) -> None:
+    """Why these kinds are taken: one table, made with the model, also where the positions pass the original context."""
+    head, original, longest = 16, 32, 128
+    factors = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "original_max_position_embeddings": original}
+    rope = {"rope_type": kind, "rope_theta": 10000.0, **(factors if kind == "longrope" else {"factor": 4.0})}
+    with set_current_vllm_config(VllmConfig(model_config=SimpleNamespace(max_model_len=longest))):
+        made = get_rope(head, longest, rope_parameters=rope, dtype=torch.float32)
+    key = torch.randn(1, head)
+    alone = made.forward_native(torch.tensor([5]), key.clone(), key.clone())[1]
+    beside = made.forward_native(torch.tensor([5, 120]), key.repeat(2, 1), key.repeat(2, 1))[1]
+    assert torch.equal(alone[0], beside[0])
 
 
 def test_the_table_of_layouts_has_every_backend_that_is_tested_and_no_other() -> None:
