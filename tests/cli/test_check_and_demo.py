@@ -74,7 +74,7 @@ def test_check_shows_where_a_second_turn_parts_from_what_was_generated(
     assert (
         r"a second turn parts from an answer with reasoning at its character 0: generated was '<think>\nBy parts." in output
     )
-    assert "the chat template has 'So three.[user]And without the first?[ass'" in output
+    assert "the chat template has 'So three.[user]And without the first?[as'" in output
 
 
 def test_check_says_that_a_template_refuses_two_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
