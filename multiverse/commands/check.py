@@ -98,7 +98,9 @@ def _check_model(name: str) -> dict[str, Any]:
         dialect = bind(detect(tokenizer), tokenizer).dialect
         report |= {"dialect": dialect.name, "turns": _check_turns(tokenizer)}
         if kinds := unsupported_rope(model.config.get_text_config()):
-            said = [f"RoPE of the kind {kind!r}: {_ROPE.get(kind, 'both hosts and the oracle refuse it')}" for kind in kinds]
+            said = [
+                f"RoPE of the kind {kind!r}: {_ROPE.get(kind, 'both hosts and the oracle refuse it')}" for kind in kinds
+            ]
             return report | {"skipped": "; ".join(said)}
         turn = [{"role": "user", "content": _QUESTION}]
         prompt = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -57,9 +56,9 @@ def _parting(tokenizer: Any, answer: str) -> Parting | None:
     prompt = _render(tokenizer, turns)
     turns += [{"role": "assistant", "content": answer}, {"role": "user", "content": _NEXT}]
     first, second = prompt + answer, _render(tokenizer, turns)
-    at = len(os.path.commonprefix([first, second]))
-    if at == len(first):
+    if second.startswith(first):
         return None
+    at = next(i for i in range(len(first)) if not second.startswith(first[: i + 1]))
     return Parting(at - len(prompt), first[at : at + _SHOWN], second[at : at + _SHOWN])
 
 

@@ -1,7 +1,7 @@
 """Kinds of RoPE. A splice keeps keys that were computed elsewhere, so a key may depend on its token and position alone.
 
-Under `longrope`, and `dynamic` past its maximum, transformers computes the keys of a row by the longest row of the batch
-(5.24: differences up to 4 between the same token in two companies); a host may compute them per position all the same.
+Under `longrope`, and `dynamic` past its maximum, transformers computes the keys of a row by the longest row of the
+batch (5.24: differences up to 4); a host may compute them per position all the same.
 """
 
 from __future__ import annotations

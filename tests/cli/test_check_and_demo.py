@@ -61,7 +61,7 @@ def copy_of_the_model(into: Path, config: dict[str, Any] | None = None, template
 def test_check_shows_where_a_second_turn_parts_from_what_was_generated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Templates drop reasoning of earlier turns, trim, or put something before an answer; the embedded one keeps all."""
+    """Templates drop earlier reasoning, trim, or put something before an answer; the embedded one keeps all."""
     assert main(["check"]) == 0
     output = capsys.readouterr().out
     assert "a second turn keeps an answer as it was generated" in output
@@ -72,13 +72,16 @@ def test_check_shows_where_a_second_turn_parts_from_what_was_generated(
     output = capsys.readouterr().out
     assert "a second turn keeps an answer as it was generated" in output
     assert (
-        r"a second turn parts from an answer with reasoning at its character 0: generated was '<think>\nBy parts." in output
+        r"a second turn parts from an answer with reasoning at its character 0: generated was '<think>\nBy parts."
+        in output
     )
     assert "the chat template has 'So three.[user]And without the first?[as'" in output
 
 
 def test_check_says_that_a_template_refuses_two_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = "{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}[user]{{ messages[0].content }}\n"
+    one = (
+        "{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}[user]{{ messages[0].content }}\n"
+    )
     assert main(["check", "--model", str(copy_of_the_model(tmp_path, template=one))]) == 0
     assert "the chat template can't render two turns: one turn only" in capsys.readouterr().out
 

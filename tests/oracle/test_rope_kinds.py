@@ -1,4 +1,4 @@
-"""A splice keeps keys that were computed in other company: the oracle takes the kinds of RoPE under which that is right."""
+"""A splice keeps keys that were computed in other company: the oracle takes kinds of RoPE under which that is right."""
 
 from __future__ import annotations
 
