@@ -89,8 +89,8 @@ def test_scores_of_finished_turns_and_of_plain_prompts_side_by_side(
     first = [encode(tokenizer, problem) for problem in problems[:5]]
     turns = [answer.ids for answer in host.generate(first)]
     more = tokenizer.encode("\n")
-    prompts = [p + t + more + encode(tokenizer, q) for p, t, q in zip(first, turns, problems[5:], strict=False)]
-    plain = encode(tokenizer, problems[9])
+    prompts = [p + t + more + encode(tokenizer, q) for p, t, q in zip(first, turns, problems[3:8], strict=True)]
+    plain = encode(tokenizer, problems[8])
     asked = [{"logprobs": 1, "max_tokens": 60, **asking(top)} for top in range(6)]
     requests = list(zip([*prompts, plain], asked, strict=True))
     for (prompt, _), answer, top in zip(requests, host.generate_each(requests), range(6), strict=True):
