@@ -50,7 +50,7 @@ def write_results(output: Path, results: Results) -> None:
     plot_samples(results.samples, rows, output / PLOT)
     replace(
         output / REPORT,
-        f"# {results.name}\n\n{markdown(rows)}\n\n{_graded(results.about)}![Figures of the run]({PLOT})\n",
+        f"# {results.name}\n\n{markdown(rows)}\n\n{_sent(results.about)}{_graded(results.about)}![Figures of the run]({PLOT})\n",
     )
 
 
@@ -109,6 +109,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _sent(about: Mapping[str, Any]) -> str:
+    """What requests said about sampling; hosts fill in what they don't say, not all in the same way."""
+    if (parameters := about.get("parameters")) is None:
+        return ""
+    if "temperature" in parameters:
+        return f"Temperature {parameters['temperature']} was sent.\n\n"
+    return "No temperature was sent: the server chose it.\n\n"
 
 
 def _graded(about: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,22 @@ def silent(status: str) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """One sample to be taken."""
+    """One sample to be taken.
+
+    Attributes:
+        again: the same as another, to see whether the server keeps seeds; no sample comes of it.
+    """
 
     task: Task
     problem: Problem
     seed: int
+    again: bool = False
 
     def request(self, config: Config) -> tuple[str, str, list[dict[str, str]], dict[str, Any], int]:
         """What identifies the request: stage, model, messages, parameters, number."""
         messages = self.task.messages(self.problem.question, self.problem.choices, config.mode)
-        return self.task.name, config.model, messages, config.request(self.seed), self.seed
+        stage = f"{self.task.name}, again" if self.again else self.task.name
+        return stage, config.model, messages, config.request(self.seed), self.seed
 
 
 @dataclass
@@ -71,15 +77,22 @@ def evaluate(config: Config, home: Path, progress: Progress = silent) -> Outcome
     outcome = Outcome(Results(config.output.name, _about(config, tasks, problems), []))
     path = config.output / "store.sqlite"
     with alone(path), ReplyStore(path) as store:
-        missing = [job for job in jobs if store.reply(request_key(*job.request(config))) is None]
-        for _ in range(len(jobs) - len(missing)):
+        first, again = jobs[:1], [replace(job, again=True) for job in jobs[:1] if len(config.seeds) > 1]
+        missing = [job for job in jobs + again if store.reply(request_key(*job.request(config))) is None]
+        for _ in range(len(jobs + again) - len(missing)):
             progress("known")
         if missing:
             with serving(config.serve, config.endpoint, config.output / "server.log"):
                 check_server(config)
                 asyncio.run(_ask_all(config, store, missing, outcome, progress))
         outcome.results.samples.extend(_samples(config, store, jobs, describe))
-    outcome.warnings = _doubts(config, outcome.results.samples)
+        outcome.warnings = _doubts(config, outcome.results.samples)
+        texts = {reply.text for job in first + again if (reply := store.reply(request_key(*job.request(config))))}
+    if len(texts) > 1:
+        outcome.warnings.append(
+            "one question was asked twice with one seed, and answered otherwise: this server does not keep seeds"
+            " (SGLang does with --enable-deterministic-inference), so the run can't be repeated"
+        )
     return outcome
 
 

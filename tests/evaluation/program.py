@@ -35,6 +35,7 @@ class Program:
         told: whether it tells figures, as a Multiverse server does.
         status: of every answer to a chat.
         forking: answers with blocks.
+        seeds: whether the same request gets the same answer.
         thoughts: where all but the last line of an answer is told, as a server with a reasoning parser does.
         seen: bodies of all chat requests.
     """
@@ -45,6 +46,7 @@ class Program:
     status: int = 200
     latency: float = 0.0
     forking: bool = True
+    seeds: bool = True
     thoughts: str | None = None
     seen: list[dict[str, Any]] = field(default_factory=list)
 
@@ -68,6 +70,8 @@ class Program:
         text = problem.parallel if self.forking else problem.sequential
         if prompt in self.wrong:
             text = text.rpartition("Answer: ")[0] + "Answer: 100"
+        if not self.seeds:
+            text = f"{len(self.seen)}. {text}"
         figures = statistics(parse_text(text))
         enabled = body.get("multiverse", {}).get("enabled", True)
         usage: dict[str, Any] = {"prompt_tokens": 20, "completion_tokens": figures.tokens + 1, "total_tokens": 99}

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,36 @@ def test_a_run_grades_every_sample_and_takes_the_servers_figures(start: Start, c
     about = json.loads((config.with_suffix("") / "results.json").read_text())["about"]
     assert len(about["tasks"]["embedded"]["sha256"]) == 64
     assert about["tasks"]["embedded"]["licence"].startswith("Apache")
+
+
+def test_a_run_with_seeds_asks_one_question_twice_and_says_if_the_server_does_not_keep_them(
+    start: Start, configure: Configure
+) -> None:
+    for keeps in (True, False):
+        program, url = start(seeds=keeps)
+        config = configure(url, f"keeps_{keeps}", seeds=2, limit=3)
+        done = run(config)
+        assert done.returncode == 0, done.stderr
+        assert ("does not keep seeds" in done.stderr) is not keeps
+        asked = Counter((body["messages"][-1]["content"], body["seed"]) for body in program.seen)
+        assert sorted(asked.values()) == [1, 1, 1, 1, 1, 2]
+        assert results(config)["samples"] == 6
+        told = run(config).stderr
+        assert len(program.seen) == 7, "the second answer is kept, too"
+        assert ("does not keep seeds" in told) is not keeps
+    program, url = start(seeds=False)
+    assert "does not keep seeds" not in run(configure(url, "one", limit=3)).stderr
+    assert len(program.seen) == 3
+
+
+def test_the_report_names_the_temperature_that_was_sent(start: Start, configure: Configure) -> None:
+    _, url = start()
+    for number, (parameters, said) in enumerate(
+        [({"temperature": 0.25}, "Temperature 0.25 was sent."), ({"top_p": 0.9}, "No temperature was sent")]
+    ):
+        config = configure(url, f"run{number}", parameters=parameters, limit=2)
+        assert run(config).returncode == 0
+        assert said in (config.with_suffix("") / "report.md").read_text()
 
 
 def test_sequential_mode_asks_the_server_not_to_fork_and_counts_every_token(start: Start, configure: Configure) -> None:
