@@ -139,7 +139,7 @@ class Lines:
 
     told: Told
     kind: str
-    _head: dict[str, Any] = field(default_factory=dict)
+    _heads: dict[int | None, dict[str, Any]] = field(default_factory=dict)
     _sent: set[int] = field(default_factory=set)
 
     async def around(self, lines: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
@@ -147,10 +147,10 @@ class Lines:
         async with aclosing(lines):
             async for line in lines:
                 extra = list(self._extra())
-                if extra or self.told.records:
+                if any(index not in self._heads for index, _ in extra):
                     self._read_head(line)
                 for index, payload in extra:
-                    chunk = extra_chunk(self.kind, self._head, index, payload)
+                    chunk = extra_chunk(self.kind, self._head(index), index, payload)
                     yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
                 yield self._with_usage(line)
 
@@ -163,10 +163,16 @@ class Lines:
                 yield index, record
 
     def _read_head(self, line: str) -> None:
-        """Remember `id`, `created` and `model` of the host's chunks."""
-        if not self._head and line.startswith("data: {"):
+        """Remember `id`, `created` and `model` of the host's chunks, which may be a choice's own."""
+        if line.startswith("data: {"):
             chunk = json.loads(line.removeprefix("data: "))
-            self._head = {name: chunk[name] for name in ("id", "created", "model") if name in chunk}
+            if head := {name: chunk[name] for name in ("id", "created", "model") if name in chunk}:
+                for index in (None, *(choice["index"] for choice in chunk.get("choices") or ())):
+                    self._heads.setdefault(index, head)
+
+    def _head(self, index: int) -> dict[str, Any]:
+        """That of a choice, or of any as long as the host has said nothing of this one."""
+        return self._heads.get(index) or self._heads.get(None, {})
 
     def _with_usage(self, line: str) -> str:
         """The line, with figures if it is the one that ends a stream with `usage`."""

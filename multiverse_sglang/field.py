@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from multiverse.errors import MultiverseError, OptionError
 from multiverse.options import Options
 from multiverse.responses import ELSEWHERE, FIELD
+from multiverse.serving.field import field_of, has_field
 from multiverse_sglang.parameters import check_parameters, custom, holders
 
 NATIVE = "/generate"
@@ -64,14 +65,15 @@ def move_field(body: bytes, path: str) -> bytes:
         request = json.loads(body)
         if not isinstance(request, dict):
             return body
-        has_field, given = FIELD in request, request.pop(FIELD, None)
-        if has_field and path in OTHERS:
+        given, asked = field_of(request), has_field(request)
+        request.pop(FIELD, None)
+        if asked and path in OTHERS:
             raise OptionError(ELSEWHERE)
         if given is not None:
             _hand_over(request, given, path)
         if path in PATHS:
             check_parameters(request.get("sampling_params") if path == NATIVE else request)
-        return json.dumps(request).encode() if has_field else body
+        return json.dumps(request).encode() if asked else body
     except RecursionError:
         raise OptionError("the request nests objects and lists too deeply to be read") from None
     except json.JSONDecodeError:
@@ -83,8 +85,9 @@ def _hand_over(request: dict[str, Any], given: Any, path: str) -> None:
     Options.from_environment().for_request(given)  # before it is written: it may be nested without end
     if path == NATIVE and request.get("sampling_params") is None:
         request["sampling_params"] = {}
+    text = given if isinstance(given, str) else json.dumps(given)
     for holder in holders(request["sampling_params"] if path == NATIVE else request):
-        holder["custom_params"] = {**custom(holder), FIELD: json.dumps(given)}
+        holder["custom_params"] = {**custom(holder), FIELD: text}
 
 
 async def _read(receive: Receive) -> bytes:

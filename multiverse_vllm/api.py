@@ -22,6 +22,7 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from multiverse.errors import OptionError
 from multiverse.options import Options
 from multiverse.responses import BEAM_SEARCH, ELSEWHERE, FIELD, Lines, Told
+from multiverse.serving.field import field_of, has_field
 from multiverse_vllm import beam_search
 from multiverse_vllm.frontend import request_options
 from multiverse_vllm.hooks import API_HOOKS, require
@@ -60,7 +61,7 @@ def _take_field(to_sampling_params: Any) -> Any:
     @functools.wraps(to_sampling_params)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         params = to_sampling_params(self, *args, **kwargs)
-        given = (self.model_extra or {}).get(FIELD)
+        given = field_of(self.model_extra or {})
         if given is not None:
             params.extra_args = {**(params.extra_args or {}), FIELD: given}
         request_options(Options.from_environment(), params)
@@ -74,7 +75,7 @@ def _refuse_beams(to_beam_search_params: Any) -> Any:
 
     @functools.wraps(to_beam_search_params)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = (self.model_extra or {}).get(FIELD)
+        given = field_of(self.model_extra or {})
         if given is not None and Options.from_environment().for_request(given).enabled:
             raise OptionError(BEAM_SEARCH)
         return to_beam_search_params(self, *args, **kwargs)
@@ -87,7 +88,7 @@ def _refuse_field(to_sampling_params: Any) -> Any:
 
     @functools.wraps(to_sampling_params)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if FIELD in (self.model_extra or {}):
+        if has_field({**(self.model_extra or {}), "metadata": self.metadata}):
             raise OptionError(ELSEWHERE)
         return to_sampling_params(self, *args, **kwargs)
 
@@ -99,9 +100,9 @@ def _refuse_lost_field(create_chat_completion: Any) -> Any:
 
     @functools.wraps(create_chat_completion)
     async def wrapped(self: Any, request: Any, raw_request: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if raw_request is not None and FIELD not in (request.model_extra or {}):
+        if raw_request is not None and not has_field(request.model_extra or {}):
             body = await raw_request.json()  # parsed and kept long since
-            if isinstance(body, dict) and FIELD in body:
+            if isinstance(body, dict) and has_field(body):
                 raise OptionError(ELSEWHERE)
         return await create_chat_completion(self, request, raw_request, *args, **kwargs)
 

@@ -50,7 +50,8 @@ def write_results(output: Path, results: Results) -> None:
     plot_samples(results.samples, rows, output / PLOT)
     replace(
         output / REPORT,
-        f"# {results.name}\n\n{markdown(rows)}\n\n{_sent(results.about)}{_graded(results.about)}![Figures of the run]({PLOT})\n",
+        f"# {results.name}\n\n{markdown(rows)}\n\n{_sent(results.about)}{_graded(results.about)}"
+        f"![Figures of the run]({PLOT})\n",
     )
 
 

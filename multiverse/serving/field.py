@@ -12,6 +12,7 @@ from typing import Any
 
 from multiverse.errors import OptionError, shown
 
+NAME = "multiverse"
 DEEPEST = 40
 """Objects and lists inside each other that the field may have: as many as the deepest shape needs."""
 BRANCH_SAMPLING: dict[str, tuple[float, float]] = {
@@ -29,6 +30,24 @@ _NAMED = 3
 """Unknown keys that an error names; of the others it tells how many there are."""
 
 
+def has_field(request: Mapping[str, Any]) -> bool:
+    """Whether a request's body has the field, even if it is null."""
+    return NAME in request or NAME in _metadata(request)
+
+
+def field_of(request: Mapping[str, Any]) -> Any:
+    """The field of a request's body, not yet looked into; `None` without one.
+
+    It may also stand in `metadata`, which gateways hand on that drop fields they don't know.
+    """
+    return request[NAME] if NAME in request else _metadata(request).get(NAME)
+
+
+def _metadata(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = request.get("metadata")
+    return found if isinstance(found, Mapping) else {}
+
+
 def read_field(given: Any, known: Collection[str]) -> Mapping[str, Any]:
     """The field as an object with none but `known` names.
 
@@ -43,10 +62,10 @@ def read_field(given: Any, known: Collection[str]) -> Mapping[str, Any]:
             given = read_json(given)
         except ValueError as error:
             raise OptionError(f"multiverse must be an object, got text that is not JSON ({error})") from None
-    check_depth("multiverse", given)
+    check_depth(NAME, given)
     if not isinstance(given, Mapping):
         raise OptionError(f"multiverse must be an object, got {type(given).__name__}")
-    refuse_unknown("multiverse", given, known)
+    refuse_unknown(NAME, given, known)
     return given
 
 

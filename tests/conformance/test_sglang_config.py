@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from multiverse.errors import UnsupportedHostError
+from multiverse.errors import OptionError, UnsupportedHostError
 from multiverse.models import TINY
 from multiverse.options import Options
 
@@ -56,3 +57,19 @@ def a_scheduler(rope: dict[str, str]) -> SimpleNamespace:
         model_config=model,
         **dict.fromkeys(switched_off, False),
     )
+
+
+@pytest.mark.parametrize("inside", [{"max_depth": 1}, '{"max_depth": 1}'])
+def test_the_field_is_read_from_metadata_too(inside: object) -> None:
+    """Gateways that drop fields they don't know hand `metadata` on; elsewhere it is refused as its own place is."""
+    from multiverse_sglang.field import move_field
+
+    body = {"messages": [], "metadata": {"multiverse": inside, "user": "7"}}
+    moved = json.loads(move_field(json.dumps(body).encode(), "/v1/chat/completions"))
+    assert Options().for_request(moved["custom_params"]["multiverse"]).max_depth == 1
+    with pytest.raises(OptionError, match="multiverse is not taken here"):
+        move_field(json.dumps(body).encode(), "/v1/messages")
+    own = json.loads(move_field(json.dumps({"messages": [], "multiverse": inside}).encode(), "/v1/chat/completions"))
+    assert own["custom_params"] == moved["custom_params"]
+    plain = json.dumps({"messages": [], "metadata": {"user": "multiverse"}}).encode()
+    assert move_field(plain, "/v1/chat/completions") == plain

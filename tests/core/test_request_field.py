@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from multiverse.budgets import LARGEST
 from multiverse.errors import LONGEST, MultiverseError, shown
 from multiverse.options import CAPS, Options
-from multiverse.serving.field import BRANCH_SAMPLING, DEEPEST
+from multiverse.serving.field import BRANCH_SAMPLING, DEEPEST, field_of, has_field
 
 LONGEST_ERROR = 400
 """Characters: the longest list of what is allowed, and the beginning of what was given."""
@@ -150,3 +150,25 @@ LARGE = {
 @pytest.mark.parametrize("name", LARGE)
 def test_a_value_is_shown_in_few_characters_that_can_be_sent(name: str) -> None:
     assert len(shown(LARGE[name]).encode()) <= LONGEST
+
+
+IN_METADATA: list[tuple[dict[str, Any], bool, Any]] = [
+    ({}, False, None),
+    ({"multiverse": {"max_depth": 1}}, True, {"max_depth": 1}),
+    ({"metadata": {"multiverse": {"max_depth": 1}}}, True, {"max_depth": 1}),
+    ({"metadata": {"multiverse": '{"max_depth": 1}', "user": "7"}}, True, '{"max_depth": 1}'),
+    ({"multiverse": {"max_depth": 2}, "metadata": {"multiverse": {"max_depth": 1}}}, True, {"max_depth": 2}),
+    ({"multiverse": None, "metadata": {"multiverse": {"max_depth": 1}}}, True, None),
+    ({"metadata": {"user": "7"}}, False, None),
+    ({"metadata": None}, False, None),
+    ({"metadata": "multiverse"}, False, None),
+    ({"metadata": ["multiverse"]}, False, None),
+]
+
+
+@pytest.mark.parametrize(("request_body", "there", "expected"), IN_METADATA)
+def test_the_field_is_also_read_from_metadata_but_its_own_place_counts(
+    request_body: dict[str, Any], there: bool, expected: Any
+) -> None:
+    """Gateways that drop fields they don't know hand `metadata` on."""
+    assert (has_field(request_body), field_of(request_body)) == (there, expected)
