@@ -7,8 +7,10 @@ from random import Random
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from multiverse.branches import EventWriter
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import TAGS, TURN_END, build_tokenizer, turn
+from multiverse.stream import BranchEvent
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +40,14 @@ def test_text_survives_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None
         problem = generate(rng)
         text = turn(problem) + problem.parallel + TURN_END
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_events_show_nothing_of_ids_beyond_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Models have more rows than their tokenizer has tokens; an id of such a row counts as a token and has no text."""
+    word, beyond = tokenizer.encode("sum é", add_special_tokens=False), len(tokenizer) + 5
+    writer = EventWriter(tokenizer)
+    given = [(beyond,), (word[0], beyond), tuple(word[1:]), (beyond, beyond)]
+    deltas = list(writer.write(BranchEvent("delta", (), "", tokens) for tokens in given))
+    deltas += writer.write([BranchEvent("finish", (), "", reason="stop")])
+    assert "".join(event.text for event in deltas) == "sum é"
+    assert sum(event.tokens for event in deltas) == len(word) + 4
