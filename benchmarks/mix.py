@@ -126,7 +126,8 @@ def run_mode(host: str, mode: str, options: argparse.Namespace, verdict: Verdict
 
 def told(round_: Round) -> str:
     counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(round_.counts.items()))
-    return f"round {round_.number}: {round_.seconds:.0f} s, {counts}, {round_.rest}"
+    bad = [f"\n  {each.ask.kind}: {each.detail}" for each in round_.results if each.outcome in ("failed", "different")]
+    return f"round {round_.number}: {round_.seconds:.0f} s, {counts}, {round_.rest}{''.join(bad)}"
 
 
 def on_a_fresh_server(host: str, mode: str, settings: Settings, tell: Callable[[Round], None]) -> Report:

@@ -33,7 +33,7 @@ def ask(client: OpenAI, problem: Problem) -> tuple[str | None, str]:
 
 @pytest.fixture(scope="module")
 def questions(problems: list[Problem]) -> list[Problem]:
-    return (problems * 16)[:16]
+    return (problems * 32)[:32]
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +46,13 @@ def expected(client: OpenAI, questions: list[Problem]) -> list[tuple[str | None,
 def asked(client: OpenAI, server: str, questions: list[Problem]) -> Iterator[list[Future[tuple[str | None, str]]]]:
     """All questions at once, with branches among them that are being decoded as the block begins."""
     with ThreadPoolExecutor(len(questions)) as pool:
-        futures = [pool.submit(ask, client, problem) for problem in questions]
-        until = time.monotonic() + 60
-        while not gauge(server, "multiverse:parked_sequences") and time.monotonic() < until:
-            time.sleep(0.02)
-        assert not all(future.done() for future in futures)
-        yield futures
+        for _ in range(50):  # they may all be answered before anybody looks
+            futures = [pool.submit(ask, client, problem) for problem in questions]
+            while not all(future.done() for future in futures):
+                if gauge(server, "multiverse:parked_sequences"):
+                    yield futures
+                    return
+        pytest.fail("no branch was seen")
 
 
 def gauge(server: str, name: str) -> float:
