@@ -77,7 +77,6 @@ def _vllm(model: str, where: Sequence[str], extra: Sequence[str]) -> Command:
     if not _vllm_is_for_cpus():
         return Command((*arguments, *extra))
     arguments += ["--dtype", "float32", "--enforce-eager", "--block-size", "32", "--max-model-len", "1024"]
-    arguments += ["--distributed-executor-backend", "uni"]  # a worker of its own would wait busily for the scheduler
     return Command((*arguments, *extra), _VLLM_ON_CPU)
 
 

@@ -87,6 +87,8 @@ def _hand_over(request: dict[str, Any], given: Any, path: str) -> None:
         request["sampling_params"] = {}
     text = given if isinstance(given, str) else json.dumps(given)
     for holder in holders(request["sampling_params"] if path == NATIVE else request):
+        if FIELD in custom(holder):
+            raise OptionError("multiverse is given twice, beside custom_params and in them: give it once")
         holder["custom_params"] = {**custom(holder), FIELD: text}
 
 

@@ -73,3 +73,12 @@ def test_the_field_is_read_from_metadata_too(inside: object) -> None:
     assert own["custom_params"] == moved["custom_params"]
     plain = json.dumps({"messages": [], "metadata": {"user": "multiverse"}}).encode()
     assert move_field(plain, "/v1/chat/completions") == plain
+
+
+def test_a_field_that_is_given_twice_is_refused() -> None:
+    """Which of the two was meant, nobody knows; the one in custom_params used to be lost."""
+    from multiverse_sglang.field import move_field
+
+    inside = {"sampling_params": {"custom_params": {"multiverse": {"max_depth": -1}}}, "text": "x"}
+    with pytest.raises(OptionError, match="given twice"):
+        move_field(json.dumps(inside | {"multiverse": {}}).encode(), "/generate")
