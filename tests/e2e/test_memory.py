@@ -8,15 +8,19 @@ import httpx
 import pytest
 from servers import Servers
 
+from multiverse import get_dialect
+
 pytest.importorskip("vllm", reason="the sizes are vLLM's; how SGLang runs out is in the conformance suite")
 
 CLOSED = "</Path>"
+TAGS = "".join(get_dialect("multiverse").tags.values())
 BEGINNING = "<|im_start|>user\nA = sum 3 5 2 7 1; B = max 4 1 9 2 6. Find sum A B.<|im_end|>\n<|im_start|>assistant\n"
 
 
 @pytest.fixture(scope="module")
 def server(servers: Servers) -> str:
-    return servers("--max-model-len", "448", "--num-gpu-blocks-override", "15")
+    tight = ["--max-model-len", "448", "--num-gpu-blocks-override", "15"]
+    return servers(*tight, "--multiverse-shapes", "accept")
 
 
 def asked(server: str, width: int, stream: bool) -> httpx.Response:
@@ -52,7 +56,18 @@ def test_a_block_that_the_cache_could_never_hold_is_not_forked(server: str) -> N
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_request_that_outgrows_the_cache_ends_with_an_error_and_only_that_one(server: str, stream: bool) -> None:
-    answer = asked(server, 6, stream)
+    """Six branches that end in their third block have to be there together at the join."""
+    tags = httpx.post(f"{server}/tokenize", json={"model": "tiny", "prompt": TAGS}).json()["tokens"]
+    body: dict[str, Any] = {
+        "model": "tiny",
+        "prompt": BEGINNING,
+        "max_tokens": 390,
+        "ignore_eos": True,
+        "logit_bias": {str(tag): -100 for tag in tags},
+        "stream": stream,
+        "multiverse": {"shape": [4, [[40]] * 6, 4]},
+    }
+    answer = httpx.post(f"{server}/v1/completions", json=body, timeout=120)
     if stream:
         assert '"error"' in answer.text
         assert '"code": 500' in answer.text
