@@ -15,8 +15,10 @@ from multiverse.stress.asks import Ask
 from multiverse.stress.fields import (
     CHAT,
     COMPLETION,
+    FORBIDDING,
     GENERATE,
     GENERATE_FIELDS,
+    GRAMMARS,
     HOST_FIELDS,
     OUR_FIELDS,
     SAMPLING_PARAMS,
@@ -96,4 +98,6 @@ def _some(rng: Random, fields: Sequence[Field], most: int) -> dict[str, Any]:
     for field in rng.sample(fields, rng.randint(0, min(most, len(fields)))):
         value = field.draw(rng)
         drawn |= value if field.together else {field.name: value}
+    if not drawn.keys().isdisjoint(GRAMMARS):
+        drawn = {name: value for name, value in drawn.items() if name not in FORBIDDING}
     return drawn

@@ -36,6 +36,12 @@ def test_our_fields_are_those_that_requests_have() -> None:
     assert {field.name for field in OUR_FIELDS} == set(_REQUEST_FIELDS) - {"structure", "shape"}
 
 
+def test_a_grammar_is_left_something_to_say() -> None:
+    for ask in drawn("vllm"):
+        if not ask.body.keys().isdisjoint({"response_format", "structured_outputs"}):
+            assert ask.kind == "wrong" or ask.body.keys().isdisjoint({"min_tokens", "logit_bias", "ignore_eos"})
+
+
 def test_a_seed_tells_a_request() -> None:
     assert drawn("vllm", 50) == drawn("vllm", 50)
 
