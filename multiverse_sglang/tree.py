@@ -21,6 +21,7 @@ from multiverse.metrics import Tally
 from multiverse.program import Spans
 from multiverse.serving.containment import Guard
 from multiverse.serving.verdict import Judge
+from multiverse.serving.weights import WeightVersions
 from multiverse.strand import Status, Strand
 from multiverse_sglang.streamer import tell
 
@@ -150,7 +151,7 @@ class RequestTree(request_tree.RequestTree):
     retracted: int = field(default=0, init=False)
     has_begun: bool = field(default=False, init=False)
     ended: bool = field(default=False, init=False)
-    versions: dict[tuple[int, ...], list[tuple[str, int]]] = field(default_factory=dict, init=False)
+    versions: WeightVersions = field(default_factory=WeightVersions, init=False)
     plain_judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:

@@ -23,6 +23,11 @@ class WeightVersions:
     def __bool__(self) -> bool:
         return bool(self._ends)
 
+    def begin(self, root: Strand, ends: list[tuple[str, int]]) -> None:
+        """Take over what a host noted while the answer was that of `root` alone: versions, and where each ended."""
+        if ends:
+            self._ends[root.key] = ends
+
     def replaced(self, root: Strand, version: str) -> None:
         """The weights are other ones from now on: what the strands below `root` have said so far is of `version`.
 

@@ -49,7 +49,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
             "pause and retract",
             (
                 Call("/pause_generation", {"mode": "retract"}, 0.3),
-                Call("/flush_cache"),
+                Call("/flush_cache", may_refuse=True),  # a grammar is being compiled
                 Call("/continue_generation", {}),
             ),
         ),
@@ -57,7 +57,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
             "the same weights again",
             (
                 Call("/pause_generation", {"mode": "retract"}),
-                Call("/update_weights_from_disk", {"model_path": "MODEL", "flush_cache": True}),
+                Call("/update_weights_from_disk", {"model_path": "MODEL", "flush_cache": True}, may_refuse=True),
                 Call("/continue_generation", {}),
             ),
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -33,7 +34,7 @@ class Traffic:
     Attributes:
         expected: by question and kind, what a quiet server answers.
         operations: what an operator may do meanwhile; nothing if empty.
-        aborted: times at which an operator has ended answers.
+        aborted: from when to when an operator ended answers; to infinity while it does.
         in_flight: what was sent and is not answered yet.
     """
 
@@ -44,7 +45,7 @@ class Traffic:
     concurrency: int
     operations: Sequence[Operation] = ()
     results: list[Result] = field(default_factory=list)
-    aborted: list[float] = field(default_factory=list)
+    aborted: list[tuple[float, float]] = field(default_factory=list)
     in_flight: list[Ask] = field(default_factory=list)
 
     async def run(self, asks: Sequence[Ask], rng: Random, told: Callable[[int, int], None]) -> list[Result]:
@@ -79,7 +80,7 @@ class Traffic:
             result = await sent
         finally:
             self.in_flight.remove(ask)
-        cut = any(begun <= at <= time.monotonic() + 1 for at in self.aborted)
+        cut = any(begun <= end and start <= time.monotonic() for start, end in self.aborted)
         return Result(ask, "left") if cut and result.outcome in ("different", "failed") else result
 
     async def _control(self, kind: Kind, ended: asyncio.Event) -> None:
@@ -92,13 +93,14 @@ class Traffic:
         while not ended.is_set():
             await asyncio.sleep(rng.uniform(1, 3))
             operation = rng.choice(self.operations)
+            begun = time.monotonic()
             if operation.aborts:
-                self.aborted.append(time.monotonic())
+                self.aborted.append((begun, math.inf))
             for call in operation.calls:
                 self.results.append(await self._call(operation, call))
                 await asyncio.sleep(call.pause)
             if operation.aborts:
-                self.aborted.append(time.monotonic())
+                self.aborted[-1] = (begun, time.monotonic())
 
     async def _call(self, operation: Operation, call: Call) -> Result:
         ask, path = Ask("operator", dict(call.body or {}), path=call.path), call.path

@@ -51,6 +51,16 @@ def test_a_change_in_the_middle_of_two_branches_is_told_at_its_place_in_each() -
     assert rest == [("2", "dd"), ("1", decode(second.tokens[: headers[1]]) + "c"), ("2", "ee"), ("3", "f")]
 
 
+def test_what_a_host_noted_before_the_first_fork_is_of_the_root() -> None:
+    controller, versions = forked(), WeightVersions()
+    assert not versions
+    versions.begin(controller.root, [])
+    assert not versions
+    versions.begin(controller.root, [("a", 2)])
+    assert versions.of_strand(controller.root, "b")[:2] == [("a", 0, 2), ("b", 2, len(controller.root.tokens))]
+    assert versions.of_document(controller.root, "b")[0] == ("a", 0, 2)
+
+
 def test_strands_that_said_nothing_between_two_changes_have_no_empty_span() -> None:
     controller, versions = forked(), WeightVersions()
     for version in "123":
