@@ -54,13 +54,13 @@ test-eval:  ## evaluation over HTTP against a server that is a program; recorded
 	$(PY) $(PYTEST) tests/evaluation
 
 test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's workers know, in a process of its own
-	@tools/setup vllm
+	@tools/setup vllm-tests
 	.venvs/vllm/bin/python $(PYTEST) tests/conformance
 	.venvs/vllm/bin/python $(PYTEST) tests/e2e
 	.venvs/vllm/bin/python $(PYTEST) tests/vllm_workers
 
 test-sglang:  ## the same suites inside SGLang on this CPU
-	@tools/setup sglang
+	@tools/setup sglang-tests
 	.venvs/sglang/bin/python $(PYTEST) tests/conformance
 	.venvs/sglang/bin/python $(PYTEST) tests/e2e
 

@@ -18,7 +18,7 @@ command_of() {
     setup_sglang) echo "tools/setup sglang" ;;
     demo | demo_again) echo "make demo" ;;
     core) echo "make test-core" ;;
-    disk) echo "for step in core browser oracle train curate eval vllm sglang; do tools/setup \$step; done" ;;
+    disk) echo "for step in core browser oracle train curate eval vllm sglang; do tools/setup \$step; done; tools/setup vllm-tests; tools/setup sglang-tests; true" ;;
     test) echo "make test" ;;
     *) echo "fresh.sh: unknown step '$1'" >&2; return 2 ;;
   esac

@@ -32,17 +32,15 @@ def browser(_: Installer) -> None:
 
 
 def shim_vllm(installer: Installer) -> None:
-    """the version that vLLM asks of a distribution called vllm, which tells it that it runs on a CPU; Triton apart"""
+    """the version that vLLM asks of a distribution called vllm, which tells it that it runs on a CPU"""
     installer.run(str(installer.environment.python), "-c", SHIM)
-    triton_apart(installer)
 
 
 def stand_in_sglang(installer: Installer) -> None:
-    """stand-ins for the GPU kernels that SGLang imports also where it calls none (tools/sglang_cpu); Triton apart"""
+    """stand-ins for the GPU kernels that SGLang imports also where it calls none (tools/sglang_cpu)"""
     for site in installer.environment.path.glob("lib/python*/site-packages"):
         lines = f"{ROOT / 'tools/sglang_cpu'}\nimport standins; standins.install()\n"
         Path(site, "sglang_cpu.pth").write_text(lines)
-    triton_apart(installer)
 
 
 def triton_apart(installer: Installer) -> None:
@@ -52,4 +50,22 @@ def triton_apart(installer: Installer) -> None:
         installer.install_beside(TRITON, apart)
 
 
-ADDITIONS = {"browser": browser, "vllm": shim_vllm, "sglang": stand_in_sglang}
+def for_vllms_tests(installer: Installer) -> None:
+    """what vLLM needs, and Triton apart"""
+    shim_vllm(installer)
+    triton_apart(installer)
+
+
+def for_sglangs_tests(installer: Installer) -> None:
+    """what SGLang needs, and Triton apart"""
+    stand_in_sglang(installer)
+    triton_apart(installer)
+
+
+ADDITIONS = {
+    "browser": browser,
+    "vllm": shim_vllm,
+    "vllm-tests": for_vllms_tests,
+    "sglang": stand_in_sglang,
+    "sglang-tests": for_sglangs_tests,
+}

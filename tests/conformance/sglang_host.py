@@ -22,7 +22,7 @@ os.environ |= {
 }
 
 TRITON = Path(sys.prefix, "triton")
-"""Where `tools/setup sglang` puts Triton. Only for processes that interpret its kernels: without a driver SGLang has to
+"""Where `tools/setup sglang-tests` puts Triton. Only for processes that interpret its kernels: without a driver SGLang has to
 believe that there is none."""
 ATTENTION = "multiverse"
 """SGLang's `--attention-backend`, unless `settings` say another."""
@@ -51,7 +51,7 @@ class SGLangHost:
         given = {"attention_backend": ATTENTION} | (settings or {})
         at_import, path = environment or {}, sys.path
         if given["attention_backend"] == "triton":
-            assert TRITON.is_dir(), f"{TRITON} is missing: tools/setup sglang"
+            assert TRITON.is_dir(), f"{TRITON} is missing: tools/setup sglang-tests"
             at_import |= {"TRITON_INTERPRET": "1", "PYTHONPATH": f"{TRITON}:{os.environ.get('PYTHONPATH', '')}"}
             path = [str(TRITON), *path]
         context = multiprocessing.get_context("spawn") if at_import else FORKS

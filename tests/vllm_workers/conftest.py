@@ -20,7 +20,7 @@ else:
     assert "vllm" not in sys.modules, "vLLM was imported without Triton: run tests/vllm_workers in a process of its own"
     os.environ |= {"TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"}
     TRITON = Path(sys.prefix, "triton")
-    assert TRITON.is_dir(), f"{TRITON} is missing: tools/setup vllm"
+    assert TRITON.is_dir(), f"{TRITON} is missing: tools/setup vllm-tests"
     sys.path.insert(0, str(TRITON))
     import triton.backends
 
