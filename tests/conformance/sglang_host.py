@@ -22,8 +22,8 @@ os.environ |= {
 }
 
 TRITON = Path(sys.prefix, "triton")
-"""Where `tools/setup sglang-tests` puts Triton. Only for processes that interpret its kernels: without a driver SGLang has to
-believe that there is none."""
+"""Where `tools/setup sglang-tests` puts Triton. Only for processes that interpret its kernels: without a driver SGLang
+has to believe that there is none."""
 ATTENTION = "multiverse"
 """SGLang's `--attention-backend`, unless `settings` say another."""
 TOKENS_PER_BLOCK = 32
