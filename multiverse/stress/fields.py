@@ -10,6 +10,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
+from multiverse.dialects import Tag, registry
+
 Draw = Callable[[Random], Any]
 CHAT, COMPLETION, GENERATE = "/v1/chat/completions", "/v1/completions", "/generate"
 _OPENAI = (CHAT, COMPLETION)
@@ -71,7 +73,10 @@ def _format(rng: Random) -> dict[str, Any]:
     return dict(rng.choice(({"type": "text"}, {"type": "json_object"}, schema)))
 
 
-_WORDS = among("9", "sum", "Answer:", " = ", "\n", "A B", "</Path>", "<Conclusion>", "18", "max 4")
+_TAGS = registry.get("multiverse").tags
+_WORDS = among(
+    "9", "sum", "Answer:", " = ", "\n", "A B", _TAGS[Tag.PATH_CLOSE], _TAGS[Tag.CONCLUSION_OPEN], "18", "max 4"
+)  # fmt: skip
 
 HOST_FIELDS: tuple[Field, ...] = (
     Field("temperature", among(0.0, 0.0, 0.7, 1.0, 2.0)),
