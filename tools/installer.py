@@ -100,12 +100,20 @@ class Installer:
             if not (own.path / "bin/uv").exists():
                 print("   uv is not on the PATH: pip gets it", flush=True)
                 try:
-                    self.run(self.base, "-m", "venv", str(own.path))
-                    self.run(str(own.python), "-m", "pip", "install", "--disable-pip-version-check", "uv>=0.9")
+                    self._fetch_uv(own)
                 except SetupError:
                     print(f"   uv is not to be had (see {self.log}); pip takes over, which takes minutes", flush=True)
                     return None
         return str(own.path / "bin/uv")
+
+    def _fetch_uv(self, own: Environment) -> None:
+        """By the interpreter's own pip, or, where it has none (Debian), by that of a new environment."""
+        wanted = ("install", "--disable-pip-version-check", "uv>=0.9")
+        try:
+            self.run(self.base, "-m", "pip", *wanted, "--no-deps", "--target", str(own.path))
+        except SetupError:
+            self.run(self.base, "-m", "venv", "--clear", str(own.path))
+            self.run(str(own.python), "-m", "pip", *wanted)
 
 
 def torch_attempts(torch: str) -> Iterator[list[str]]:

