@@ -13,9 +13,9 @@ from itertools import islice
 import aiohttp
 from figures import record
 
+from multiverse.harness.server import HOSTS, Server, command, free_port, installed
 from multiverse.models import TINY
 from multiverse.models.task import stream
-from multiverse.server import HOSTS, Server, command, free_port, installed
 
 STEP = 100
 """Requests between two looks at memory."""

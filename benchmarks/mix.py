@@ -21,15 +21,15 @@ from pathlib import Path
 
 from figures import record
 
-from multiverse.dialects import registry
 from multiverse.errors import RunError
+from multiverse.harness.server import Server, command, free_port, installed
 from multiverse.models import TINY
 from multiverse.models.task import stream
-from multiverse.server import Server, command, free_port, installed
 from multiverse.stress.report import Report, Round, Settings
 from multiverse.stress.run import stress
 from multiverse.stress.script import script
 from multiverse.stress.shrink import shrink
+from multiverse.structure.dialects import registry
 
 CONFORMANCE = Path(__file__).parents[1] / "tests/conformance"
 BUILD = Path("build")

@@ -25,12 +25,12 @@ from figures import FIGURES, record
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from multiverse import bind, parse_ids
-from multiverse.layout import layout
+from multiverse.harness.server import HOSTS, Server, command, free_port, installed
 from multiverse.models import TINY
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import load, rate
-from multiverse.server import HOSTS, Server, command, free_port, installed
+from multiverse.structure.layout import layout
 
 NAME = "prompt_logprobs_max_difference"
 TOLERANCE = 1e-4

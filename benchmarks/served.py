@@ -27,10 +27,10 @@ from conftest import make_host
 from machine import facts
 
 from multiverse import parse_ids, statistics
-from multiverse.binding import bind, detect
 from multiverse.evaluation.intervals import mean_interval, paired_p, wilson
 from multiverse.models.evaluate import Outcome
 from multiverse.oracle import Generation, load
+from multiverse.structure.binding import bind, detect
 from multiverse.training.agreement import disagreement
 from multiverse.training.encode import render_prompt
 from multiverse.training.evaluate import MAX_TOKENS, load_examples, outcome, scores

@@ -18,11 +18,11 @@ import aiohttp
 import torch
 from figures import record
 
-from multiverse.budgets import Limits
+from multiverse.decoding.budgets import Limits
+from multiverse.harness.server import Server, command, free_port, installed
 from multiverse.models import TINY
 from multiverse.models.task import generate as draw
 from multiverse.oracle import generate, load
-from multiverse.server import Server, command, free_port, installed
 from multiverse.stress.operations import OPERATIONS, Operation
 
 TREES = 16

@@ -1,6 +1,6 @@
 """Writes the Grafana dashboard `docs/grafana/multiverse.json` from a table of panels: `make docs`.
 
-Knows Grafana's format; the metrics are those of `multiverse/metrics.py`, which a test compares.
+Knows Grafana's format; the metrics are those of `multiverse/serving/metrics.py`, which a test compares.
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ from retag import retag
 from vllm import LLM, SamplingParams
 
 import multiverse_vllm
-from multiverse import parse_text
-from multiverse.dialects import load_dialect
+from multiverse import load_dialect, parse_text
 
 DIALECT = Path(__file__).with_name("custom_dialect.toml")
 QUESTION = "A = sum 3 5 2 7 1; B = max 4 1 9 2 6. Find sum A B."

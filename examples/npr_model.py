@@ -12,7 +12,7 @@ from retag import retag
 from vllm import LLM, SamplingParams
 
 import multiverse_vllm
-from multiverse.dialects import get_dialect
+from multiverse import get_dialect
 
 QUESTIONS = {
     "flat": "A = sum 3 5 2 7 1; B = max 4 1 9 2 6. Find sum A B.",

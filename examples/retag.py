@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from multiverse.dialects import Dialect, get_dialect
+from multiverse import Dialect, get_dialect
 from multiverse.models import TINY
 
 

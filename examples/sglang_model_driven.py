@@ -14,7 +14,7 @@ import sglang as sgl
 
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
-from multiverse.tree import Block
+from multiverse.structure.tree import Block
 from multiverse_sglang.programs import RuntimeEndpoint, record, transcript
 
 

@@ -4,12 +4,12 @@ This package is the engine-neutral core and imports neither torch nor a host. `m
 `multiverse.oracle` and the training of `multiverse.models` need `pip install multiverse-engine[oracle]`.
 """
 
-from multiverse.actions import Action, Close, Fallback, Finish, Fork, Join, Start
-from multiverse.binding import Binding, bind, detect
-from multiverse.budgets import FinishReason, Limits, Reason
-from multiverse.controller import Controller
-from multiverse.dialects import Dialect, Tag, get_dialect, load_dialect, registry
-from multiverse.document import Statistics, statistics, to_transcript
+from multiverse.decoding.actions import Action, Close, Fallback, Finish, Fork, Join, Start
+from multiverse.decoding.budgets import FinishReason, Limits
+from multiverse.decoding.controller import Controller
+from multiverse.decoding.document import Statistics, statistics, to_transcript
+from multiverse.decoding.strand import Status, Strand, derive_seed
+from multiverse.decoding.stream import BranchEvent, DocumentStream, EventStream
 from multiverse.errors import (
     BindingError,
     DialectError,
@@ -19,12 +19,13 @@ from multiverse.errors import (
     UnsupportedHostError,
     UnsupportedModelError,
 )
-from multiverse.layout import Layout, Segment, layout
-from multiverse.parser import parse_ids, parse_text
-from multiverse.strand import Status, Strand, derive_seed
-from multiverse.stream import BranchEvent, DocumentStream, EventStream
-from multiverse.tags import add_tags
-from multiverse.tree import Block, Conclusion, Outline, Path, Transcript, Violation
+from multiverse.structure.binding import Binding, bind, detect
+from multiverse.structure.dialects import Dialect, Tag, get_dialect, load_dialect, registry
+from multiverse.structure.layout import Layout, Segment, layout
+from multiverse.structure.parser import parse_ids, parse_text
+from multiverse.structure.reasons import Reason
+from multiverse.structure.tags import add_tags
+from multiverse.structure.tree import Block, Conclusion, Outline, Path, Transcript, Violation
 
 __version__ = "0.1.0"
 

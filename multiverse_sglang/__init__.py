@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from multiverse.activation import is_on, switch_on
 from multiverse.errors import OptionError, UnsupportedHostError
-from multiverse.options import take_flags
+from multiverse.serving.activation import is_on, switch_on
+from multiverse.serving.options import take_flags
 
 
 def enable() -> None:

@@ -15,15 +15,16 @@ from typing import Any
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
-from multiverse.binding import Binding
-from multiverse.budgets import FinishReason, Reason
+from multiverse.decoding.budgets import FinishReason
+from multiverse.decoding.program import ProgramPrompt
+from multiverse.decoding.replay import starts
+from multiverse.decoding.strand import Strand
 from multiverse.errors import MultiverseError, OptionError
-from multiverse.metrics import Tally
-from multiverse.options import Options
-from multiverse.program import ProgramPrompt
-from multiverse.replay import starts
-from multiverse.responses import FIELD
-from multiverse.strand import Strand
+from multiverse.serving.metrics import Tally
+from multiverse.serving.options import Options
+from multiverse.structure.binding import Binding
+from multiverse.structure.reasons import Reason
+from multiverse.wire.responses import FIELD
 from multiverse_sglang.kept import program_of
 from multiverse_sglang.memory import MemoryPressure
 from multiverse_sglang.prefix_cache import LayoutCache

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi.responses import ORJSONResponse
 from sglang.srt.plugins.hook_registry import HookType
 
-from multiverse.responses import FIELD, Lines, Told
+from multiverse.wire.responses import FIELD, Lines, Told
 from multiverse_sglang.field import FieldMiddleware
 from multiverse_sglang.front import LISTENER
 from multiverse_sglang.hooks import CHAT, COMPLETION

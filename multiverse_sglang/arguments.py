@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from multiverse.activation import take_flag
 from multiverse.errors import UnsupportedHostError
-from multiverse.options import show_flags, take_flags
+from multiverse.serving.activation import take_flag
+from multiverse.serving.options import show_flags, take_flags
 from multiverse_sglang.hooks import install_api
 from multiverse_sglang.refusals import refuse_arguments
 

@@ -16,12 +16,12 @@ from typing import Any
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH, ReqKvInfo
 from sglang.srt.runtime_context import get_serving
 
-from multiverse.binding import bind, detect
-from multiverse.metrics import Tally
-from multiverse.options import Options
+from multiverse.decoding.strand import Status
 from multiverse.serving.containment import Guard
 from multiverse.serving.integrity import IntegrityCheck
-from multiverse.strand import Status
+from multiverse.serving.metrics import Tally
+from multiverse.serving.options import Options
+from multiverse.structure.binding import bind, detect
 from multiverse_sglang.admission import arrivals
 from multiverse_sglang.books import problems_while_running
 from multiverse_sglang.forks import Forks

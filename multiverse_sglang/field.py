@@ -13,9 +13,9 @@ from typing import Any
 from fastapi.responses import JSONResponse
 
 from multiverse.errors import MultiverseError, OptionError
-from multiverse.options import Options
-from multiverse.responses import ELSEWHERE, FIELD
 from multiverse.serving.field import field_of, has_field
+from multiverse.serving.options import Options
+from multiverse.wire.responses import ELSEWHERE, FIELD
 from multiverse_sglang.parameters import check_parameters, custom, holders
 
 NATIVE = "/generate"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 
-from multiverse.metrics import Tally
-from multiverse.replay import Part
-from multiverse.strand import Status, Strand
+from multiverse.decoding.replay import Part
+from multiverse.decoding.strand import Status, Strand
+from multiverse.serving.metrics import Tally
 from multiverse_sglang.kept import KeptStates, strand_tokens
 from multiverse_sglang.runs import Runs
 from multiverse_sglang.slots import SlotPool

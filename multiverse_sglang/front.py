@@ -13,7 +13,7 @@ from typing import Any
 
 from sglang.srt.managers.io_struct import GenerateReqInput
 
-from multiverse.responses import FIELD, Told, merge
+from multiverse.wire.responses import FIELD, Told, merge
 from multiverse_sglang.parameters import check_parameters
 from multiverse_sglang.program_front import Programs
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from multiverse.errors import UnsupportedHostError
-from multiverse.hooks import Hook, describe, missing, resolve
+from multiverse.serving.hooks import Hook, describe, missing, resolve
 
 VERSIONS = ("0.5.23",)
 """Versions of SGLang that this adapter was tested with."""

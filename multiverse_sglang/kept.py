@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multiverse.document import to_transcript
-from multiverse.strand import Strand
+from multiverse.decoding.document import to_transcript
+from multiverse.decoding.strand import Strand
 from multiverse_sglang.prefix_cache import sequence_key
 from multiverse_sglang.slots import SlotPool
 from multiverse_sglang.states import FIELD

@@ -16,9 +16,9 @@ from typing import Any
 from sglang.srt.managers.schedule_batch import FINISH_ABORT
 from sglang.srt.managers.schedule_policy import AddReqResult, PrefillAdder
 
-from multiverse.exile import returning
 from multiverse.serving.containment import Guard
 from multiverse.serving.pressure import senior_first, seniority, victims
+from multiverse.serving.readmission import returning
 from multiverse_sglang.kept import KeptStates
 from multiverse_sglang.runs import Runs
 from multiverse_sglang.tree import ATTRIBUTE, Member, RequestTree

@@ -7,7 +7,7 @@ from typing import Any
 
 from sglang.srt.runtime_context import get_parallel
 
-from multiverse.metrics import Exporter, Tally
+from multiverse.serving.metrics import Exporter, Tally
 from multiverse_sglang.tree import RequestTree
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from multiverse.decoding.sampled_rows import SampledRows
-from multiverse.stream import Span, tokens_of
+from multiverse.decoding.stream import Span, tokens_of
 from multiverse_sglang.prompt_logprobs import deliver
 from multiverse_sglang.streamer import tell
 from multiverse_sglang.tree import Member, RequestTree, Row

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from multiverse.errors import OptionError, shown
-from multiverse.options import Options
-from multiverse.responses import FIELD, STRUCTURED_OUTPUTS
+from multiverse.serving.options import Options
+from multiverse.wire.responses import FIELD, STRUCTURED_OUTPUTS
 from multiverse_sglang.sampling import check_branch_sampling
 
 _CONSTRAINTS = ("regex", "ebnf", "json_schema", "structural_tag")

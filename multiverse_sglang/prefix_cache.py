@@ -21,10 +21,10 @@ from sglang.srt.mem_cache.base_prefix_cache import InsertParams
 from sglang.srt.mem_cache.common import match_kv_cache
 from sglang.srt.mem_cache.radix_cache import RadixKey
 
-from multiverse.controller import Controller
-from multiverse.document import to_transcript
-from multiverse.replay import parts, starts
-from multiverse.splice import Entry, Path, kv_order
+from multiverse.decoding.controller import Controller
+from multiverse.decoding.document import to_transcript
+from multiverse.decoding.replay import parts, starts
+from multiverse.decoding.splice import Entry, Path, kv_order
 from multiverse_sglang.tree import Held, RequestTree
 
 _SECRET = secrets.token_bytes(32)

@@ -17,12 +17,12 @@ from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint as _RuntimeEndp
 from sglang.lang.interpreter import ProgramState, StreamExecutor
 from sglang.utils import http_request
 
-from multiverse.dialects import Dialect
 from multiverse.errors import UnsupportedHostError
-from multiverse.hooks import missing
-from multiverse.parser import parse_text
-from multiverse.responses import FIELD
-from multiverse.tree import Transcript
+from multiverse.serving.hooks import missing
+from multiverse.structure.dialects import Dialect
+from multiverse.structure.parser import parse_text
+from multiverse.structure.tree import Transcript
+from multiverse.wire.responses import FIELD
 from multiverse_sglang.hooks import FRONT_END
 from multiverse_sglang.states import PREFIX
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import distributed
 
 from multiverse.errors import UnsupportedHostError
-from multiverse.options import Options
+from multiverse.serving.options import Options
 
 PATIENCE = timedelta(seconds=60)
 """How long ranks may take for the rest of their start, one longer than another."""

@@ -8,10 +8,10 @@ from sglang.srt.layers.radix_attention import AttentionType, RadixAttention
 from sglang.srt.mem_cache.allocator.page_interleave import page_interleave_shard_size
 
 from multiverse.errors import OptionError
-from multiverse.options import Options
-from multiverse.refusals import present, refuse
-from multiverse.responses import STRUCTURED_OUTPUTS
+from multiverse.serving.options import Options
+from multiverse.serving.refusals import present, refuse
 from multiverse.serving.rope import refusals_of_rope
+from multiverse.wire.responses import STRUCTURED_OUTPUTS
 from multiverse_sglang.sampling import check_branch_sampling
 from multiverse_sglang.slots import can_move
 from multiverse_sglang.strict import BACKENDS

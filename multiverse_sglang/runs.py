@@ -12,7 +12,7 @@ from typing import Any
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, Req
 
-from multiverse.strand import derive_seed
+from multiverse.decoding.strand import derive_seed
 from multiverse_sglang.prompt_logprobs import ask
 from multiverse_sglang.sampling import in_branches
 from multiverse_sglang.slots import SlotPool

@@ -8,7 +8,7 @@ from typing import Any
 from sglang.srt.sampling.sampling_params import TOP_K_ALL, SamplingParams
 
 from multiverse.errors import OptionError
-from multiverse.options import Options
+from multiverse.serving.options import Options
 
 _ANY_VOCABULARY = 1 << 31
 

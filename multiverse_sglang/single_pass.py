@@ -1,7 +1,7 @@
 """Structured prefill in one forward: SGLang's attention is shown every segment of a prompt as a request of its own.
 
 The sequence of a root, blocks and all, is one run, which SGLang admits, cuts into chunks and samples behind like any
-other. Only attention learns of the segments (`multiverse.layout`): a segment sees all of what is visible to it, and
+other. Only attention learns of the segments (`structure.layout`): a segment sees all of what is visible to it, and
 itself causally, and that is what an ordinary extend over a row of those slots computes. It needs no mask and no kernel,
 but what a layer attends to it has to write in the same forward. Backends that write the KV of the whole batch before
 they attend do that. With any other, and if rows are short, blocks are replayed.
@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from multiverse.controller import Controller
-from multiverse.document import to_transcript
-from multiverse.layout import Interval, Segment, layout
+from multiverse.decoding.controller import Controller
+from multiverse.decoding.document import to_transcript
+from multiverse.structure.layout import Interval, Segment, layout
 from multiverse_sglang.attention import NAME
 from multiverse_sglang.tree import ATTRIBUTE
 

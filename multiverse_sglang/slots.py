@@ -1,6 +1,6 @@
 """KV slots of strands: shared at a fork, spliced at a join (SEMANTICS section 2).
 
-A sequence is a list of slot indices; attention does not mind their order (`multiverse.splice`). With pages of more than
+A sequence is a list of slot indices; attention does not mind their order (`decoding.splice`). With pages of more than
 one token, backends need each page's worth of them, counted from the first, to be one page in order. So a branch gets a
 copy of its parent's last page if that is not full, and a join moves loose tokens into whole pages; with pages of one
 token nothing is copied or moved. Every page has one owner: the pool, the radix tree, a request in a batch, or a strand
@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from multiverse.metrics import Tally
-from multiverse.splice import Span, plan_splice
+from multiverse.decoding.splice import Span, plan_splice
+from multiverse.serving.metrics import Tally
 from multiverse_sglang.tree import Held
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from multiverse.budgets import UNBOUNDED
+from multiverse.decoding.budgets import UNBOUNDED
+from multiverse.decoding.program import EMPTY, Laid, shifted
 from multiverse.errors import MultiverseError, shown
-from multiverse.program import EMPTY, Laid, shifted
 
 FIELD = "multiverse_program"
 """Key of what the scheduler is told of a request that a state makes, in `custom_params` of its sampling parameters."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from sglang.srt.managers.schedule_batch import FINISH_MATCHED_STR
 
-from multiverse.decoding.stops import Stops
+from multiverse.serving.stops import Stops
 
 FROM_END = "multiverse_from_end"
 """Of a finish reason on its way to the detokenizer: how far from the end of the text the stop string begins."""

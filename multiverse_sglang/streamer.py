@@ -8,7 +8,7 @@ from typing import Any
 
 from sglang.srt.managers.scheduler_components.output_streamer import SchedulerOutputStreamer
 
-from multiverse.responses import FIELD
+from multiverse.wire.responses import FIELD
 
 News = dict[str, Any] | Callable[[], dict[str, Any] | None]
 TOLD = "multiverse_told"

@@ -12,7 +12,7 @@ from typing import Any
 
 from sglang.srt.constrained.xgrammar_backend import XGrammarGrammar
 
-from multiverse.strand import Status, Strand
+from multiverse.decoding.strand import Status, Strand
 from multiverse_sglang.tree import RequestTree
 
 BACKENDS = ("xgrammar", "llguidance", "none")

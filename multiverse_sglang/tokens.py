@@ -7,7 +7,7 @@ from typing import Any
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH
 
-from multiverse.budgets import FinishReason
+from multiverse.decoding.budgets import FinishReason
 from multiverse.serving.verdict import Verdict
 from multiverse_sglang.outputs import add_record
 from multiverse_sglang.stops import MatchedInStrand

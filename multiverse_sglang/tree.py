@@ -11,18 +11,18 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from multiverse import request_tree
-from multiverse.actions import Action
-from multiverse.budgets import FinishReason
+from multiverse.decoding.actions import Action
+from multiverse.decoding.budgets import FinishReason
+from multiverse.decoding.program import Spans
 from multiverse.decoding.prompt_scores import PromptScores
 from multiverse.decoding.sampled_rows import SampledRows
-from multiverse.decoding.stops import Stops
-from multiverse.metrics import Tally
-from multiverse.program import Spans
+from multiverse.decoding.strand import Status, Strand
+from multiverse.serving import request_tree
 from multiverse.serving.containment import Guard
+from multiverse.serving.metrics import Tally
+from multiverse.serving.stops import Stops
 from multiverse.serving.verdict import Judge
 from multiverse.serving.weights import WeightVersions
-from multiverse.strand import Status, Strand
 from multiverse_sglang.streamer import tell
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from multiverse.activation import is_on, switch_on
-from multiverse.options import take_flags
+from multiverse.serving.activation import is_on, switch_on
+from multiverse.serving.options import take_flags
 
 
 def enable() -> None:

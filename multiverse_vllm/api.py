@@ -20,9 +20,9 @@ from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
 from multiverse.errors import OptionError
-from multiverse.options import Options
-from multiverse.responses import BEAM_SEARCH, ELSEWHERE, FIELD, Lines, Told
 from multiverse.serving.field import field_of, has_field
+from multiverse.serving.options import Options
+from multiverse.wire.responses import BEAM_SEARCH, ELSEWHERE, FIELD, Lines, Told
 from multiverse_vllm import beam_search
 from multiverse_vllm.frontend import request_options
 from multiverse_vllm.hooks import API_HOOKS, require

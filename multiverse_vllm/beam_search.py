@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from types import ModuleType
 
-from multiverse.responses import FIELD
+from multiverse.wire.responses import FIELD
 
 
 def install(module: ModuleType) -> None:

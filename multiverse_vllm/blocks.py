@@ -1,6 +1,6 @@
 """KV blocks of branches: shared at a fork, spliced at a join (SEMANTICS section 2).
 
-Which of them are adopted and which tokens are moved is planned by `multiverse.splice`. Every block has a reference
+Which of them are adopted and which tokens are moved is planned by `decoding.splice`. Every block has a reference
 count; whoever is handed a block here owns one reference to it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from multiverse.splice import plan_splice
+from multiverse.decoding.splice import plan_splice
 
 UNCACHED = 1 << 40
 """As number of blocks already in the prefix cache: vLLM then never adds one of the request. KV with other than causal

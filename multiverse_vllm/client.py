@@ -10,10 +10,10 @@ from typing import Any
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.request import Request, RequestStatus
 
-from multiverse.actions import Action
-from multiverse.budgets import FinishReason
-from multiverse.responses import FIELD
-from multiverse.stream import tokens_of
+from multiverse.decoding.actions import Action
+from multiverse.decoding.budgets import FinishReason
+from multiverse.decoding.stream import tokens_of
+from multiverse.wire.responses import FIELD
 from multiverse_vllm.blocks import Move
 from multiverse_vllm.frontend import EVENTS, RECORD, VERSIONS
 from multiverse_vllm.integrity import remains

@@ -7,9 +7,9 @@ from typing import Any
 
 from vllm.v1.request import Request, RequestStatus
 
-from multiverse.replay import Part
-from multiverse.strand import Status, Strand, derive_seed
-from multiverse.strict import StrictStart
+from multiverse.decoding.replay import Part
+from multiverse.decoding.strand import Status, Strand, derive_seed
+from multiverse.decoding.strict import StrictStart
 from multiverse_vllm.blocks import UNCACHED
 from multiverse_vllm.frontend import in_branches
 from multiverse_vllm.strict import START

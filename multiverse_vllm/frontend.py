@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
+from multiverse.decoding.prompt import Prompt
 from multiverse.errors import OptionError, UnsupportedHostError
-from multiverse.options import Options, show_flags
-from multiverse.prompt import Prompt
-from multiverse.responses import FIELD, STRUCTURED_OUTPUTS, merge
 from multiverse.serving.containment import Guard
+from multiverse.serving.options import Options, show_flags
+from multiverse.wire.responses import FIELD, STRUCTURED_OUTPUTS, merge
 from multiverse_vllm import beam_search, stops
 from multiverse_vllm.hooks import LLM_HOOKS, require
 from multiverse_vllm.refusals import refuse_configuration

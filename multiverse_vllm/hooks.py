@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from multiverse.errors import UnsupportedHostError
-from multiverse.hooks import Hook, describe, missing
+from multiverse.serving.hooks import Hook, describe, missing
 
 VERSIONS = ("0.32",)
 """Lines of vLLM that this adapter was tested with."""

@@ -9,10 +9,10 @@ from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.request import Request, RequestStatus
 
-from multiverse.exile import returning
-from multiverse.replay import parts
+from multiverse.decoding.replay import parts
+from multiverse.decoding.strand import Status, Strand
 from multiverse.serving.pressure import senior_first, seniority, victims
-from multiverse.strand import Status, Strand
+from multiverse.serving.readmission import returning
 from multiverse_vllm.blocks import Move
 from multiverse_vllm.tree import Member, RequestTree
 

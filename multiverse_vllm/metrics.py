@@ -7,9 +7,9 @@ import functools
 import logging
 from typing import Any
 
-from multiverse.metrics import Exporter
-from multiverse.responses import FIELD
 from multiverse.serving.containment import Guard
+from multiverse.serving.metrics import Exporter
+from multiverse.wire.responses import FIELD
 
 _EXPORTERS = "_multiverse_exporters"
 _GUARD: Guard[Any] = Guard(lambda _: None, str, logging.getLogger("vllm.multiverse"))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from vllm.v1.outputs import LogprobsLists
 
-from multiverse.stream import Span, tokens_of
+from multiverse.decoding.stream import Span, tokens_of
 from multiverse_vllm.tree import Member, RequestTree, Row
 
 EVERYTHING = -1

@@ -14,7 +14,7 @@ from typing import Any
 
 from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys, hash_block_tokens
 
-from multiverse.splice import Entry, KVOrder, kv_order
+from multiverse.decoding.splice import Entry, KVOrder, kv_order
 from multiverse_vllm.blocks import BlockTable
 from multiverse_vllm.tree import Member
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from multiverse.refusals import present, refuse
+from multiverse.serving.refusals import present, refuse
 from multiverse.serving.rope import refusals_of_rope
 from multiverse_vllm.kv_layout import LAYOUTS
 

@@ -15,13 +15,13 @@ from typing import Any
 from vllm import SamplingParams
 from vllm.v1.request import Request
 
-from multiverse.binding import Binding
-from multiverse.budgets import FinishReason
-from multiverse.controller import Controller
-from multiverse.dialects import Tag
+from multiverse.decoding.budgets import FinishReason
+from multiverse.decoding.controller import Controller
+from multiverse.decoding.strand import Strand
 from multiverse.errors import UnsupportedHostError
-from multiverse.options import Options
-from multiverse.strand import Strand
+from multiverse.serving.options import Options
+from multiverse.structure.binding import Binding
+from multiverse.structure.dialects import Tag
 from multiverse_vllm.scheduler import MultiverseScheduler
 
 logger = logging.getLogger("vllm.multiverse")

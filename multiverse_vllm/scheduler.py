@@ -20,16 +20,16 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.request import Request
 
-from multiverse.budgets import Reason
-from multiverse.controller import Controller
+from multiverse.decoding.controller import Controller
 from multiverse.decoding.prompt_scores import PromptScores
-from multiverse.metrics import Tally
-from multiverse.options import Options
-from multiverse.responses import FIELD
+from multiverse.decoding.strand import Strand
 from multiverse.serving.containment import Guard
 from multiverse.serving.integrity import IntegrityCheck
+from multiverse.serving.metrics import Tally
+from multiverse.serving.options import Options
 from multiverse.serving.pressure import senior_first
-from multiverse.strand import Strand
+from multiverse.structure.reasons import Reason
+from multiverse.wire.responses import FIELD
 from multiverse_vllm.blocks import BlockTable, Move
 from multiverse_vllm.client import Client
 from multiverse_vllm.failures import Failures

@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from multiverse.budgets import FinishReason
-from multiverse.decoding.stops import Stops
+from multiverse.decoding.budgets import FinishReason
 from multiverse.errors import MultiverseError
-from multiverse.options import Options
+from multiverse.serving.options import Options
+from multiverse.serving.stops import Stops
 
 _ENDED_AT = "_multiverse_ended_at"
 """Of a detokenizer that looks for no stop strings: the one at which the scheduler ended the answer, once it did."""

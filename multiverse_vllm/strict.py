@@ -8,9 +8,9 @@ import torch
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from multiverse.binding import Binding
-from multiverse.options import Options
-from multiverse.strict import StrictMask, StrictStart
+from multiverse.decoding.strict import StrictMask, StrictStart
+from multiverse.serving.options import Options
+from multiverse.structure.binding import Binding
 from multiverse_vllm.tokenizer import bind_model
 
 START = "multiverse_strict"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from multiverse.binding import Binding, bind, detect
-from multiverse.options import Options
+from multiverse.serving.options import Options
+from multiverse.structure.binding import Binding, bind, detect
 
 
 def bind_model(config: Any, options: Options) -> Binding:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from multiverse.budgets import FinishReason
+from multiverse.decoding.budgets import FinishReason
+from multiverse.decoding.strand import Status
 from multiverse.serving.verdict import Verdict
-from multiverse.strand import Status
 from multiverse_vllm.client import STATUS
 from multiverse_vllm.stops import ended_by_vllm, truncate
 from multiverse_vllm.tree import Member, RequestTree

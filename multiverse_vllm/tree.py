@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from multiverse import request_tree
 from multiverse.decoding.prompt_scores import PromptScores
 from multiverse.decoding.sampled_rows import SampledRows
-from multiverse.strand import Status, Strand
-from multiverse.stream import BranchEvent
+from multiverse.decoding.strand import Status, Strand
+from multiverse.decoding.stream import BranchEvent
+from multiverse.serving import request_tree
 
 Row = tuple[Any, Any, Any]
 """Logprobs of one sampled token: token ids and logprobs, arrays `[top + 1]` at most, itself first, and its rank."""

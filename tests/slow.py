@@ -1,6 +1,6 @@
 """SEMANTICS section 2, word by word, in O(n^2) or worse: what the layout has to agree with.
 
-It shares no code with `multiverse.layout`; all it asks of a tree are the spans of parallel blocks and their paths.
+It shares no code with `structure.layout`; all it asks of a tree are the spans of parallel blocks and their paths.
 """
 
 from __future__ import annotations

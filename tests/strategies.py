@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from toy import BINDINGS, DIALECTS, EOS, WORDS, block
 
 from multiverse import Limits, get_dialect
-from multiverse.decoding.stops import Stops
+from multiverse.serving.stops import Stops
 
 dialects = st.sampled_from(DIALECTS)
 separators = st.sampled_from(["overlap", "advance"])

@@ -22,10 +22,10 @@ from multiverse import (
     bind,
 )
 from multiverse import get_dialect as get
-from multiverse.actions import Action
-from multiverse.decoding.stops import Stops
+from multiverse.decoding.actions import Action
+from multiverse.decoding.stream import BranchEvent, DocumentStream, EventStream
+from multiverse.serving.stops import Stops
 from multiverse.serving.verdict import Judge
-from multiverse.stream import BranchEvent, DocumentStream, EventStream
 
 DIALECTS = ("multiverse", "npr", "threadweaver")
 WORDS = "abcdefgh"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from multiverse.layout import Layout
+from multiverse.structure.layout import Layout
 
 
 def dense_mask(layouts: Layout | Sequence[Layout], length: int | None = None) -> torch.Tensor:

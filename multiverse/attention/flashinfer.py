@@ -2,7 +2,7 @@
 
 FlashInfer checks little of this itself: of a mask with a wrong length or with offsets past int32 it computes something
 else. Only its `fa2` backend evaluates such masks, at twice the cost of a causal prefill, so replay (see
-`multiverse.replay`) and the interval form are the better ways; this one is for kernels that have nothing else.
+`multiverse.decoding.replay`) and the interval form are the better ways; this one is for kernels that have nothing else.
 FlashInfer is not imported here.
 """
 
@@ -15,7 +15,7 @@ import torch
 
 from multiverse.attention.dense import dense_mask
 from multiverse.errors import UnsupportedModelError
-from multiverse.layout import Layout
+from multiverse.structure.layout import Layout
 
 BACKENDS = ("fa2", "auto")
 """Backends of a wrapper that can take a mask; `auto` becomes `fa2` when there is one."""

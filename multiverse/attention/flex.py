@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention.flex_attention import BlockMask
 
 from multiverse.attention.intervals import hidden_intervals
-from multiverse.layout import Layout
+from multiverse.structure.layout import Layout
 
 BLOCK_SIZE = 128
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from multiverse.layout import Layout
+from multiverse.structure.layout import Layout
 
 
 def hidden_intervals(layout: Layout) -> torch.Tensor:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from multiverse.errors import RunError
+from multiverse.harness.server import HOSTS
 from multiverse.models import TINY
-from multiverse.server import HOSTS
 
 EXPERIMENTS = ("degree", "batch", "ways", "independent", "turns", "mixed", "replay", "plain")
 

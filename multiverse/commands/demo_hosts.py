@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from multiverse.branches import Branch, Branches, EventWriter
-from multiverse.budgets import Limits
-from multiverse.document import statistics
+from multiverse.decoding.budgets import Limits
+from multiverse.decoding.document import statistics
+from multiverse.decoding.stream import EventStream
 from multiverse.errors import TranscriptError
-from multiverse.server import Server, command, free_port
-from multiverse.stream import EventStream
-from multiverse.view import Picture, from_record, from_transcript
+from multiverse.harness.server import Server, command, free_port
+from multiverse.viewer.picture import Picture, from_record, from_transcript
+from multiverse.wire.events import Branch, Branches, EventWriter
 
 PATIENCE = 600
 """Seconds that a server may take to start on a busy machine."""
@@ -77,7 +77,7 @@ class _Remote:
 
     def __init__(self, url: str, max_tokens: int) -> None:
         try:
-            from multiverse.client import Client
+            from multiverse.wire.client import Client
         except ImportError as error:
             raise TranscriptError("asking a server needs openai: pip install multiverse-engine[client]") from error
         self._client = Client(f"{url.rstrip('/')}/v1", timeout=600)
@@ -133,8 +133,8 @@ class _Oracle:
         self._max_tokens = max_tokens
 
     def ask(self, question: str, parallel: bool, show: Show | None = None) -> Run:
-        from multiverse.binding import bind, detect
         from multiverse.oracle import Decoder
+        from multiverse.structure.binding import bind, detect
 
         turn = [{"role": "user", "content": question}]
         prompt = self._tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)

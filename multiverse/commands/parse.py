@@ -11,14 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from multiverse.binding import Binding, bind
-from multiverse.dialects import registry
-from multiverse.document import statistics
+from multiverse.decoding.document import statistics
 from multiverse.errors import TranscriptError
-from multiverse.injected import injected
-from multiverse.parser import parse_ids, parse_text
-from multiverse.records import Record, read_records
-from multiverse.tree import Transcript
+from multiverse.harness.records import Record, read_records
+from multiverse.structure.binding import Binding, bind
+from multiverse.structure.dialects import registry
+from multiverse.structure.injected import injected
+from multiverse.structure.parser import parse_ids, parse_text
+from multiverse.structure.tree import Transcript
 
 
 def add_parser(commands: Any) -> None:

@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from multiverse.harness.server import HOSTS, command, installed
 from multiverse.models import TINY
-from multiverse.server import HOSTS, command, installed
 
 
 def add_parser(commands: Any) -> None:

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from multiverse.dialects import registry
 from multiverse.errors import RunError
 from multiverse.models.task import stream as problems
+from multiverse.structure.dialects import registry
 
 SHOWN = 20
 """Problems that are printed; all are counted."""

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from multiverse import records, view
-from multiverse.dialects import registry
 from multiverse.errors import TranscriptError
-from multiverse.live import QUESTION, LiveServer
-from multiverse.parser import parse_text
+from multiverse.harness import records
+from multiverse.structure.dialects import registry
+from multiverse.structure.parser import parse_text
+from multiverse.viewer import picture as view
+from multiverse.viewer.live import QUESTION, LiveServer
 
 
 def add_parser(commands: Any) -> None:
@@ -64,7 +65,7 @@ def _ask(options: argparse.Namespace) -> view.Picture:
     try:
         from openai import OpenAIError
 
-        from multiverse.client import Client
+        from multiverse.wire.client import Client
     except ImportError as error:
         raise TranscriptError("asking a server needs openai: pip install multiverse-engine[client]") from error
     try:

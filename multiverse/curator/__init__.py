@@ -16,8 +16,8 @@ from multiverse.curator.run import Run, curate
 from multiverse.curator.stages import GroupSteps, Judge, Reduce, RefillSteps, Restructure, Stage, Summary
 from multiverse.curator.statistics import CorpusStatistics
 from multiverse.curator.store import Store
-from multiverse.endpoint import Client
 from multiverse.errors import RunError
+from multiverse.harness.endpoint import Client
 
 __all__ = [
     "Chain",

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from multiverse.dialects import registry
-from multiverse.settings import Endpoint, Settings, read_settings
+from multiverse.harness.settings import Endpoint, Settings, read_settings
+from multiverse.structure.dialects import registry
 
 StageName = Literal["summary", "grouping", "restructuring", "refilling", "mapreduce", "judge"]
 

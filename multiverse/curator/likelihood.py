@@ -12,11 +12,11 @@ import asyncio
 from typing import Any
 
 from multiverse.curator.config import Likelihood
-from multiverse.dialects import Dialect
 from multiverse.errors import RunError
-from multiverse.layout import layout
-from multiverse.parser import parse_text
-from multiverse.tree import Block, Path, Transcript
+from multiverse.structure.dialects import Dialect
+from multiverse.structure.layout import layout
+from multiverse.structure.parser import parse_text
+from multiverse.structure.tree import Block, Path, Transcript
 
 Drops = dict[str, float]
 """By block and path, such as `1/2`: nats per token that the path loses without its siblings."""

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from multiverse.curator.chains import Chain, Problem
-from multiverse.dialects import Dialect
-from multiverse.document import statistics
-from multiverse.parser import parse_text
+from multiverse.decoding.document import statistics
+from multiverse.structure.dialects import Dialect
+from multiverse.structure.parser import parse_text
 
 Status = Literal["accepted", "rejected"]
 STAGES = ("input", "summary", "grouping", "restructuring", "refilling", "mapreduce", "judge", "document", "endpoint")

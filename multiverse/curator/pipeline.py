@@ -34,8 +34,8 @@ from multiverse.curator.stages import (
     edited,
 )
 from multiverse.curator.writer import Writer
-from multiverse.dialects import registry
-from multiverse.endpoint import Client, RefusedError
+from multiverse.harness.endpoint import Client, RefusedError
+from multiverse.structure.dialects import registry
 
 Output = TypeVar("Output", bound=Artefact)
 

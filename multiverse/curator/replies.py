@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from multiverse.errors import MultiverseError
-from multiverse.settings import explain
+from multiverse.harness.settings import explain
 
 T = TypeVar("T", bound=BaseModel)
 

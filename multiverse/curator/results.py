@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from multiverse.answers import release
 from multiverse.curator.statistics import CorpusStatistics
 from multiverse.curator.store import Shards, merged, total_usage
+from multiverse.harness.answers import release
 
 TRAINING = "train.jsonl"
 REJECTED = "rejected.jsonl"

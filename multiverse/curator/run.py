@@ -20,9 +20,9 @@ from multiverse.curator.pipeline import Curator
 from multiverse.curator.results import write_results
 from multiverse.curator.statistics import CorpusStatistics
 from multiverse.curator.store import Shards, Store
-from multiverse.dialects import registry
-from multiverse.endpoint import Client, UnavailableError
-from multiverse.reply_store import alone
+from multiverse.harness.endpoint import Client, UnavailableError
+from multiverse.harness.reply_store import alone
+from multiverse.structure.dialects import registry
 
 Progress = Callable[[str], None]
 """Called with `accepted`, `rejected`, `unfinished` or `known` whenever a chain is done."""

@@ -29,7 +29,7 @@ from multiverse.curator.checks.structure import check_grouping, check_plan
 from multiverse.curator.config import Checks, StageName
 from multiverse.curator.plan import Site, labels
 from multiverse.curator.writer import Writer
-from multiverse.dialects import Dialect
+from multiverse.structure.dialects import Dialect
 
 Output = TypeVar("Output", bound=Artefact)
 

@@ -1,7 +1,7 @@
 """The store: what was answered and what came of it, in SQLite, so that a run can be killed at any moment.
 
 Outcomes are addressed by the chain's place in the input and are valid for one fingerprint of chain and settings;
-replies are as in `multiverse.reply_store`. One file is one shard; shards know nothing of each other.
+replies are as in `multiverse.harness.reply_store`. One file is one shard; shards know nothing of each other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from multiverse.errors import RunError
-from multiverse.reply_store import ReplyStore
+from multiverse.harness.reply_store import ReplyStore
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS outcomes (position INTEGER PRIMARY KEY, fingerprint TEXT, data TEXT);"
 _NAME = re.compile(r"(\d+)-of-(\d+)\.sqlite")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from multiverse.curator.artefacts import Fork, Item, MapReduce, Plan, Refill
 from multiverse.curator.plan import forks
-from multiverse.dialects import Dialect, TagPair
+from multiverse.structure.dialects import Dialect, TagPair
 
 
 class Writer:

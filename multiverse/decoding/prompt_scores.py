@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
-from multiverse.prompt import Prompt
-from multiverse.strand import Strand
+from multiverse.decoding.prompt import Prompt
+from multiverse.decoding.strand import Strand
 
 Row = TypeVar("Row")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from multiverse.strand import Strand
-from multiverse.stream import Span
+from multiverse.decoding.strand import Strand
+from multiverse.decoding.stream import Span
 
 Row = TypeVar("Row")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from multiverse.dialects import registry
 from multiverse.evaluation.tasks import Mode
-from multiverse.settings import Endpoint, Settings, read_settings
+from multiverse.harness.settings import Endpoint, Settings, read_settings
+from multiverse.structure.dialects import registry
 
 
 class Serve(Settings):

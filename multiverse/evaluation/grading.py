@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from multiverse.answers import normalise, read_math, same_math
+from multiverse.harness.answers import normalise, read_math, same_math
 from multiverse.harness.stated import stated
 
 Grader = Literal["math", "choice", "exact"]

@@ -11,8 +11,8 @@ from multiverse.evaluation.grading import Grader
 from multiverse.evaluation.results import Results, described
 from multiverse.evaluation.samples import Describer, Sample
 from multiverse.harness.messages import one_text
-from multiverse.records import Record, read_records
-from multiverse.reply_store import Reply
+from multiverse.harness.records import Record, read_records
+from multiverse.harness.reply_store import Reply
 
 
 @dataclass(frozen=True)

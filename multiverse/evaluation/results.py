@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multiverse.answers import release
 from multiverse.errors import RunError
 from multiverse.evaluation.plots import plot_samples
 from multiverse.evaluation.samples import Sample
 from multiverse.evaluation.scores import Score, scores
+from multiverse.harness.answers import release
 
 RESULTS, SAMPLES, REPORT, PLOT = "results.json", "samples.jsonl", "report.md", "report.png"
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from multiverse.endpoint import Client, RefusedError, UnavailableError
 from multiverse.evaluation.config import Config
 from multiverse.evaluation.problems import Problem, checksum, load_problems
 from multiverse.evaluation.results import Results, described
 from multiverse.evaluation.samples import Describer, Sample, describer
 from multiverse.evaluation.server import check_server, serving
 from multiverse.evaluation.tasks import Task, load_task
-from multiverse.reply_store import Reply, ReplyStore, alone, request_key
+from multiverse.harness.endpoint import Client, RefusedError, UnavailableError
+from multiverse.harness.reply_store import Reply, ReplyStore, alone, request_key
 
 Progress = Callable[[str], None]
 """Called with `answered`, `known`, `refused` or `unfinished` whenever a sample is done."""

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from multiverse.dialects import registry
-from multiverse.document import statistics
+from multiverse.decoding.document import statistics
 from multiverse.errors import RunError
 from multiverse.evaluation.grading import Grader, Verdict, grade
-from multiverse.parser import parse_ids, parse_text
-from multiverse.reply_store import Reply
-from multiverse.tree import Transcript
+from multiverse.harness.reply_store import Reply
+from multiverse.structure.dialects import registry
+from multiverse.structure.parser import parse_ids, parse_text
+from multiverse.structure.tree import Transcript
 
 ToTree = Callable[[str], Transcript]
 
@@ -130,7 +130,7 @@ def describer(dialect: str, tokenizer: str | None, forking: bool = True) -> Desc
     known = registry.get(dialect)
     if tokenizer is None:
         return Describer(lambda text: parse_text(text, known), "text", forking)
-    from multiverse.binding import bind
+    from multiverse.structure.binding import bind
 
     try:
         from multiverse.models.loading import load_tokenizer

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import openai
 
-from multiverse.dialects import registry
 from multiverse.errors import RunError
 from multiverse.evaluation.config import Config, Serve
-from multiverse.settings import Endpoint
+from multiverse.harness.settings import Endpoint
+from multiverse.structure.dialects import registry
 
 
 def check_server(config: Config) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 from multiverse.errors import RunError
 from multiverse.evaluation.grading import Grader
 from multiverse.harness.rows import SUFFIXES
-from multiverse.settings import Settings, check_settings, read_yaml
+from multiverse.harness.settings import Settings, check_settings, read_yaml
 
 Mode = Literal["parallel", "sequential", "plain"]
 """Asked to think in parallel and served so; asked and served step by step; asked nothing but the problem."""

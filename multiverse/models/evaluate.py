@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from multiverse.budgets import Limits
+from multiverse.decoding.budgets import Limits
 from multiverse.models import TINY
 from multiverse.models.task import HELD_OUT_SEED, WIDTHS, Problem, stream
 from multiverse.models.tokenizer import TURN_END, turn

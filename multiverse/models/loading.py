@@ -13,8 +13,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from multiverse.dialects import registry
 from multiverse.errors import UnsupportedModelError
+from multiverse.structure.dialects import registry
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from multiverse.dialects import TagPair, get_dialect
+from multiverse.structure.dialects import TagPair, get_dialect
 
 DIALECT = get_dialect("multiverse")
 APPLY: dict[str, Callable[[int, int], int]] = {"sum": lambda a, b: a + b, "max": max, "min": min}

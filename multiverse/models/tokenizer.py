@@ -7,8 +7,8 @@ from itertools import islice
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from multiverse.dialects import get_dialect
 from multiverse.models.task import Problem, stream
+from multiverse.structure.dialects import get_dialect
 
 TAGS: tuple[str, ...] = tuple(get_dialect("multiverse").tags.values())
 PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"

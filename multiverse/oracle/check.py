@@ -15,8 +15,8 @@ import torch
 
 from multiverse.attention import additive, dense_mask, positions
 from multiverse.errors import CheckError
-from multiverse.layout import Layout, Separators, layout
-from multiverse.tree import Block, Transcript
+from multiverse.structure.layout import Layout, Separators, layout
+from multiverse.structure.tree import Block, Transcript
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from multiverse.actions import Join, Start
 from multiverse.attention import dense_mask, positions
-from multiverse.binding import Binding
-from multiverse.budgets import Limits
-from multiverse.controller import Controller
-from multiverse.layout import Separators
+from multiverse.decoding.actions import Join, Start
+from multiverse.decoding.budgets import Limits
+from multiverse.decoding.controller import Controller
 from multiverse.oracle.cache import KVBatch, prefill, splice
 from multiverse.oracle.rows import Request, Row, Step
 from multiverse.oracle.sampling import Sampling
+from multiverse.structure.binding import Binding
+from multiverse.structure.layout import Separators
 
 
 class Decoder:
@@ -26,7 +26,7 @@ class Decoder:
     Args:
         model: a Hugging Face causal LM with full attention in every layer.
         binding: the dialect, bound to its tokenizer.
-        separators: see `multiverse.layout`.
+        separators: see `multiverse.structure.layout`.
         splice_branches: False leaves the branches' KV out at every join. For ablations: the conclusion is then blind.
 
     Raises:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multiverse.binding import bind, detect
-from multiverse.budgets import Limits
-from multiverse.dialects import Dialect
-from multiverse.document import Statistics, statistics
-from multiverse.layout import Separators
+from multiverse.decoding.budgets import Limits
+from multiverse.decoding.document import Statistics, statistics
 from multiverse.oracle.decoder import Decoder
 from multiverse.oracle.rows import Request
 from multiverse.oracle.sampling import Sampling
-from multiverse.tree import Transcript
+from multiverse.structure.binding import bind, detect
+from multiverse.structure.dialects import Dialect
+from multiverse.structure.layout import Separators
+from multiverse.structure.tree import Transcript
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def generate(
         prompts: texts (encoded as they are, apply the chat template before) or lists of token ids.
         dialect: a dialect, its name or TOML file; detected from the tokenizer if not given.
         limits: budgets. `Limits(max_depth=0)` decodes the same model sequentially. By default 512 tokens.
-        separators: see `multiverse.layout`.
+        separators: see `multiverse.structure.layout`.
         splice_branches: see `Decoder`.
         **sampling: `do_sample`, `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`.
 

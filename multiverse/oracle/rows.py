@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from multiverse.actions import Action
-from multiverse.controller import Controller
-from multiverse.document import to_transcript
+from multiverse.decoding.actions import Action
+from multiverse.decoding.controller import Controller
+from multiverse.decoding.document import to_transcript
+from multiverse.decoding.strand import Status, Strand, derive_seed
 from multiverse.oracle.cache import KV
 from multiverse.oracle.sampling import Sampling
-from multiverse.strand import Status, Strand, derive_seed
-from multiverse.tree import Transcript
+from multiverse.structure.tree import Transcript
 
 
 @dataclass(frozen=True)

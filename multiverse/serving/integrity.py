@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
-from multiverse.metrics import Tally
+from multiverse.serving.metrics import Tally
 
 _SHOWN = 5
 """So many ids or units are named in one sentence; of the others it says how many there are."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from multiverse.actions import Action
-from multiverse.budgets import FinishReason
-from multiverse.controller import Controller
-from multiverse.decoding.stops import Found, Stops, StopSearch
-from multiverse.strand import Status, Strand
+from multiverse.decoding.actions import Action
+from multiverse.decoding.budgets import FinishReason
+from multiverse.decoding.controller import Controller
+from multiverse.decoding.strand import Status, Strand
+from multiverse.serving.stops import Found, Stops, StopSearch
 
 
 class Verdict(NamedTuple):

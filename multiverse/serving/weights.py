@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from multiverse.strand import Strand
+from multiverse.decoding.strand import Strand
 
 Span = tuple[str, int, int]
 """A version, and from where to where tokens are of it."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
-from multiverse.dialects import Dialect, Tag
+from multiverse.structure.dialects import Dialect, Tag
 
 Kind = Literal[
     "structured", "events", "plain", "hot", "wide", "deep", "abort", "gone", "malformed", "mixed", "wrong", "operator"

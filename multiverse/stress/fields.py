@@ -10,7 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
-from multiverse.dialects import Tag, registry
+from multiverse.structure.dialects import Tag, registry
 
 Draw = Callable[[Random], Any]
 CHAT, COMPLETION, GENERATE = "/v1/chat/completions", "/v1/completions", "/generate"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from multiverse.responses import FIELD
 from multiverse.stress.asks import Ask
 from multiverse.stress.fields import (
     CHAT,
@@ -27,6 +26,7 @@ from multiverse.stress.fields import (
     WRONG_OURS,
     Field,
 )
+from multiverse.wire.responses import FIELD
 
 _WRONG, _LEAVES, _STREAMS = 0.12, 0.15, 0.5
 """Shares of requests with a wrong value, whose client goes away, that are streamed."""

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multiverse.dialects import Dialect
 from multiverse.stress.asks import Ask
 from multiverse.stress.gauges import Gauges
 from multiverse.stress.results import Outcome, Result
+from multiverse.structure.dialects import Dialect
 
 OUTCOMES: tuple[Outcome, ...] = ("same", "different", "answered", "left", "refused", "failed")
 

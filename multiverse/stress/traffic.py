@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import openai
 
 from multiverse.errors import RunError
-from multiverse.responses import FIELD
 from multiverse.stress.asks import Ask
 from multiverse.stress.results import Answer, Result
+from multiverse.wire.responses import FIELD
 
 _CORE = ("model", "messages", "prompt", "max_tokens", "temperature", "seed", "stream", "stream_options")
 """Fields of a body that the client knows as arguments."""

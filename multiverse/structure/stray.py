@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from multiverse.lexer import Vocabulary
-from multiverse.tree import Block, Token, Transcript
+from multiverse.structure.lexer import Vocabulary
+from multiverse.structure.tree import Block, Token, Transcript
 
 Span = tuple[int, int]
 

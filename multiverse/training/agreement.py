@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from multiverse.binding import detect
+from multiverse.structure.binding import detect
 from multiverse.training.collator import collate
 from multiverse.training.encode import IGNORE, Encoded, Encoder
 from multiverse.training.packing import join

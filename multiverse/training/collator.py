@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from multiverse.attention import additive, block_mask, dense_mask, positions
-from multiverse.layout import Layout
+from multiverse.structure.layout import Layout
 from multiverse.training.encode import IGNORE, Encoded
 
 

@@ -8,7 +8,7 @@ from random import Random
 from statistics import mean, median
 from typing import Any
 
-from multiverse.dialects import registry
+from multiverse.structure.dialects import registry
 from multiverse.training.encode import Encoded, Encoder, EncodingError
 from multiverse.training.packing import pack, pack_in_order
 from multiverse.training.recipe import Recipe

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multiverse.binding import bind
-from multiverse.dialects import Dialect
-from multiverse.injected import injected
-from multiverse.layout import Layout, Separators, layout
-from multiverse.parser import parse_ids
+from multiverse.structure.binding import bind
+from multiverse.structure.dialects import Dialect
+from multiverse.structure.injected import injected
+from multiverse.structure.layout import Layout, Separators, layout
+from multiverse.structure.parser import parse_ids
+from multiverse.structure.tree import Transcript
 from multiverse.training.schema import Example, Message
-from multiverse.tree import Transcript
 
 IGNORE = -100
 MODE_PROMPTS = {False: "Think step by step.", True: "Think step by step and in parallel."}
@@ -48,7 +48,7 @@ class Encoder:
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template, whose vocabulary has the dialect's tags.
         dialect: the dialect of the blocks.
-        separators: see `multiverse.layout`.
+        separators: see `multiverse.structure.layout`.
         max_length: longest example in tokens.
         truncate: cut longer answers at the last place that fits and lies outside of any block; else they are errors.
         learn_injected: take the loss also over the tokens that an engine writes itself, where something predicts them.

@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from multiverse.binding import detect
-from multiverse.budgets import Limits
+from multiverse.decoding.budgets import Limits
 from multiverse.errors import TrainingError
 from multiverse.models.evaluate import Outcome, Score, score
 from multiverse.oracle import Generation, generate, load
+from multiverse.structure.binding import detect
 from multiverse.training.agreement import disagreement
 from multiverse.training.encode import render_prompt
 from multiverse.training.schema import Example, Problem, read

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from multiverse.layout import Layout, Segment
+from multiverse.structure.layout import Layout, Segment
 from multiverse.training.encode import Encoded
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multiverse.errors import TrainingError
-from multiverse.layout import Separators
+from multiverse.structure.layout import Separators
 
 Attention = Literal["sdpa", "eager", "flex_attention"]
 
@@ -65,7 +65,7 @@ class Recipe:
         data: where the examples are.
         output: directory of checkpoints and of the finished model.
         dialect: name or TOML file; its tags are added to the tokenizer where they are missing.
-        separators: see `multiverse.layout`; written into the model card.
+        separators: see `multiverse.structure.layout`; written into the model card.
         phases: the curriculum.
         mode_prompts: tell the model in the prompt which form is wanted.
         causal: share of the structured examples laid out as plain text, so that the model also works unforked.

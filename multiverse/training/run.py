@@ -11,10 +11,10 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from multiverse.attention import guard
-from multiverse.dialects import registry
 from multiverse.errors import TrainingError
 from multiverse.models import loading
-from multiverse.tags import add_tags
+from multiverse.structure.dialects import registry
+from multiverse.structure.tags import add_tags
 from multiverse.training import scratch
 from multiverse.training.collator import collate
 from multiverse.training.encode import Encoded, Encoder

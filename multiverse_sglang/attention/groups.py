@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from multiverse.attention.shared_prefix import Group
-from multiverse.strand import Strand
+from multiverse.decoding.strand import Strand
 from multiverse_sglang.tree import ATTRIBUTE, Member
 
 GROUPS = "groups_of_step"

@@ -18,7 +18,7 @@ from toy import BINDINGS, block, encode
 
 from multiverse import Layout, UnsupportedModelError, layout, parse_ids
 from multiverse.attention import batch_arguments, block_mask, dense_mask, hidden_intervals, single_arguments
-from multiverse.layout import Segment
+from multiverse.structure.layout import Segment
 from multiverse.training.packing import concatenate
 
 torch.set_num_threads(1)

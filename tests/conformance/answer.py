@@ -13,7 +13,7 @@ class Answer:
 
     `entries` has all that was reported for each token, by token id: its own logprob and those of others; `scores` the
     same of each token of the prompt, `None` if it has no logprob. `record` is what the host tells about its blocks
-    (`multiverse.report`); `None` if there was nothing to tell.
+    (`multiverse.serving.report`); `None` if there was nothing to tell.
     """
 
     ids: list[int]
@@ -37,7 +37,7 @@ class Host(Protocol):
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
         """Decode `prompts` at the same time. Sampling parameters as in the OpenAI API; greedy if not given.
 
-        `multiverse` holds a request's options (`multiverse.options`); with `n` there are that many answers to each.
+        `multiverse` holds a request's options (`serving.options`); with `n` there are that many answers to each.
         """
 
     def generate_each(self, requests: Sequence[tuple[list[int], dict[str, Any]]]) -> list[Answer]:

@@ -13,8 +13,8 @@ from test_answers import TOLERANCE, compare, encode
 
 from multiverse import Binding, parse_ids
 from multiverse.attention import additive, dense_mask, positions
-from multiverse.layout import layout
 from multiverse.models.task import Problem, generate
+from multiverse.structure.layout import layout
 
 VLLM = find_spec("vllm") is not None
 WIDTHS = (1, 5, None, 0, 3)

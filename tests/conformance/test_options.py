@@ -12,11 +12,11 @@ from answer import Host
 
 from multiverse import Binding, Tag, parse_ids
 from multiverse.attention import additive, dense_mask, positions
-from multiverse.document import statistics
-from multiverse.layout import layout
+from multiverse.decoding.document import statistics
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import load
+from multiverse.structure.layout import layout
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="the table belongs to vLLM's adapter")
 
-from multiverse.activation import take_flag
+from multiverse.serving.activation import take_flag
 from multiverse_vllm import hooks
 
 UNTOUCHED = """

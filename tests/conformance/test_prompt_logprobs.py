@@ -16,9 +16,9 @@ from test_logprobs import CHOSEN, VLLM
 
 from multiverse import Binding, Tag, parse_ids
 from multiverse.attention import additive, dense_mask, positions
-from multiverse.layout import layout
 from multiverse.models.task import Problem
 from multiverse.oracle import load, rate
+from multiverse.structure.layout import layout
 
 Entries = list[dict[int, float] | None]
 

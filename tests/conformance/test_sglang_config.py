@@ -11,7 +11,7 @@ import pytest
 
 from multiverse.errors import OptionError, UnsupportedHostError
 from multiverse.models import TINY
-from multiverse.options import Options
+from multiverse.serving.options import Options
 
 pytest.importorskip("sglang", reason="these are SGLang's own settings")
 

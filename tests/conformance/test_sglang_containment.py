@@ -14,10 +14,10 @@ pytest.importorskip("sglang", reason="these are the calls of SGLang's adapter")
 
 from sglang_host import SGLangHost
 
+from multiverse.decoding.strand import Status
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 from multiverse.serving.containment import Guard
-from multiverse.strand import Status
 from multiverse_sglang.strict import StrictTags
 from multiverse_sglang.wrappers import WRAPPERS, get_total_uncached_sizes, session_held_tokens
 

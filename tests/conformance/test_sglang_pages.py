@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("sglang", reason="SGLang's pages")
 
-from multiverse.metrics import Tally
+from multiverse.serving.metrics import Tally
 from multiverse_sglang.slots import SlotPool, can_move
 from multiverse_sglang.tree import Held
 

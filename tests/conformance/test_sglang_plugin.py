@@ -13,8 +13,8 @@ from sglang_forks import python
 
 import multiverse_sglang
 from multiverse import Controller, parse_ids
+from multiverse.decoding.splice import kv_order
 from multiverse.models import TINY
-from multiverse.splice import kv_order
 from multiverse_sglang import hooks
 
 UNTOUCHED = """

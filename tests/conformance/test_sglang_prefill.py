@@ -19,9 +19,9 @@ from sglang_host import SGLangHost
 from test_answers import TOLERANCE, compare
 
 from multiverse import Binding, Limits, parse_ids
-from multiverse.controller import Controller
-from multiverse.layout import layout
+from multiverse.decoding.controller import Controller
 from multiverse.oracle import load
+from multiverse.structure.layout import layout
 from multiverse_sglang.single_pass import Passage, SinglePass
 
 Settings = dict[str, Any]

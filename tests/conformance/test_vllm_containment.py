@@ -27,10 +27,11 @@ from vllm.v1.engine.output_processor import RequestOutputCollector, RequestState
 from vllm.v1.metrics.loggers import StatLoggerManager
 from vllm_host import VLLMHost
 
-from multiverse import Controller, request_tree
-from multiverse.metrics import Exporter, Tally
+from multiverse import Controller
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
+from multiverse.serving import request_tree
+from multiverse.serving.metrics import Exporter, Tally
 from multiverse.serving.verdict import Judge
 from multiverse_vllm import (
     blocks,

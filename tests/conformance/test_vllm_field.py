@@ -25,7 +25,7 @@ def test_the_field_reaches_the_engine_from_its_own_place_and_from_metadata(kind:
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
-    from multiverse.options import Options
+    from multiverse.serving.options import Options
     from multiverse_vllm.api import _take_field
 
     if kind == "chat":

@@ -12,7 +12,7 @@ pytest.importorskip("vllm", reason="they are hashed by vLLM")
 from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.kv_cache_utils import init_none_hash
 
-from multiverse.splice import KVOrder
+from multiverse.decoding.splice import KVOrder
 from multiverse_vllm.prefix_cache import LayoutKeys
 
 

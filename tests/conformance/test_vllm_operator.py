@@ -19,7 +19,7 @@ from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.request import Request, RequestStatus
 from vllm_host import VLLMHost
 
-from multiverse.document import to_transcript
+from multiverse.decoding.document import to_transcript
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import check

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiverse import LimitError, Limits
-from multiverse.budgets import Ledger
+from multiverse.decoding.budgets import Ledger
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_critical_path", "context_length", "max_branches", "max_parallel"])

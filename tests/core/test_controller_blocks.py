@@ -20,7 +20,7 @@ from multiverse import (
     parse_text,
     to_transcript,
 )
-from multiverse.strand import derive_seed
+from multiverse.decoding.strand import derive_seed
 
 
 def finish(h: Host) -> str:

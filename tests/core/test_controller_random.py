@@ -12,7 +12,7 @@ from tiers import sizes
 from toy import BINDINGS, DIALECTS, Host, encode, goal, play
 
 from multiverse import Controller, FinishReason, Limits, Status, layout, statistics, to_transcript
-from multiverse.decoding.stops import Stops
+from multiverse.serving.stops import Stops
 
 
 def check(h: Host, caps: Limits, prompt: list[int], setting: str) -> None:

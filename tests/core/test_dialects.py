@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from multiverse import Dialect, DialectError, MultiverseError, Tag, get_dialect, load_dialect, registry
-from multiverse.dialects import Registry, dialect_from_dict
+from multiverse.structure.dialects import Registry, dialect_from_dict
 
 MINE: dict[str, Any] = {
     "name": "mine",

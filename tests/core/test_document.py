@@ -6,7 +6,7 @@ import pytest
 from toy import BINDINGS, DIALECTS, block, decode, encode, goal, host
 
 from multiverse import Limits, Reason, layout, parse_ids, statistics, to_transcript
-from multiverse.binding import Binding
+from multiverse.structure.binding import Binding
 
 
 def figures(text: str, start: int = 0, dialect: str = "multiverse", separators: str = "overlap"):

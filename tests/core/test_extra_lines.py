@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from multiverse.responses import Lines, Told
+from multiverse.wire.responses import Lines, Told
 
 EVENT = {"kind": "fork", "key": [], "label": ""}
 

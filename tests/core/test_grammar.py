@@ -9,7 +9,7 @@ from strategies import dialects, trees
 from toy import BINDINGS, DIALECTS, block, encode, goal
 
 from multiverse import Tag, get_dialect
-from multiverse.grammar import MAX_NESTING, Frame, Grammar, Phase
+from multiverse.structure.grammar import MAX_NESTING, Frame, Grammar, Phase
 
 
 def tags_of(text: str, dialect: str = "multiverse") -> list[Tag]:

@@ -6,7 +6,7 @@ import pytest
 from toy import BINDINGS, DIALECTS, block, encode, goal, host
 
 from multiverse import get_dialect, parse_ids, to_transcript
-from multiverse.injected import injected
+from multiverse.structure.injected import injected
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from multiverse.metrics import Tally
 from multiverse.serving.integrity import IntegrityCheck, leftovers, ownership, repeated, strangers
+from multiverse.serving.metrics import Tally
 
 
 def test_books_that_agree_say_nothing() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 
-from multiverse.budgets import Reason
-from multiverse.metrics import COUNTERS, GAUGES, HISTOGRAMS, Exporter, Tally
+from multiverse.serving.metrics import COUNTERS, GAUGES, HISTOGRAMS, Exporter, Tally
+from multiverse.structure.reasons import Reason
 
 
 def record(**figures: Any) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def test_they_are_there_too_where_a_server_gathers_what_its_processes_write(tmp_
     """As SGLang does. Prometheus decides how it works when it is imported, hence the process."""
     script = (
         "from prometheus_client import CollectorRegistry, multiprocess\n"
-        "from multiverse.metrics import Exporter\n"
+        "from multiverse.serving.metrics import Exporter\n"
         "Exporter('gathered')\n"
         "registry = CollectorRegistry()\n"
         "multiprocess.MultiProcessCollector(registry)\n"

@@ -7,9 +7,9 @@ from slow import Slow
 from toy import BINDINGS, Host, block, encode, goal
 
 from multiverse import Controller, layout
-from multiverse.document import to_transcript
-from multiverse.program import ProgramPrompt, Spans, shifted
-from multiverse.replay import parts, starts
+from multiverse.decoding.document import to_transcript
+from multiverse.decoding.program import ProgramPrompt, Spans, shifted
+from multiverse.decoding.replay import parts, starts
 
 BINDING = BINDINGS["multiverse"]
 

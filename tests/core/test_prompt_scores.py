@@ -9,7 +9,7 @@ from toy import BINDINGS, encode, goal
 
 from multiverse import Controller, Strand
 from multiverse.decoding.prompt_scores import PromptScores
-from multiverse.replay import parts
+from multiverse.decoding.replay import parts
 
 Places = dict[tuple[tuple[int, ...], int], int]
 """By strand key and offset in the strand, a token's index in the prompt."""

@@ -11,7 +11,7 @@ import pytest
 from toy import host
 
 from multiverse import parse_text, to_transcript
-from multiverse.parser import parse_ids
+from multiverse.structure.parser import parse_ids
 
 MULTIVERSE = """abc
 <Parallel>

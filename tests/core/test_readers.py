@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from multiverse.harness.messages import MessageError, chat, one_text, spoken
+from multiverse.harness.records import Record, read_records
 from multiverse.harness.rows import Problem, Row, read_rows
-from multiverse.records import Record, read_records
 
 BLOCK = (
     "<Parallel>\n<Goal>\n<Outline>\n1: a\n</Outline>\n<Outline>\n2: b\n</Outline>\n</Goal>\n"

@@ -11,8 +11,8 @@ from strategies import trees
 from toy import BINDINGS, Host, encode, goal
 
 from multiverse import Controller, Limits, Status, Strand, layout, to_transcript
-from multiverse.layout import Separators
-from multiverse.replay import parts
+from multiverse.decoding.replay import parts
+from multiverse.structure.layout import Separators
 
 KV = list[tuple[int, int]]
 """Token and position of each entry."""

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiverse.budgets import LARGEST
+from multiverse.decoding.budgets import LARGEST
 from multiverse.errors import LONGEST, MultiverseError, shown
-from multiverse.options import CAPS, Options
 from multiverse.serving.field import BRANCH_SAMPLING, DEEPEST, field_of, has_field
+from multiverse.serving.options import CAPS, Options
 
 LONGEST_ERROR = 400
 """Characters: the longest list of what is allowed, and the beginning of what was given."""

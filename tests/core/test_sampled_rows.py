@@ -8,9 +8,9 @@ from strategies import dialects, limits
 from toy import goal, host, play
 
 from multiverse import DocumentStream
-from multiverse.budgets import FinishReason
+from multiverse.decoding.budgets import FinishReason
 from multiverse.decoding.sampled_rows import SampledRows
-from multiverse.stream import tokens_of
+from multiverse.decoding.stream import tokens_of
 
 
 def test_rows_of_later_branches_wait_and_go_with_their_tokens() -> None:

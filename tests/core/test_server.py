@@ -14,8 +14,8 @@ import pytest
 
 from multiverse.commands import serve
 from multiverse.errors import UnsupportedHostError
+from multiverse.harness.server import Command, Server, command, free_port
 from multiverse.models import TINY
-from multiverse.server import Command, Server, command, free_port
 
 SERVE = """
 import http.server, subprocess, sys
@@ -99,7 +99,7 @@ def test_a_server_that_says_nothing_is_given_up_and_one_that_will_not_go_is_kill
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
 def test_a_server_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     text = (
-        "import sys, time; from multiverse.server import Command, Server\n"
+        "import sys, time; from multiverse.harness.server import Command, Server\n"
         "server = Server(Command((sys.executable, '-c', 'import time; time.sleep(600)')), 1)\n"
         "print(server._process.pid, server.log, flush=True); time.sleep(600)"
     )
@@ -116,7 +116,7 @@ def test_a_server_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> No
 def test_a_host_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnsupportedHostError, match="unknown host 'tgi'; there are vllm, sglang"):
         command("tgi", "model", 1)
-    monkeypatch.setattr("multiverse.server.installed", lambda _: False)
+    monkeypatch.setattr("multiverse.harness.server.installed", lambda _: False)
     for host in ("vllm", "sglang"):
         with pytest.raises(UnsupportedHostError, match=f"tools/setup {host}"):
             command(host, "model", 1)

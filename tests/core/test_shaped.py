@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from toy import BINDINGS, Host, encode
 
 from multiverse import Fork, Limits, layout, parse_ids, statistics, to_transcript
+from multiverse.decoding.shaped import ShapedController, sampled_tokens
 from multiverse.errors import OptionError
-from multiverse.options import Options
-from multiverse.shaped import ShapedController, sampled_tokens
+from multiverse.serving.options import Options
 
 NESTED = [2, [[3], [1, [[2], [2], [2]], 4]], 5, [[1], [1]], 1]
 

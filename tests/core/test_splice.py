@@ -9,8 +9,8 @@ from strategies import trees
 from toy import BINDINGS, encode
 
 from multiverse import Controller, layout, to_transcript
-from multiverse.layout import Separators
-from multiverse.splice import Span, kv_order, plan_splice
+from multiverse.decoding.splice import Span, kv_order, plan_splice
+from multiverse.structure.layout import Separators
 
 lengths = st.integers(0, 70)
 branch_lengths = st.lists(st.integers(0, 100), min_size=1, max_size=6)

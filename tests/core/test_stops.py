@@ -11,10 +11,10 @@ from strategies import stop_strings
 from toy import Host, decode, encode, goal, host
 
 from multiverse import Close, FinishReason, Limits, Strand
-from multiverse.decoding.stops import Stops, StopSearch
-from multiverse.detokenizer import INCOMPLETE
-from multiverse.grammar import Frame, Phase
-from multiverse.report import Observed, report
+from multiverse.serving.report import Observed, report
+from multiverse.serving.stops import Stops, StopSearch
+from multiverse.structure.grammar import Frame, Phase
+from multiverse.wire.detokenizer import INCOMPLETE
 
 GOAL = len(encode(goal(2)))
 

@@ -6,7 +6,7 @@ import pytest
 from toy import BINDINGS, DIALECTS, block, encode
 
 from multiverse import Transcript, get_dialect, parse_ids, parse_text
-from multiverse.document import statistics
+from multiverse.decoding.document import statistics
 
 
 def read(text: str, dialect: str = "multiverse", ids: bool = False) -> tuple[Transcript, list[str]]:

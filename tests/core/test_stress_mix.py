@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from multiverse.options import _REQUEST_FIELDS
+from multiverse.serving.options import _REQUEST_FIELDS
 from multiverse.stress.asks import Ask
 from multiverse.stress.fields import CHAT, COMPLETION, GENERATE, HOST_FIELDS, NESTED, OUR_FIELDS, encode
 from multiverse.stress.mix import Surface

@@ -12,7 +12,7 @@ import pytest
 
 from multiverse import get_dialect, parse_text
 from multiverse.errors import RunError
-from multiverse.options import Options
+from multiverse.serving.options import Options
 from multiverse.stress.asks import MALFORMED, WEIGHTS, Ask, Kind, Writer
 from multiverse.stress.gauges import Gauges, from_text
 from multiverse.stress.report import Report, Round, Settings

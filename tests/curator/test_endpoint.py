@@ -15,8 +15,8 @@ from conftest import Configure, Serve, lines
 
 from multiverse.curator import RunError, curate, load_config
 from multiverse.curator.store import Store
-from multiverse.endpoint import Client, Pace, UnavailableError
-from multiverse.settings import Endpoint
+from multiverse.harness.endpoint import Client, Pace, UnavailableError
+from multiverse.harness.settings import Endpoint
 
 # the client brings its own: httpx2 from 3.5 on
 httpx: Any = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")
@@ -179,7 +179,7 @@ def test_it_waits_as_long_as_the_endpoint_says_and_asks_again(
 
     async def run() -> tuple[str, int]:
         with Store(tmp_path / "store.sqlite") as store:
-            monkeypatch.setattr("multiverse.endpoint.asyncio.sleep", note)
+            monkeypatch.setattr("multiverse.harness.endpoint.asyncio.sleep", note)
             return await answers(Client(Endpoint(base_url="http://x/v1", retries=3), store), *responses)
 
     assert asyncio.run(run()) == ("yes", len(responses))

@@ -15,10 +15,10 @@ from multiverse.curator import RunError, curate, load_config
 from multiverse.curator.config import Likelihood
 from multiverse.curator.likelihood import LikelihoodTest, to_ids
 from multiverse.errors import MultiverseError
-from multiverse.layout import layout
 from multiverse.models import TINY
 from multiverse.models.task import Problem, generate
 from multiverse.oracle import load
+from multiverse.structure.layout import layout
 
 DIALECT = registry.get("multiverse")
 

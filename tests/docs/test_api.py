@@ -11,12 +11,12 @@ import pytest
 from toy import ToyTokenizer
 
 from multiverse import Controller, Limits, bind
-from multiverse.branches import Event, Kind
-from multiverse.budgets import LARGEST, FinishReason
-from multiverse.options import _REQUEST_FIELDS, FLAGS, flag
-from multiverse.report import Observed, report
-from multiverse.responses import _MAXIMA, _SUMS
+from multiverse.decoding.budgets import LARGEST, FinishReason
 from multiverse.serving.field import BRANCH_SAMPLING
+from multiverse.serving.options import _REQUEST_FIELDS, FLAGS, flag
+from multiverse.serving.report import Observed, report
+from multiverse.wire.events import Event, Kind
+from multiverse.wire.responses import _MAXIMA, _SUMS
 
 DOCS = Path(__file__).parents[2] / "docs"
 API = (DOCS / "api.md").read_text()

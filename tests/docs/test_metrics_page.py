@@ -1,4 +1,4 @@
-"""What docs/metrics.md and the dashboard say is what `multiverse/metrics.py` counts."""
+"""What docs/metrics.md and the dashboard say is what `multiverse/serving/metrics.py` counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from multiverse.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from multiverse.serving.metrics import COUNTERS, GAUGES, HISTOGRAMS
 
 DOCS = Path(__file__).parents[2] / "docs"
 NAMES = {*(f"{name}_total" for name in (*COUNTERS, "fallbacks")), *GAUGES, *HISTOGRAMS}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from multiverse.budgets import Reason
-from multiverse.options import Options
+from multiverse.serving.options import Options
+from multiverse.structure.reasons import Reason
 
 HOME = Path(__file__).parents[2]
 TEXT = (HOME / "docs" / "troubleshooting.md").read_text()

@@ -11,8 +11,8 @@ import torch
 from openai import OpenAI
 from servers import Servers
 
+from multiverse.harness.server import HOSTS, installed
 from multiverse.models.task import Problem, generate
-from multiverse.server import HOSTS, installed
 
 torch.set_num_threads(1)  # the oracle beside a busy server: more threads only wait for each other
 

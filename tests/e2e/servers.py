@@ -6,8 +6,8 @@ import os
 from contextlib import ExitStack
 from types import TracebackType
 
+from multiverse.harness.server import Server, command, free_port
 from multiverse.models import TINY
-from multiverse.server import Server, command, free_port
 
 FEW_BLOCKS = ("--num-gpu-blocks-override", "512")
 """Memory for 16,384 tokens, as SGLang's server on CPUs has; else vLLM fills a whole GB with zeros."""

@@ -17,10 +17,10 @@ from multiverse.evaluation.run import Outcome, evaluate
 from multiverse.evaluation.scores import scores
 from multiverse.evaluation.server import serving
 from multiverse.evaluation.tasks import Mode, load_task
+from multiverse.harness.server import command, free_port
+from multiverse.harness.settings import Endpoint
 from multiverse.models import TINY
 from multiverse.models.task import HELD_OUT_SEED, stream
-from multiverse.server import command, free_port
-from multiverse.settings import Endpoint
 
 
 def evaluated(mode: Mode, endpoint: Endpoint, home: Path, problems: int) -> Outcome:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from multiverse.server import installed
+from multiverse.harness.server import installed
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OFFLINE = {

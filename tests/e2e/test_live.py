@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from multiverse.branches import Branches, Event
-from multiverse.live import QUESTION, LiveServer
 from multiverse.stress.gauges import read_gauges
+from multiverse.viewer.live import QUESTION, LiveServer
+from multiverse.wire.events import Branches, Event
 
 ASKED = {"question": QUESTION, "max_tokens": 600, "temperature": 0}
 

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from multiverse.options import _REQUEST_FIELDS
 from multiverse.serving.field import BRANCH_SAMPLING
+from multiverse.serving.options import _REQUEST_FIELDS
 
 pytestmark = pytest.mark.usefixtures("control")
 

@@ -10,10 +10,10 @@ from openai import OpenAI
 from test_surface import templated
 
 from multiverse import bind, parse_ids
-from multiverse.layout import layout
 from multiverse.models import TINY
 from multiverse.models.task import Problem
 from multiverse.oracle import load, rate
+from multiverse.structure.layout import layout
 
 
 @pytest.fixture(scope="module")

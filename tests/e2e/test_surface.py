@@ -15,10 +15,10 @@ import pytest
 from openai import BadRequestError, OpenAI
 
 from multiverse import parse_text
-from multiverse.branches import Branch
 from multiverse.cli import main
 from multiverse.client import AsyncClient, Client
 from multiverse.models.task import Problem
+from multiverse.wire.events import Branch
 
 FIGURES = {
     *("tokens", "critical_path_tokens", "parallel_degree", "blocks", "branches", "max_width", "depth"),

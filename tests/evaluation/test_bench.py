@@ -15,6 +15,7 @@ import pytest
 from program import KNOWN, run, serve
 
 from multiverse import Status, layout, parse_text, to_transcript
+from multiverse.decoding.shaped import ShapedController, sampled_tokens
 from multiverse.errors import RunError
 from multiverse.evaluation.bench.experiments import turn_metrics
 from multiverse.evaluation.bench.facts import facts
@@ -25,8 +26,7 @@ from multiverse.evaluation.bench.run import RESULTS
 from multiverse.evaluation.bench.workloads import block, of_tokens, recorded, shape_in, workload
 from multiverse.evaluation.plan.shapes import Shape, shape_of
 from multiverse.models import TINY
-from multiverse.options import Options
-from multiverse.shaped import ShapedController, sampled_tokens
+from multiverse.serving.options import Options
 
 WAYS = (("splice", 50, 2.0), ("client", 100, 2.5), ("sequential", 100, 3.0))
 WORDS = words_of(str(TINY))

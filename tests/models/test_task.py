@@ -9,8 +9,8 @@ from random import Random
 import pytest
 
 from multiverse.models.task import KINDS, LIMIT, SHORT, WIDTHS, Kind, Problem, generate, is_held_out, stream
-from multiverse.parser import parse_text
-from multiverse.tree import Block
+from multiverse.structure.parser import parse_text
+from multiverse.structure.tree import Block
 
 APPLY = {"sum": sum, "max": max, "min": min}
 

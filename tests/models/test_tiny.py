@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from tiers import Sizes
 
-from multiverse.binding import detect
 from multiverse.models import TINY
 from multiverse.models.evaluate import Outcome, decode, score, scores
 from multiverse.models.task import HELD_OUT_SEED, WIDTHS, Problem, stream
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import load
+from multiverse.structure.binding import detect
 
 SEED = HELD_OUT_SEED + 1  # not the seed of the model card, so that the bars are met twice
 

@@ -7,10 +7,10 @@ from random import Random
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from multiverse.branches import EventWriter
+from multiverse.decoding.stream import BranchEvent
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import TAGS, TURN_END, build_tokenizer, turn
-from multiverse.stream import BranchEvent
+from multiverse.wire.events import EventWriter
 
 
 @pytest.fixture(scope="module")

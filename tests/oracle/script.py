@@ -13,10 +13,10 @@ import pytest
 from toy import BINDINGS, EOS, encode
 
 from multiverse import Limits, Transcript, parse_ids
-from multiverse.actions import Action
+from multiverse.decoding.actions import Action
 from multiverse.oracle import Decoder, Request, Sampling
 from multiverse.oracle.rows import Row
-from multiverse.tree import Block
+from multiverse.structure.tree import Block
 
 Lines = dict[tuple[int, ...], list[int]]
 

@@ -6,7 +6,7 @@ import pytest
 from small import TOKENIZER, answer, encoder, example
 
 from multiverse import parse_ids
-from multiverse.injected import injected
+from multiverse.structure.injected import injected
 from multiverse.training.encode import IGNORE, EncodingError
 from multiverse.training.schema import Example
 

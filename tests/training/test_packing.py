@@ -17,7 +17,7 @@ from toy import BINDINGS, encode
 
 from multiverse import layout, parse_ids
 from multiverse.attention import dense_mask, positions
-from multiverse.layout import Layout, Segment
+from multiverse.structure.layout import Layout, Segment
 from multiverse.training.collator import collate
 from multiverse.training.encode import IGNORE, Encoded
 from multiverse.training.packing import concatenate, join, pack, pack_in_order

@@ -8,8 +8,8 @@ from typing import Any
 from toy import TOKENIZERS, Host, block, goal, host
 
 from multiverse import Limits
-from multiverse.branches import Event
-from multiverse.report import Observed, report
+from multiverse.serving.report import Observed, report
+from multiverse.wire.events import Event
 
 STEP = 0.01
 """Seconds per token."""

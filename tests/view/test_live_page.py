@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 
 from multiverse.cli import main
 from multiverse.errors import RunError
-from multiverse.live import LiveServer
+from multiverse.viewer.live import LiveServer
 
 REFUSAL = "max_tokens must be at most 7, got 900"
 

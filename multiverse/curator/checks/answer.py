@@ -10,8 +10,8 @@ import re
 from enum import StrEnum
 from typing import Any
 
-from multiverse.answers import read_math, same_math
 from multiverse.curator.sentences import one_line
+from multiverse.harness.answers import read_math, same_math
 from multiverse.harness.stated import stated
 
 _TAIL = 2000

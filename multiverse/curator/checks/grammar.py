@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from multiverse.curator.artefacts import Item
 from multiverse.curator.plan import forks
-from multiverse.dialects import Dialect
-from multiverse.parser import parse_text
+from multiverse.structure.dialects import Dialect
+from multiverse.structure.parser import parse_text
 
 
 def check_grammar(document: str, plan: Sequence[Item], dialect: Dialect) -> list[str]:

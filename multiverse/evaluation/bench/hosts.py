@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from multiverse.activation import take_flag
-from multiverse.binding import bind, detect
 from multiverse.errors import RunError
 from multiverse.evaluation.bench.traffic import Words
-from multiverse.server import Command, Server, command, free_port
+from multiverse.harness.server import Command, Server, command, free_port
+from multiverse.serving.activation import take_flag
+from multiverse.structure.binding import bind, detect
 
 PATIENCE = 600
 """Seconds that a server may take to start."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import openai
 
-from multiverse.binding import Binding
 from multiverse.errors import RunError
 from multiverse.evaluation.bench.workloads import Workload, labels
-from multiverse.responses import FIELD
+from multiverse.structure.binding import Binding
+from multiverse.wire.responses import FIELD
 
 Ids = Sequence[int]
 PLAIN = {FIELD: {"enabled": False}}

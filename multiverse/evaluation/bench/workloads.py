@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multiverse.binding import Binding
+from multiverse.decoding.shaped import Shape
 from multiverse.errors import RunError
 from multiverse.evaluation.plan.machine import Array
 from multiverse.evaluation.plan.shapes import Shape as Steps
-from multiverse.layout import parallel_blocks
-from multiverse.parser import parse_text
-from multiverse.records import readable
-from multiverse.shaped import Shape
-from multiverse.tree import Block, Transcript
+from multiverse.harness.records import readable
+from multiverse.structure.binding import Binding
+from multiverse.structure.layout import parallel_blocks
+from multiverse.structure.parser import parse_text
+from multiverse.structure.tree import Block, Transcript
 
 BEFORE, AFTER = 4, 16
 """Tokens before and after the block of an answer with one block."""

@@ -17,7 +17,7 @@ from multiverse.errors import RunError
 from multiverse.evaluation.plan.machine import Machine, Model, Roofline
 from multiverse.evaluation.plan.shapes import Shape, binned
 from multiverse.evaluation.plan.simulate import Load, simulate
-from multiverse.settings import check_settings
+from multiverse.harness.settings import check_settings
 
 _WAYS = ("sequential", "splice")
 _EXPERIMENTS = ("degree", "batch", "ways", "replay")

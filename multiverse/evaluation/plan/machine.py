@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from multiverse.errors import RunError
-from multiverse.settings import Settings, check_settings, read_yaml
+from multiverse.harness.settings import Settings, check_settings, read_yaml
 
 Array: TypeAlias = NDArray[np.float64]
 Kind = TypeVar("Kind", bound=Settings)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from multiverse.errors import RunError
 from multiverse.evaluation.plan.machine import Array
-from multiverse.layout import layout
-from multiverse.parser import parse_text
-from multiverse.records import readable
-from multiverse.tree import Transcript
+from multiverse.harness.records import readable
+from multiverse.structure.layout import layout
+from multiverse.structure.parser import parse_text
+from multiverse.structure.tree import Transcript
 
 BINS = 64
 """Pieces that the longest critical path is cut into; within one, a shape is taken for constant."""

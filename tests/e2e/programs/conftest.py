@@ -12,9 +12,9 @@ import pytest
 from document_oracle import Oracle
 from program_requests import POOL, post
 
+from multiverse.harness.server import Server, command, free_port
 from multiverse.models import TINY
 from multiverse.oracle import load
-from multiverse.server import Server, command, free_port
 
 
 @pytest.fixture(scope="session", params=[1, 16], ids=["pages of one token", "pages of 16 tokens"])

@@ -1,0 +1,132 @@
+"""A client's request while a host serves it: what every adapter keeps of it, whatever computes its strands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiverse.decoding.actions import Action
+from multiverse.decoding.controller import Controller
+from multiverse.decoding.replay import Part, parts
+from multiverse.decoding.sampled_rows import SampledRows
+from multiverse.decoding.strand import Status, Strand
+from multiverse.decoding.stream import BranchEvent, DocumentStream, EventStream
+from multiverse.serving.metrics import Tally
+from multiverse.serving.options import Options
+from multiverse.serving.report import Observed, report
+from multiverse.serving.stops import Stops
+from multiverse.serving.verdict import Judge
+from multiverse.serving.weights import WeightVersions
+
+
+@dataclass(eq=False)
+class RequestTree:
+    """The strands of one client request.
+
+    Attributes:
+        controller: decides about them.
+        options: the client's, on top of the server's.
+        streams: whether the client gets its answer as it grows.
+        stops: what the client wants to end at, where that is not left to the host.
+        judge: decides about tokens, by `stops` and the controller.
+        rank, arrived: who comes first when memory is short (`multiverse.serving.pressure`).
+        stream: the answer so far, in document order.
+        rows: logprobs of sampled tokens, if the client asked for any.
+        recomputed: tokens that were computed again because memory was short.
+        given_up: slots or blocks it gave up the last time.
+        weights: which weights said which of its tokens, if they were changed meanwhile.
+        created: when the request came; with `started_at` and `closed_at`, by strand key, in monotonic seconds.
+        started_at: when each branch was started.
+        closed_at: when the KV of each branch was complete, or joined.
+    """
+
+    controller: Controller
+    options: Options
+    streams: bool
+    stops: Stops = field(default=Stops(), kw_only=True)
+    rank: int = field(default=0, kw_only=True)
+    arrived: float = field(default_factory=time.monotonic, kw_only=True)
+    judge: Judge = field(init=False)
+    stream: DocumentStream = field(init=False)
+    rows: SampledRows[Any] | None = field(default=None, init=False)
+    recomputed: int = field(default=0, init=False)
+    given_up: int = field(default=0, init=False)
+    weights: WeightVersions = field(default_factory=WeightVersions, init=False)
+    created: float = field(default_factory=time.monotonic, init=False)
+    started_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
+    closed_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.judge = Judge(self.controller, self.stops)
+        self.stream = DocumentStream(self.controller.root)
+        wanted = self.streams and self.options.stream == "events"
+        self._events = EventStream(self.controller.root) if wanted else None
+
+    def news(self, strand: Strand, actions: Iterable[Action]) -> list[BranchEvent]:
+        """What a client that wants events is to be told now that the controller decided `actions` about `strand`."""
+        return [] if self._events is None else self._events.push(strand, actions)
+
+    def drop_rows(self, key: tuple[int, ...], offset: int) -> None:
+        """Forget the logprobs of tokens that were taken back, from `offset` of the strand `key` on."""
+        if self.rows is not None:
+            self.rows.drop(key, offset)
+
+    def record(self, tally: Tally, asked: bool, version: str = "") -> dict[str, Any] | None:
+        """Count the request, which has ended, and return its record, if there is anything to tell or it was asked.
+
+        `version` is what the host calls the weights that it has now.
+        """
+        root = self.controller.root
+        if not root.forks and not root.fallbacks and not asked:
+            return None
+        observed = Observed(
+            recomputed_tokens=self.recomputed,
+            started={(): 0.0} | self._since_created(self.started_at),
+            closed=self._since_created(self.closed_at) | {(): time.monotonic() - self.created},
+            logprobs=None if self.rows is None else self.rows.values(root),
+            weights={s.key: self.weights.of_strand(s, version) for s in root.walk()} if self.weights else None,
+        )
+        record = report(self.controller, observed, self.options.return_tree)
+        tally.finished(record, (len(children) for strand in root.walk() for _, children in strand.forks))
+        return record
+
+    def _since_created(self, times: dict[tuple[int, ...], float]) -> dict[tuple[int, ...], float]:
+        return {key: at - self.created for key, at in times.items()}
+
+    @property
+    def structured(self) -> bool:
+        """Whether its KV is more than one causal sequence, now or at some time."""
+        return bool(self.controller.root.forks or self.controller.prompt.strand.forks)
+
+
+@dataclass(eq=False)
+class Member:
+    """A strand and how far the host has come with it.
+
+    Attributes:
+        part: index of the part of the strand (`multiverse.decoding.replay`) that is or was computed last.
+        delta: position delta of that part.
+        written: how many of the strand's own tokens the host was given.
+        draining: what is computed is known already; the token sampled behind it is ignored.
+        turned_at: when it forked last, in monotonic seconds; `None` if it has not, or was computed again since.
+    """
+
+    tree: Any
+    strand: Strand
+    part: int = field(default=0, init=False)
+    delta: int = field(default=0, init=False)
+    written: int = field(default=0, init=False)
+    draining: bool = field(default=False, init=False)
+    turned_at: float | None = field(default=None, init=False)
+
+    def parts(self) -> list[Part]:
+        """The parts of the strand, as far as they are known."""
+        return parts(self.tree.controller, self.strand)
+
+    def given(self, part: int) -> None:
+        """Note that the host now has the tokens up to `part`, and whether there is anything to sample behind them."""
+        known = self.parts()
+        self.part, self.delta, self.written = part, known[part].delta, len(self.strand.tokens)
+        self.draining = part + 1 < len(known) or self.strand.status is not Status.RUNNING

@@ -1,0 +1,1 @@
+"""What travels over HTTP: fields of answers, events of branches, and the clients that read them."""
