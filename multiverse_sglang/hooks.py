@@ -272,7 +272,7 @@ def install() -> None:
     """
     _refuse(check())
     from multiverse_sglang.attention import offer
-    from multiverse_sglang.wrappers import WRAPPERS
+    from multiverse_sglang.scheduler.wrappers import WRAPPERS
 
     _apply(HOOKS, WRAPPERS)
     offer()
@@ -282,7 +282,7 @@ def install() -> None:
 def install_api() -> None:
     """The same for SGLang's HTTP server, in the process that is about to serve."""
     _refuse(missing(API_HOOKS))
-    from multiverse_sglang import api
+    from multiverse_sglang.frontend import api
 
     _apply(API_HOOKS, api.WRAPPERS)
     api.install()

@@ -13,9 +13,9 @@ from multiverse.serving.refusals import present, refuse
 from multiverse.serving.rope import refusals_of_rope
 from multiverse.wire.responses import STRUCTURED_OUTPUTS
 from multiverse_sglang.sampling import check_branch_sampling
-from multiverse_sglang.slots import can_move
-from multiverse_sglang.strict import BACKENDS
-from multiverse_sglang.tree import ATTRIBUTE, Program
+from multiverse_sglang.scheduler.slots import can_move
+from multiverse_sglang.scheduler.strict import BACKENDS
+from multiverse_sglang.scheduler.tree import ATTRIBUTE, Program
 
 
 def is_new(request: Any, least: int = 1) -> bool:

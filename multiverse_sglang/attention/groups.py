@@ -7,7 +7,7 @@ from typing import Any
 
 from multiverse.attention.shared_prefix import Group
 from multiverse.decoding.strand import Strand
-from multiverse_sglang.tree import ATTRIBUTE, Member
+from multiverse_sglang.scheduler.tree import ATTRIBUTE, Member
 
 GROUPS = "groups_of_step"
 """Of a ForwardBatch, and of a backend that wants to know: the groups of a decode step."""

@@ -115,7 +115,7 @@ class Operator:
         return found
 
     def on_integrity(self) -> list[str]:
-        from multiverse_sglang.books import problems_while_running
+        from multiverse_sglang.scheduler.books import problems_while_running
 
         return problems_while_running(self.scheduler.multiverse_conductor)
 

@@ -62,7 +62,7 @@ def a_scheduler(rope: dict[str, str]) -> SimpleNamespace:
 @pytest.mark.parametrize("inside", [{"max_depth": 1}, '{"max_depth": 1}'])
 def test_the_field_is_read_from_metadata_too(inside: object) -> None:
     """Gateways that drop fields they don't know hand `metadata` on; elsewhere it is refused as its own place is."""
-    from multiverse_sglang.field import move_field
+    from multiverse_sglang.frontend.field import move_field
 
     body = {"messages": [], "metadata": {"multiverse": inside, "user": "7"}}
     moved = json.loads(move_field(json.dumps(body).encode(), "/v1/chat/completions"))
@@ -77,7 +77,7 @@ def test_the_field_is_read_from_metadata_too(inside: object) -> None:
 
 def test_a_field_that_is_given_twice_is_refused() -> None:
     """Which of the two was meant, nobody knows; the one in custom_params used to be lost."""
-    from multiverse_sglang.field import move_field
+    from multiverse_sglang.frontend.field import move_field
 
     inside = {"sampling_params": {"custom_params": {"multiverse": {"max_depth": -1}}}, "text": "x"}
     with pytest.raises(OptionError, match="given twice"):

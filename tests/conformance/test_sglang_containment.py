@@ -18,47 +18,47 @@ from multiverse.decoding.strand import Status
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 from multiverse.serving.containment import Guard
-from multiverse_sglang.strict import StrictTags
-from multiverse_sglang.wrappers import WRAPPERS, get_total_uncached_sizes, session_held_tokens
+from multiverse_sglang.scheduler.strict import StrictTags
+from multiverse_sglang.scheduler.wrappers import WRAPPERS, get_total_uncached_sizes, session_held_tokens
 
 ROOM = "multiverse_sglang"
 PLACES = {
-    "Scheduler._add_request_to_queue": [(f"{ROOM}.admission:Admission._make_tree", 1)],
+    "Scheduler._add_request_to_queue": [(f"{ROOM}.scheduler.admission:Admission._make_tree", 1)],
     "Scheduler.get_next_batch_to_run": [
-        (f"{ROOM}.memory:MemoryPressure.make_room", 40),
-        (f"{ROOM}.memory:MemoryPressure.newcomers_held_back", 40),
-        (f"{ROOM}.admission:Admission.begin", 0),
+        (f"{ROOM}.scheduler.memory_pressure:MemoryPressure.make_room", 40),
+        (f"{ROOM}.scheduler.memory_pressure:MemoryPressure.newcomers_held_back", 40),
+        (f"{ROOM}.scheduler.admission:Admission.begin", 0),
     ],
     "Scheduler.process_batch_result": [
-        (f"{ROOM}.conductor:Conductor.settle", 45),
-        (f"{ROOM}.conductor:Conductor._open", 2),
-        (f"{ROOM}.conductor:Conductor.advance", 30),
-        (f"{ROOM}.forks:Forks._start", 2),
-        (f"{ROOM}.forks:Forks._join", 0),
-        (f"{ROOM}.conductor:record_row", 60),
-        (f"{ROOM}.conductor:show", 25),
+        (f"{ROOM}.scheduler.conductor:Conductor.settle", 45),
+        (f"{ROOM}.scheduler.conductor:Conductor._open", 2),
+        (f"{ROOM}.scheduler.conductor:Conductor.advance", 30),
+        (f"{ROOM}.scheduler.forks:Forks._start", 2),
+        (f"{ROOM}.scheduler.forks:Forks._join", 0),
+        (f"{ROOM}.scheduler.conductor:record_row", 60),
+        (f"{ROOM}.scheduler.conductor:show", 25),
     ],
-    "Req.update_finish_state": [(f"{ROOM}.wrappers:accept", 20), (f"{ROOM}.wrappers:accept", 150)],
-    "Req.init_next_round_input": [(f"{ROOM}.wrappers:begin_where_held", 3)],
-    "allocation:_prefix_kv_indices": [(f"{ROOM}.slots:SlotPool.part", 2)],
+    "Req.update_finish_state": [(f"{ROOM}.scheduler.wrappers:accept", 20), (f"{ROOM}.scheduler.wrappers:accept", 150)],
+    "Req.init_next_round_input": [(f"{ROOM}.scheduler.wrappers:begin_where_held", 3)],
+    "allocation:_prefix_kv_indices": [(f"{ROOM}.scheduler.slots:SlotPool.part", 2)],
     "ForwardBatch.init_new": [
-        (f"{ROOM}.forward:prepare_forward", 40),
-        (f"{ROOM}.positions:pieces", 5),
+        (f"{ROOM}.attention.wrappers:prepare_forward", 40),
+        (f"{ROOM}.attention.positions:pieces", 5),
     ],
-    "ModelRunner.forward": [(f"{ROOM}.single_pass:PieceAttention._write_rows", 0)],
-    "SamplingBatchInfo.from_schedule_batch": [(f"{ROOM}.forward:complete_penalties", 4)],
-    "SchedulerOutputStreamer.stream_output": [(f"{ROOM}.streamer:take_news", 30)],
-    "Scheduler.on_idle": [(f"{ROOM}.conductor:Conductor.rest", 0)],
-    "ScheduleBatch._get_decode_retraction_order": [(f"{ROOM}.wrappers:by_seniority", 0)],
-    "Scheduler.abort_request": [(f"{ROOM}.conductor:Conductor.abort", 0)],
+    "ModelRunner.forward": [(f"{ROOM}.scheduler.single_pass:PieceAttention._write_rows", 0)],
+    "SamplingBatchInfo.from_schedule_batch": [(f"{ROOM}.attention.wrappers:complete_penalties", 4)],
+    "SchedulerOutputStreamer.stream_output": [(f"{ROOM}.scheduler.streamer:take_news", 30)],
+    "Scheduler.on_idle": [(f"{ROOM}.scheduler.conductor:Conductor.rest", 0)],
+    "ScheduleBatch._get_decode_retraction_order": [(f"{ROOM}.scheduler.wrappers:by_seniority", 0)],
+    "Scheduler.abort_request": [(f"{ROOM}.scheduler.conductor:Conductor.abort", 0)],
     "Scheduler.pause_generation": [
-        (f"{ROOM}.conductor:Conductor.give_up_kv", 0),
-        (f"{ROOM}.conductor:Conductor.replay", 1),
+        (f"{ROOM}.scheduler.conductor:Conductor.give_up_kv", 0),
+        (f"{ROOM}.scheduler.conductor:Conductor.replay", 1),
     ],
-    "schedule_batch:release_req": [(f"{ROOM}.wrappers:release", 1)],
-    "Scheduler.flush_cache": [(f"{ROOM}.conductor:Conductor.before_flush", 0)],
-    "Scheduler.record_weight_version_change": [(f"{ROOM}.conductor:Conductor.note_version", 0)],
-    "Scheduler._abort_on_queued_limit": [(f"{ROOM}.waiting_queue:WaitingQueue.as_clients_see_it", 1)],
+    "schedule_batch:release_req": [(f"{ROOM}.scheduler.wrappers:release", 1)],
+    "Scheduler.flush_cache": [(f"{ROOM}.scheduler.conductor:Conductor.before_flush", 0)],
+    "Scheduler.record_weight_version_change": [(f"{ROOM}.scheduler.conductor:Conductor.note_version", 0)],
+    "Scheduler._abort_on_queued_limit": [(f"{ROOM}.scheduler.waiting_queue:WaitingQueue.as_clients_see_it", 1)],
 }
 """By call of SGLang: what of the adapter it leads to, and how many times that does well before it raises."""
 NOTHING_TO_RAISE = {
@@ -194,7 +194,7 @@ def test_strict_structure_lets_a_token_pass_whose_mask_raises() -> None:
 
 
 def test_in_a_front_end_a_record_that_can_not_be_read_is_the_error_of_its_request() -> None:
-    from multiverse_sglang.front import generate_request, update_request_meta_info
+    from multiverse_sglang.frontend.answers import generate_request, update_request_meta_info
 
     aborted: list[str] = []
     manager = SimpleNamespace(tokenizer=None, abort_request=aborted.append)

@@ -11,8 +11,8 @@ import torch
 pytest.importorskip("sglang", reason="SGLang's pages")
 
 from multiverse.serving.metrics import Tally
-from multiverse_sglang.slots import SlotPool, can_move
-from multiverse_sglang.tree import Held
+from multiverse_sglang.scheduler.slots import SlotPool, can_move
+from multiverse_sglang.scheduler.tree import Held
 
 
 class Pool:

@@ -76,7 +76,7 @@ def test_a_radix_key_is_the_tokens_up_to_the_first_fork_and_never_after() -> Non
     from transformers import AutoTokenizer
 
     from multiverse import bind
-    from multiverse_sglang.prefix_cache import layout_key
+    from multiverse_sglang.scheduler.prefix_cache import layout_key
 
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     binding = bind("multiverse", tokenizer)

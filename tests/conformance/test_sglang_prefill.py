@@ -22,7 +22,7 @@ from multiverse import Binding, Limits, parse_ids
 from multiverse.decoding.controller import Controller
 from multiverse.oracle import load
 from multiverse.structure.layout import layout
-from multiverse_sglang.single_pass import Passage, SinglePass
+from multiverse_sglang.scheduler.single_pass import Passage, SinglePass
 
 Settings = dict[str, Any]
 

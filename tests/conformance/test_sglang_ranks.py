@@ -23,7 +23,7 @@ from multiverse.oracle import generate as reference
 
 pytest.importorskip("sglang", reason="vLLM's ranks are in tests/vllm_workers")
 
-from multiverse_sglang.ranks import compare
+from multiverse_sglang.scheduler.ranks import compare
 
 ENGINE = """
 import json, sys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multiverse_sglang.states import IDLE, MOST, StateError, States
+from multiverse_sglang.frontend.program_states import IDLE, MOST, StateError, States
 
 
 class Clock:

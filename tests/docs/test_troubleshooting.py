@@ -36,7 +36,7 @@ def refusals(file: Path) -> Iterator[str]:
 
 def raised(folder: Path) -> Iterator[str]:
     """How the messages of every `UnsupportedHostError` of an adapter begin, up to the first value in them."""
-    for file in sorted(folder.glob("*.py")):
+    for file in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UnsupportedHostError":
                 message = node.args[0]

@@ -12,7 +12,7 @@ from document_oracle import Oracle
 from parallel_encoding import gen, sgl
 from program_requests import POOL, commit, computed, fork, join, post
 
-from multiverse_sglang.states import IDLE, States
+from multiverse_sglang.frontend.program_states import IDLE, States
 
 
 def test_branches_that_no_longer_fit_are_computed_again(server: str, page: int, oracle: Oracle) -> None:
@@ -65,15 +65,15 @@ def test_a_program_that_ends_leaves_nothing_behind(backend: Any, server: str) ->
 
 
 def test_the_states_of_a_client_that_is_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    from multiverse_sglang import program_front
+    from multiverse_sglang.frontend import program_calls
 
-    monkeypatch.setattr(program_front, "IDLE", 0.01)  # how often it looks; the clock is another
+    monkeypatch.setattr(program_calls, "IDLE", 0.01)  # how often it looks; the clock is another
     now, sent = [0.0], []
     tokenizer = SimpleNamespace(encode=lambda text, **_: [len(text)])
     manager = SimpleNamespace(
         tokenizer=tokenizer, context_len=1024, rid_to_state={}, _dispatch_to_scheduler=sent.append
     )
-    front = program_front.Programs.of(manager)
+    front = program_calls.Programs.of(manager)
     front.states = States(front._encode, clock=lambda: now[0])
 
     async def client() -> None:

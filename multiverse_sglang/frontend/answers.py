@@ -1,0 +1,88 @@
+"""The front end of an engine: what its scheduler tells of a request, put where whoever asked finds it.
+
+For the OpenAI server that is a `Told` that it attaches to its request; for everybody else `meta_info["multiverse"]`:
+the record of a finished request, and under `events` what happened since the last output, if the client wants events.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from sglang.srt.managers.io_struct import GenerateReqInput
+
+from multiverse.wire.responses import FIELD, Told, merge
+from multiverse_sglang.frontend.parameters import check_parameters
+from multiverse_sglang.frontend.program_calls import Programs
+
+LISTENER = "multiverse_listener"
+"""Of a request of the tokenizer manager: the `Told` that wants to hear, instead of `meta_info`."""
+_PENDING = "multiverse_pending"
+"""Of SGLang's state of a request: what its next output brings, as an object with `NEWS`; emptied by who takes it."""
+_NEWS = "news"
+_FAILED = "failed"
+_log = logging.getLogger("sglang.multiverse")
+
+
+def update_request_meta_info(
+    original: Any, manager: Any, meta_info: Any, state: Any, customized_info: Any, index: int, finish_reason: Any
+) -> None:
+    """Keep what the scheduler tells until an output goes out: some of SGLang's outputs are overtaken by the next."""
+    rest = {name: values for name, values in customized_info.items() if name != FIELD}
+    original(manager, meta_info, state, rest, index, finish_reason)
+    try:
+        _keep(meta_info, state, customized_info[FIELD][index] if FIELD in customized_info else ())
+    except Exception as error:
+        _log.error("multiverse: request %s ended with an error: %r", meta_info.get("id"), error, exc_info=error)
+        meta_info[FIELD] = {_FAILED: repr(error)}
+
+
+def _keep(meta_info: Any, state: Any, told: Any) -> None:
+    for news in told:
+        pending = state.__dict__.setdefault(_PENDING, {})
+        pending[_NEWS] = merge(pending.get(_NEWS), news)
+    if _PENDING in state.__dict__:
+        meta_info[FIELD] = state.__dict__[_PENDING]
+
+
+def generate_request(original: Any, manager: Any, obj: Any, request: Any = None) -> AsyncGenerator[Any, None]:
+    """The tokenizer manager's outputs, each with what came with it. A state of a program may be who asks.
+
+    Raises:
+        OptionError: if the scheduler could not read what the request asks. SGLang answers with HTTP 400.
+    """
+    if isinstance(obj, GenerateReqInput):
+        check_parameters(obj.sampling_params)
+        Programs.of(manager).translate(obj)
+    return _tap(original(manager, obj, request), manager, obj)
+
+
+async def _tap(outputs: Any, manager: Any, obj: Any) -> AsyncGenerator[Any, None]:
+    listener: Told | None = obj.__dict__.get(LISTENER)
+    told = listener or Told(manager.tokenizer, _skips_special_tokens(obj))
+    async with aclosing(outputs):
+        async for output in outputs:
+            several = output if isinstance(output, list) else [output]
+            for place, one in enumerate(several):
+                meta_info = one.get("meta_info") or {}
+                pending = meta_info.pop(FIELD, None) or {}
+                index = one.get("index", place)
+                news = pending.pop(_NEWS, {})
+                if failure := pending.get(_FAILED) or news.get(_FAILED):
+                    manager.abort_request(meta_info["id"])
+                    raise RuntimeError(f"multiverse: {failure}")
+                if not news:
+                    continue
+                told.hear(index, news)
+                if listener is None:
+                    events = told.take_events().get(index)
+                    meta_info[FIELD] = told.records.get(index, {}) | ({"events": events} if events else {})
+            yield output
+
+
+def _skips_special_tokens(obj: Any) -> bool:
+    parameters = obj.sampling_params
+    first = parameters[0] if isinstance(parameters, list) and parameters else parameters
+    return bool((first or {}).get("skip_special_tokens", True)) if isinstance(first, dict) else True

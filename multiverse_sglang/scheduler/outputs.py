@@ -1,0 +1,89 @@
+"""What the client of a tree sees: its tokens and their logprobs, in document order, through SGLang's own streamer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from multiverse.decoding.sampled_rows import SampledRows
+from multiverse.decoding.stream import Span, tokens_of
+from multiverse_sglang.scheduler.prompt_logprobs import deliver
+from multiverse_sglang.scheduler.streamer import tell
+from multiverse_sglang.scheduler.tree import Member, RequestTree, Row
+
+
+def record_row(member: Member) -> None:
+    """Keep the logprobs that came with the token just sampled for `member`, and clear its run's lists."""
+    if not member.run.return_logprob:
+        return
+    found = member.run.logprob
+    lists = [
+        found.output_token_logprobs_val,
+        found.output_token_logprobs_idx,
+        found.output_top_logprobs_val,
+        found.output_top_logprobs_idx,
+        found.output_token_ids_logprobs_val,
+        found.output_token_ids_logprobs_idx,
+    ]
+    if member.sampled is not None and lists[0] and member.tree.rows is not None:
+        top = (lists[2][-1], lists[3][-1]) if lists[2] else None
+        chosen = (lists[4][-1], lists[5][-1]) if lists[4] else None
+        row = Row(lists[0][-1], top, chosen)
+        member.tree.rows.record(member.strand, member.sampled, row.value, row)
+    for values in lists:
+        values.clear()
+
+
+def record_plain(tree: RequestTree) -> None:
+    """Keep the logprobs of what SGLang has answered by itself, for the tree."""
+    if tree.rows is not None and tree.rows.keep_values:
+        for offset, value in enumerate(tree.client.logprob.output_token_logprobs_val):
+            tree.rows.record(tree.controller.root, offset, value, None)
+
+
+def show(scheduler: Any, tree: RequestTree) -> None:
+    """Hand what can be shown now to SGLang's streamer, which decides by itself when to send it."""
+    client = tree.client
+    if tree.scores is not None and tree.scores.complete:
+        deliver(tree)
+    if tree.scores is not None and not client.finished():
+        return  # clients expect scores of the prompt in the first output
+    spans = tree.stream.drain_spans()
+    if not spans and not client.finished():
+        return
+    client.output_ids.extend(tokens_of(spans))
+    if tree.rows is not None:
+        _append_rows(client.logprob, spans, tree.rows)
+    if client.finished():
+        add_record(tree, client)
+    elif client.check_match_stop_str_prefix():
+        return  # SGLang sends parts of answers also where the client gets it whole, and could not take them back
+    scheduler.output_streamer.stream_output([client], client.return_logprob)
+
+
+def add_record(tree: RequestTree, request: Any) -> None:
+    """Send the record of a request that ended with its last output: its last token may have no logprob yet."""
+    tell(request, lambda: _record(tree))
+
+
+def _record(tree: RequestTree) -> dict[str, Any] | None:
+    if not tree.open:
+        record_plain(tree)
+    return tree.record(tree.tally, tree.asked)
+
+
+def _append_rows(found: Any, spans: Sequence[Span], rows: SampledRows[Row]) -> None:
+    """Logprobs of the tokens of `spans`. A token that the engine wrote has logprob 0: it was not left to chance."""
+    wanted = found.token_ids_logprob
+    for token, known in zip(tokens_of(spans), rows.take(spans), strict=True):
+        row = known or Row(0.0, None, None)
+        found.output_token_logprobs_val.append(row.value)
+        found.output_token_logprobs_idx.append(token)
+        if found.top_logprobs_num > 0:
+            values, ids = row.top or ([0.0], [token])
+            found.output_top_logprobs_val.append(values)
+            found.output_top_logprobs_idx.append(ids)
+        if wanted is not None:
+            values, ids = row.chosen or ([0.0] * len(wanted), wanted)
+            found.output_token_ids_logprobs_val.append(values)
+            found.output_token_ids_logprobs_idx.append(ids)

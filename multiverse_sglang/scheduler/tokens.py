@@ -1,0 +1,74 @@
+"""What happens to a token between SGLang's sampler and its rules for the end of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH
+
+from multiverse.decoding.budgets import FinishReason
+from multiverse.serving.verdict import Verdict
+from multiverse_sglang.scheduler.outputs import add_record
+from multiverse_sglang.scheduler.stops import MatchedInStrand
+from multiverse_sglang.scheduler.tree import Member
+
+
+def accept(update_finish_state: Callable[[Any], None], request: Any, member: Member) -> None:
+    """Decide about the token that SGLang just appended to `request`: SGLang's own rules first, then ours."""
+    tree, strand = member.tree, member.strand
+    member.arrived, member.sampled = True, None
+    if member.draining:
+        del request.output_ids[-1:]
+        return
+    if tree.open:
+        _reserve(request)
+    update_finish_state(request)
+    reason = request.finished_reason
+    offset, token = len(strand.tokens), request.output_ids[-1]
+    verdict = (tree.judge if tree.open else tree.plain_judge).decide(strand, token, _ended(reason))
+    tree.tell(strand, verdict.actions)
+    member.sampled = offset if verdict.kept > offset else None
+    if verdict.kept <= offset:
+        _truncate(member, request, verdict.kept)
+        tree.drop_rows(strand.key, verdict.kept)
+    if tree.open:
+        _end_run(member, request, reason, verdict)
+    elif tree.controller.finish_reason is not None:
+        request.finished_reason = reason or FINISH_LENGTH(len(request.output_ids))
+        add_record(tree, request)
+
+
+def _ended(reason: Any) -> FinishReason | None:
+    """What SGLang ended a request with."""
+    if reason is None:
+        return None
+    if isinstance(reason, FINISH_ABORT):
+        return FinishReason.ABORT
+    return FinishReason.LENGTH if isinstance(reason, FINISH_LENGTH) else FinishReason.STOP
+
+
+def _reserve(run: Any) -> None:
+    """Keep SGLang from holding a run back because its next token might be the last it may generate."""
+    parameters = run.sampling_params
+    parameters.max_new_tokens = max(parameters.max_new_tokens, len(run.output_ids) + 2)
+
+
+def _truncate(member: Member, run: Any, kept: int) -> None:
+    """Keep the first `kept` tokens of a strand in its run; some may be of the prompt that the run was made with."""
+    own = kept - member.written
+    del run.output_ids[max(0, own) :]
+    if own < 0:
+        del member.tokens[own:]
+        member.written = kept
+        run.origin_input_ids = run.origin_input_ids[: len(member.tokens)]
+
+
+def _end_run(member: Member, run: Any, reason: Any, verdict: Verdict) -> None:
+    """SGLang, or a stop string, may have ended a run. Its KV is not SGLang's to release."""
+    tree, aborted = member.tree, isinstance(reason, FINISH_ABORT)
+    run.finished_reason = run.finished_len = None
+    if aborted:
+        tree.abort()
+    if aborted or member.strand.parent is None:
+        tree.reason = reason if verdict.string is None else MatchedInStrand(verdict.string, verdict.from_end)
