@@ -22,6 +22,6 @@ def register() -> None:
     """Entry point. Installs the hooks if the plugin is switched on and vLLM is one it knows."""
     if is_on():
         take_flags(sys.argv)
-        from multiverse_vllm.hooks import install
+        from multiverse_vllm.install import install
 
         install()

@@ -21,7 +21,6 @@ _LAYER = "vllm.model_executor.layers.attention:Attention"
 _CPU_BACKEND = "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackendImpl"
 _DETOKENIZER = "vllm.v1.engine.detokenizer"
 _STOPS = "stop strings that an engine core may look for"
-_MARK = "_multiverse"
 _FORK = "a scheduler API to fork a request and to adopt another's blocks"
 _POSITIONS = "a position delta per request, as M-RoPE models have it"
 _STATE = "vllm.v1.engine.output_processor:RequestState"
@@ -259,31 +258,3 @@ def host_version() -> str:
         except metadata.PackageNotFoundError:
             continue
     return "none"
-
-
-def install() -> None:
-    """Wrap what the table says. Idempotent.
-
-    Raises:
-        UnsupportedHostError: with everything that does not match, before anything was changed.
-    """
-    require(table())
-    from vllm.config.scheduler import SchedulerConfig
-
-    from multiverse_vllm import aborts, frontend, metrics, rehearsal, worker
-    from multiverse_vllm.scheduler import with_multiverse
-
-    configured = SchedulerConfig.get_scheduler_cls
-    if hasattr(configured, _MARK):
-        return
-
-    def get_scheduler_cls(self: SchedulerConfig) -> type:
-        return with_multiverse(configured(self))
-
-    setattr(get_scheduler_cls, _MARK, True)
-    SchedulerConfig.get_scheduler_cls = get_scheduler_cls
-    frontend.install()
-    metrics.install()
-    rehearsal.install()
-    aborts.install()
-    worker.install()

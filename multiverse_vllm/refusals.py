@@ -12,7 +12,7 @@ from typing import Any
 
 from multiverse.serving.refusals import present, refuse
 from multiverse.serving.rope import refusals_of_rope
-from multiverse_vllm.kv_layout import LAYOUTS
+from multiverse_vllm.worker.kv_layout import LAYOUTS
 
 ROPE_PER_POSITION = ("dynamic", "longrope")
 """Kinds of RoPE for which vLLM makes one table of positions when it loads a model, whatever the requests."""

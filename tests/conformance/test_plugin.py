@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("vllm", reason="the table belongs to vLLM's adapter")
 
 from multiverse.serving.activation import take_flag
-from multiverse_vllm import hooks
+from multiverse_vllm import hooks, install
 
 UNTOUCHED = """
 import os
@@ -51,8 +51,8 @@ def test_a_vllm_of_another_kind_is_refused_with_the_whole_list(monkeypatch: pyte
     )
     monkeypatch.setattr(hooks, "HOOKS", changed)
     monkeypatch.setattr(hooks, "host_version", lambda: "0.99.0")
-    monkeypatch.setattr(hooks, "_MARK", "_not_installed_yet")
+    monkeypatch.setattr(install, "_MARK", "_not_installed_yet")
     with pytest.raises(hooks.UnsupportedHostError) as refused:
-        hooks.install()
+        install.install()
     for part in ("vLLM 0.99.0 was never tested", "SchedulerConfig.gone is not there", "has no unheard_of"):
         assert part in str(refused.value)

@@ -33,15 +33,15 @@ from multiverse.models.tokenizer import turn
 from multiverse.serving import request_tree
 from multiverse.serving.metrics import Exporter, Tally
 from multiverse.serving.verdict import Judge
-from multiverse_vllm import (
+from multiverse_vllm import hooks
+from multiverse_vllm.frontend import inputs
+from multiverse_vllm.scheduler import (
+    answers,
     blocks,
-    client,
     failures,
     forks,
-    frontend,
-    hooks,
-    memory,
     prefix_cache,
+    pressure,
     scheduler,
     tokens,
     tree,
@@ -51,10 +51,10 @@ KINDS = ("flat", "nested")
 VICTIMS = 5
 PLACES: tuple[Any, ...] = (
     scheduler.MultiverseScheduler,
-    client.Client,
+    answers.Client,
     forks.Forks,
     tokens.Tokens,
-    memory.MemoryPressure,
+    pressure.MemoryPressure,
     prefix_cache.PrefixCache,
     prefix_cache.LayoutKeys,
     blocks.BlockTable,
@@ -64,7 +64,7 @@ PLACES: tuple[Any, ...] = (
     request_tree.RequestTree,
     Controller,
     Judge,
-    client,
+    answers,
     scheduler,
     tokens,
 )
@@ -230,7 +230,7 @@ def test_a_reset_during_which_a_tree_can_not_be_replayed_ends_that_tree(
     for _ in range(60):
         tokens += scarce_host.step().get(other, [])
     with pytest.MonkeyPatch.context() as monkeypatch:
-        plant(monkeypatch, memory.MemoryPressure, "_replay", victim, 1)
+        plant(monkeypatch, pressure.MemoryPressure, "_replay", victim, 1)
         assert scarce_host.core.reset_prefix_cache(reset_running_requests=True)
     assert scarce_host.leftovers()["blocks"] == 0
     ended = run(scarce_host, [victim, other])
@@ -283,9 +283,9 @@ def test_in_the_front_end_whoever_waits_for_the_request_gets_the_error_and_the_t
     state = types.SimpleNamespace(request_id="request-7", queue=queue, **dict.fromkeys(("parent_req", "output_kind")))
     made = RequestState.make_request_output
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(frontend, "merge", _raise)
+        monkeypatch.setattr(inputs, "merge", _raise)
         with pytest.raises(AttributeError):  # vLLM's own method goes on with our stand-in for its state
-            made(state, [], None, None, None, {frontend.RECORD: {"blocks": 1}})
+            made(state, [], None, None, None, {inputs.RECORD: {"blocks": 1}})
     with pytest.raises(RuntimeError, match="the server's log says how"):
         queue.get_nowait()
     assert "request-7" in caplog.text

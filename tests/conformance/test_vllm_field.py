@@ -26,7 +26,7 @@ def test_the_field_reaches_the_engine_from_its_own_place_and_from_metadata(kind:
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
     from multiverse.serving.options import Options
-    from multiverse_vllm.api import _take_field
+    from multiverse_vllm.frontend.api import _take_field
 
     if kind == "chat":
         request: Any = ChatCompletionRequest.model_validate({"messages": MESSAGES, **body})
@@ -39,7 +39,7 @@ def test_the_field_reaches_the_engine_from_its_own_place_and_from_metadata(kind:
 def test_metadata_without_the_field_asks_for_nothing() -> None:
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-    from multiverse_vllm.api import _take_field
+    from multiverse_vllm.frontend.api import _take_field
 
     request = ChatCompletionRequest.model_validate({"messages": MESSAGES, "metadata": {"user": "7"}})
     params = _take_field(ChatCompletionRequest.to_sampling_params)(request, 16, {})

@@ -13,7 +13,7 @@ from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.kv_cache_utils import init_none_hash
 
 from multiverse.decoding.splice import KVOrder
-from multiverse_vllm.prefix_cache import LayoutKeys
+from multiverse_vllm.scheduler.prefix_cache import LayoutKeys
 
 
 def keys(lora: tuple[str, str] | None = None, salt: str | None = None) -> list[Any]:

@@ -22,7 +22,7 @@ from vllm import LLM, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
 import multiverse_vllm
-from multiverse_vllm.integrity import problems
+from multiverse_vllm.scheduler.integrity import problems
 
 multiverse_vllm.enable()
 

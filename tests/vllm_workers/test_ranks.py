@@ -22,8 +22,8 @@ from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import generate as reference
 from multiverse.oracle import load
-from multiverse_vllm.kv_layout import KVMover
-from multiverse_vllm.worker import ATTRIBUTE, StepPlan
+from multiverse_vllm.worker.kv_layout import KVMover
+from multiverse_vllm.worker.runners import ATTRIBUTE, StepPlan
 
 PLAN = StepPlan(moves=[(0, 3, 2, 1), (2, 1, 5, 0)], deltas={"request/0.1": -17})
 

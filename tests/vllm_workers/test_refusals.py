@@ -28,8 +28,8 @@ from vllm_host import LLM
 
 from multiverse.errors import UnsupportedHostError
 from multiverse.models import TINY
-from multiverse_vllm.kv_layout import LAYOUTS, KVMover
 from multiverse_vllm.refusals import refuse_configuration, refuse_unsupported
+from multiverse_vllm.worker.kv_layout import LAYOUTS, KVMover
 
 
 def group_of(runner: Any) -> KVCacheGroupSpec:

@@ -27,7 +27,7 @@ from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import check, load
 from multiverse.oracle import generate as reference
-from multiverse_vllm.worker import ATTRIBUTE, StepPlan, shift
+from multiverse_vllm.worker.runners import ATTRIBUTE, StepPlan, shift
 
 RUNNERS = {"V1": "vllm.v1.worker.gpu_model_runner", "V2": "vllm.v1.worker.gpu.model_runner"}
 

@@ -51,7 +51,7 @@ def truncate(request: Any, length: int) -> None:
 
 def may_fork(server: Options, request: Any, parameters: Any) -> Options | None:
     """The options of `request`, vLLM's or the engine core's, if a scheduler lets it hold blocks."""
-    from multiverse_vllm.frontend import request_options
+    from multiverse_vllm.frontend.inputs import request_options
 
     if parameters is None or request.prompt_token_ids is None or request.resumable:
         return None

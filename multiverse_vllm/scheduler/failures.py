@@ -8,7 +8,7 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.request import Request, RequestStatus
 
 from multiverse.serving.containment import Guard
-from multiverse_vllm.tree import RequestTree
+from multiverse_vllm.scheduler.tree import RequestTree
 
 
 class Failures:

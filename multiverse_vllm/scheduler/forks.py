@@ -10,10 +10,10 @@ from vllm.v1.request import Request, RequestStatus
 from multiverse.decoding.replay import Part
 from multiverse.decoding.strand import Status, Strand, derive_seed
 from multiverse.decoding.strict import StrictStart
-from multiverse_vllm.blocks import UNCACHED
-from multiverse_vllm.frontend import in_branches
-from multiverse_vllm.strict import START
-from multiverse_vllm.tree import Member, RequestTree
+from multiverse_vllm.frontend.inputs import in_branches
+from multiverse_vllm.scheduler.blocks import UNCACHED
+from multiverse_vllm.scheduler.tree import Member, RequestTree
+from multiverse_vllm.worker.strict import START
 
 
 class Forks:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from multiverse_vllm.blocks import Move
 from multiverse_vllm.hooks import has_v2
-from multiverse_vllm.prompt_logprobs import Scoring, score
+from multiverse_vllm.scheduler.blocks import Move
+from multiverse_vllm.scheduler.prompt_logprobs import Scoring, score
 
 ATTRIBUTE = "multiverse"
 _MOVER, _DELTAS, _SCORINGS = "_multiverse_mover", "_multiverse_deltas", "_multiverse_scorings"
@@ -89,8 +89,8 @@ def _plan(scheduler_output: Any) -> StepPlan | None:
 
 def _prepare_moves(initialize_kv_cache: Any) -> Any:
     """At start: refuse what can't work, and learn where a token's KV is. vLLM may do this more than once."""
-    from multiverse_vllm.kv_layout import KVMover
     from multiverse_vllm.refusals import refuse_unsupported
+    from multiverse_vllm.worker.kv_layout import KVMover
 
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         initialize_kv_cache(self, *args, **kwargs)

@@ -9,7 +9,7 @@ import numpy as np
 from vllm.v1.outputs import LogprobsLists
 
 from multiverse.decoding.stream import Span, tokens_of
-from multiverse_vllm.tree import Member, RequestTree, Row
+from multiverse_vllm.scheduler.tree import Member, RequestTree, Row
 
 EVERYTHING = -1
 """vLLM's number of logprobs for the whole vocabulary."""

@@ -23,8 +23,8 @@ from multiverse.errors import OptionError
 from multiverse.serving.field import field_of, has_field
 from multiverse.serving.options import Options
 from multiverse.wire.responses import BEAM_SEARCH, ELSEWHERE, FIELD, Lines, Told
-from multiverse_vllm import beam_search
-from multiverse_vllm.frontend import request_options
+from multiverse_vllm.frontend import beam_search
+from multiverse_vllm.frontend.inputs import request_options
 from multiverse_vllm.hooks import API_HOOKS, require
 
 _MARK = "_multiverse"

@@ -14,12 +14,12 @@ from multiverse.decoding.actions import Action
 from multiverse.decoding.budgets import FinishReason
 from multiverse.decoding.stream import tokens_of
 from multiverse.wire.responses import FIELD
-from multiverse_vllm.blocks import Move
-from multiverse_vllm.frontend import EVENTS, RECORD, VERSIONS
-from multiverse_vllm.integrity import remains
-from multiverse_vllm.outputs import document_logprobs, record_row
-from multiverse_vllm.prompt_logprobs import Scoring, prompt_tensors, record_scores
-from multiverse_vllm.tree import RequestTree
+from multiverse_vllm.frontend.inputs import EVENTS, RECORD, VERSIONS
+from multiverse_vllm.scheduler.blocks import Move
+from multiverse_vllm.scheduler.integrity import remains
+from multiverse_vllm.scheduler.logprobs import document_logprobs, record_row
+from multiverse_vllm.scheduler.prompt_logprobs import Scoring, prompt_tensors, record_scores
+from multiverse_vllm.scheduler.tree import RequestTree
 
 logger = logging.getLogger("vllm.multiverse")
 
@@ -119,7 +119,7 @@ class Client:
             tree.events = []
 
     def _prepare_last_output(self, tree: RequestTree, actions: Sequence[Action]) -> None:
-        """Keep what is left to be told of an answer that an operator aborts (`multiverse_vllm.aborts`)."""
+        """Keep what is left to be told of an answer that an operator aborts (`multiverse_vllm.scheduler.aborts`)."""
         root, results = tree.root.request, dict[int, EngineCoreOutputs]()
         tree.events += tree.news(tree.controller.root, actions)
         spans = tree.stream.drain_spans() if tree.controller.root.forks else []

@@ -18,12 +18,12 @@ from multiverse.errors import OptionError, UnsupportedHostError
 from multiverse.serving.containment import Guard
 from multiverse.serving.options import Options, show_flags
 from multiverse.wire.responses import FIELD, STRUCTURED_OUTPUTS, merge
-from multiverse_vllm import beam_search, stops
+from multiverse_vllm.frontend import beam_search, stops
 from multiverse_vllm.hooks import LLM_HOOKS, require
 from multiverse_vllm.refusals import refuse_configuration
 from multiverse_vllm.tokenizer import bind_model
 
-STRICT = "multiverse_vllm.strict:StrictTags"
+STRICT = "multiverse_vllm.worker.strict:StrictTags"
 RECORD, EVENTS, VERSIONS = "multiverse_record", "multiverse_events", "multiverse_weight_versions"
 """Keys in `kv_transfer_params`, between the scheduler and the front end only."""
 _PENDING, _SPANS = "_multiverse_pending", "_multiverse_spans"
@@ -124,7 +124,7 @@ def install() -> None:
 def _install_entry_point(name: str) -> None:
     """Wrap the way by which requests come: vLLM's server, or its class `LLM`. Both take long to import."""
     if name == "OPENAI_API_SERVER":
-        from multiverse_vllm import api
+        from multiverse_vllm.frontend import api
 
         api.install()
     elif name == "LLM_CLASS":
@@ -153,7 +153,7 @@ def _install_outputs() -> None:
     from vllm.v1.engine.logprobs import LogprobsProcessor
     from vllm.v1.engine.output_processor import RequestOutputCollector, RequestState
 
-    from multiverse_vllm.prompt_logprobs import append_prompt_tensors
+    from multiverse_vllm.scheduler.prompt_logprobs import append_prompt_tensors
 
     make, complete, add = RequestState.make_request_output, RequestState._new_completion_output, RequestOutput.add
     CompletionOutput.multiverse = None

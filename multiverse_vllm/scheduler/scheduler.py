@@ -30,20 +30,20 @@ from multiverse.serving.options import Options
 from multiverse.serving.pressure import senior_first
 from multiverse.structure.reasons import Reason
 from multiverse.wire.responses import FIELD
-from multiverse_vllm.blocks import BlockTable, Move
-from multiverse_vllm.client import Client
-from multiverse_vllm.failures import Failures
-from multiverse_vllm.forks import Forks
-from multiverse_vllm.integrity import problems, remains
-from multiverse_vllm.memory import MemoryPressure
-from multiverse_vllm.prefix_cache import PrefixCache
-from multiverse_vllm.prompt_logprobs import scoring
+from multiverse_vllm.frontend.stops import may_fork, wanted_stops
 from multiverse_vllm.refusals import refuse_configuration
-from multiverse_vllm.stops import may_fork, wanted_stops
+from multiverse_vllm.scheduler.answers import Client
+from multiverse_vllm.scheduler.blocks import BlockTable, Move
+from multiverse_vllm.scheduler.failures import Failures
+from multiverse_vllm.scheduler.forks import Forks
+from multiverse_vllm.scheduler.integrity import problems, remains
+from multiverse_vllm.scheduler.prefix_cache import PrefixCache
+from multiverse_vllm.scheduler.pressure import MemoryPressure
+from multiverse_vllm.scheduler.prompt_logprobs import scoring
+from multiverse_vllm.scheduler.tokens import Tokens
+from multiverse_vllm.scheduler.tree import Member, RequestTree
 from multiverse_vllm.tokenizer import bind_model
-from multiverse_vllm.tokens import Tokens
-from multiverse_vllm.tree import Member, RequestTree
-from multiverse_vllm.worker import ATTRIBUTE, StepPlan
+from multiverse_vllm.worker.runners import ATTRIBUTE, StepPlan
 
 logger = logging.getLogger("vllm.multiverse")
 

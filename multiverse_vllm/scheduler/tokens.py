@@ -5,9 +5,9 @@ from __future__ import annotations
 from multiverse.decoding.budgets import FinishReason
 from multiverse.decoding.strand import Status
 from multiverse.serving.verdict import Verdict
-from multiverse_vllm.client import STATUS
-from multiverse_vllm.stops import ended_by_vllm, truncate
-from multiverse_vllm.tree import Member, RequestTree
+from multiverse_vllm.frontend.stops import ended_by_vllm, truncate
+from multiverse_vllm.scheduler.answers import STATUS
+from multiverse_vllm.scheduler.tree import Member, RequestTree
 
 
 class Tokens:

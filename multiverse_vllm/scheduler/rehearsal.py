@@ -22,7 +22,7 @@ from multiverse.errors import UnsupportedHostError
 from multiverse.serving.options import Options
 from multiverse.structure.binding import Binding
 from multiverse.structure.dialects import Tag
-from multiverse_vllm.scheduler import MultiverseScheduler
+from multiverse_vllm.scheduler.scheduler import MultiverseScheduler
 
 logger = logging.getLogger("vllm.multiverse")
 

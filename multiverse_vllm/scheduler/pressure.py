@@ -13,8 +13,8 @@ from multiverse.decoding.replay import parts
 from multiverse.decoding.strand import Status, Strand
 from multiverse.serving.pressure import senior_first, seniority, victims
 from multiverse.serving.readmission import returning
-from multiverse_vllm.blocks import Move
-from multiverse_vllm.tree import Member, RequestTree
+from multiverse_vllm.scheduler.blocks import Move
+from multiverse_vllm.scheduler.tree import Member, RequestTree
 
 logger = logging.getLogger("vllm.multiverse")
 

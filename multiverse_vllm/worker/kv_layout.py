@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from multiverse.errors import UnsupportedHostError
-from multiverse_vllm.blocks import Move
+from multiverse_vllm.scheduler.blocks import Move
 
 
 class Layout(NamedTuple):

@@ -17,7 +17,7 @@ import torch
 from vllm.v1.outputs import LogprobsTensors
 
 from multiverse.decoding.prompt_scores import Target
-from multiverse_vllm.tree import Member, RequestTree, Row
+from multiverse_vllm.scheduler.tree import Member, RequestTree, Row
 
 ROWS_AT_ONCE = 1024
 """Of how many tokens there are logits over the vocabulary at the same time."""

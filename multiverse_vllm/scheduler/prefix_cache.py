@@ -15,8 +15,8 @@ from typing import Any
 from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys, hash_block_tokens
 
 from multiverse.decoding.splice import Entry, KVOrder, kv_order
-from multiverse_vllm.blocks import BlockTable
-from multiverse_vllm.tree import Member
+from multiverse_vllm.scheduler.blocks import BlockTable
+from multiverse_vllm.scheduler.tree import Member
 
 
 @dataclass(frozen=True)

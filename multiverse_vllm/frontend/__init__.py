@@ -1,0 +1,1 @@
+"""What runs where requests come in and answers go out: vLLM's server, or its class `LLM`."""

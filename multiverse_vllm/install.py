@@ -1,0 +1,37 @@
+"""Puts the wrappers of the hook table in place. What they do stands in the rooms that they lead to."""
+
+from __future__ import annotations
+
+from multiverse_vllm.hooks import require, table
+
+_MARK = "_multiverse"
+
+
+def install() -> None:
+    """Wrap what the table says. Idempotent.
+
+    Raises:
+        UnsupportedHostError: with everything that does not match, before anything was changed.
+    """
+    require(table())
+    from vllm.config.scheduler import SchedulerConfig
+
+    from multiverse_vllm.frontend import inputs, metrics
+    from multiverse_vllm.scheduler import aborts, rehearsal
+    from multiverse_vllm.scheduler.scheduler import with_multiverse
+    from multiverse_vllm.worker import runners
+
+    configured = SchedulerConfig.get_scheduler_cls
+    if hasattr(configured, _MARK):
+        return
+
+    def get_scheduler_cls(self: SchedulerConfig) -> type:
+        return with_multiverse(configured(self))
+
+    setattr(get_scheduler_cls, _MARK, True)
+    SchedulerConfig.get_scheduler_cls = get_scheduler_cls
+    inputs.install()
+    metrics.install()
+    rehearsal.install()
+    aborts.install()
+    runners.install()

@@ -1,0 +1,1 @@
+"""What runs in the engine core: the scheduler with branches, and what it has."""

@@ -1,0 +1,1 @@
+"""What runs in the workers: KV moves, position deltas, scores of prompts, masks of strict mode."""
