@@ -77,18 +77,18 @@ class Tally:
 
     def drain(self, **gauges: int) -> dict[str, Any] | None:
         """What is new since the last time, as plain data; `None` if nothing is."""
-        news: dict[str, Any] = {
+        figures: dict[str, Any] = {
             "counts": {name: total - self._drained[name] for name, total in self.totals.items()},
             "fallbacks": dict(self._fallbacks),
             "samples": {name: list(values) for name, values in self._samples.items()},
             "gauges": gauges,
         }
-        if gauges == self._gauges and not any(news["counts"].values()) and not self._fallbacks and not self._samples:
+        if gauges == self._gauges and not any(figures["counts"].values()) and not self._fallbacks and not self._samples:
             return None
         self._drained, self._gauges = dict(self.totals), gauges
         self._fallbacks.clear()
         self._samples.clear()
-        return news
+        return figures
 
 
 class Exporter:
@@ -109,16 +109,16 @@ class Exporter:
         for name in GAUGES:
             self._metrics[name].set(0)  # where several processes write metrics, one that was never set is not there
 
-    def enter(self, news: Mapping[str, Any]) -> None:
+    def enter(self, figures: Mapping[str, Any]) -> None:
         """Enter what a tally drained."""
-        for name, amount in news["counts"].items():
+        for name, amount in figures["counts"].items():
             self._metrics[name].inc(amount)
-        for reason, amount in news["fallbacks"].items():
+        for reason, amount in figures["fallbacks"].items():
             self._fallbacks[reason].inc(amount)
-        for name, values in news["samples"].items():
+        for name, values in figures["samples"].items():
             for value in values:
                 self._metrics[name].observe(value)
-        for name, value in news["gauges"].items():
+        for name, value in figures["gauges"].items():
             self._metrics[name].set(value)
 
 

@@ -35,7 +35,7 @@ class RequestTree:
         stream: the answer so far, in document order.
         rows: logprobs of sampled tokens, if the client asked for any.
         recomputed: tokens that were computed again because memory was short.
-        given_up: slots or blocks it gave up the last time.
+        released_kv: slots or blocks that it held when it was preempted last.
         weights: which weights said which of its tokens, if they were changed meanwhile.
         created: when the request came; with `started_at` and `closed_at`, by strand key, in monotonic seconds.
         started_at: when each branch was started.
@@ -52,7 +52,7 @@ class RequestTree:
     stream: DocumentStream = field(init=False)
     rows: SampledRows[Any] | None = field(default=None, init=False)
     recomputed: int = field(default=0, init=False)
-    given_up: int = field(default=0, init=False)
+    released_kv: int = field(default=0, init=False)
     weights: WeightVersions = field(default_factory=WeightVersions, init=False)
     created: float = field(default_factory=time.monotonic, init=False)
     started_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
@@ -64,8 +64,8 @@ class RequestTree:
         wanted = self.streams and self.options.stream == "events"
         self._events = EventStream(self.controller.root) if wanted else None
 
-    def news(self, strand: Strand, actions: Iterable[Action]) -> list[BranchEvent]:
-        """What a client that wants events is to be told now that the controller decided `actions` about `strand`."""
+    def events_of(self, strand: Strand, actions: Iterable[Action]) -> list[BranchEvent]:
+        """The events of `actions` that the controller decided about `strand`; none if the client wants none."""
         return [] if self._events is None else self._events.push(strand, actions)
 
     def drop_rows(self, key: tuple[int, ...], offset: int) -> None:
@@ -108,25 +108,30 @@ class Member:
     Attributes:
         part: index of the part of the strand (`multiverse.decoding.replay`) that is or was computed last.
         delta: position delta of that part.
-        written: how many of the strand's own tokens the host was given.
+        tokens_submitted: how many of the strand's own tokens the host has.
         draining: what is computed is known already; the token sampled behind it is ignored.
-        turned_at: when it forked last, in monotonic seconds; `None` if it has not, or was computed again since.
+        drain_started_at: when it began to drain behind its last fork, in monotonic seconds;
+            `None` if it has not, or was computed again since.
     """
 
     tree: Any
     strand: Strand
     part: int = field(default=0, init=False)
     delta: int = field(default=0, init=False)
-    written: int = field(default=0, init=False)
+    tokens_submitted: int = field(default=0, init=False)
     draining: bool = field(default=False, init=False)
-    turned_at: float | None = field(default=None, init=False)
+    drain_started_at: float | None = field(default=None, init=False)
 
     def parts(self) -> list[Part]:
         """The parts of the strand, as far as they are known."""
         return parts(self.tree.controller, self.strand)
 
-    def given(self, part: int) -> None:
-        """Note that the host now has the tokens up to `part`, and whether there is anything to sample behind them."""
+    def advance_to(self, part: int) -> None:
+        """Note that the host has all tokens of the strand up to the end of `part`, an index into `parts()`.
+
+        From then on `delta` is that part's, `tokens_submitted` counts all tokens of the strand, and it is `draining` if
+        nothing is to be sampled behind them: more parts are known, or the strand has ended. KV is the host's affair.
+        """
         known = self.parts()
-        self.part, self.delta, self.written = part, known[part].delta, len(self.strand.tokens)
+        self.part, self.delta, self.tokens_submitted = part, known[part].delta, len(self.strand.tokens)
         self.draining = part + 1 < len(known) or self.strand.status is not Status.RUNNING

@@ -85,8 +85,8 @@ def merge(first: Mapping[str, Any] | None, second: Mapping[str, Any]) -> dict[st
 
 
 @dataclass
-class Told:
-    """What the engine told about the choices of one request.
+class ResponseExtras:
+    """What a response has beyond the host's own: what the engine said about the choices of one request.
 
     Attributes:
         tokenizer: for the texts of branches.
@@ -101,16 +101,16 @@ class Told:
     events: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     _writers: dict[int, EventWriter] = field(default_factory=dict)
 
-    def hear(self, index: int, told: Mapping[str, Any] | None) -> None:
+    def receive(self, index: int, extras: Mapping[str, Any] | None) -> None:
         """Take what comes with an output of choice `index`, if anything does."""
-        if not told:
+        if not extras:
             return
-        if events := told.get("events"):
+        if events := extras.get("events"):
             if index not in self._writers:
                 self._writers[index] = EventWriter(self.tokenizer, self.skip_special_tokens)
             written = self._writers[index].write(BranchEvent(*event) for event in events)
             self.events.setdefault(index, []).extend(event.to_json() for event in written)
-        if record := {name: value for name, value in told.items() if name != "events"}:
+        if record := {name: value for name, value in extras.items() if name != "events"}:
             add_texts(record, self.tokenizer, self.skip_special_tokens)
             self.records[index] = record
 
@@ -133,11 +133,11 @@ class Lines:
     """The extra lines of one SSE stream of chunks.
 
     Attributes:
-        told: filled by what the host's lines are made of.
+        extras: filled by what the host's lines are made of.
         kind: `chat.completion.chunk` or `text_completion`.
     """
 
-    told: Told
+    extras: ResponseExtras
     kind: str
     _heads: dict[int | None, dict[str, Any]] = field(default_factory=dict)
     _sent: set[int] = field(default_factory=set)
@@ -155,9 +155,9 @@ class Lines:
                 yield self._with_usage(line)
 
     def _extra(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, events in self.told.take_events().items():
+        for index, events in self.extras.take_events().items():
             yield index, {"events": events}
-        for index, record in self.told.trees().items():
+        for index, record in self.extras.trees().items():
             if index not in self._sent:
                 self._sent.add(index)
                 yield index, record
@@ -176,9 +176,9 @@ class Lines:
 
     def _with_usage(self, line: str) -> str:
         """The line, with figures if it is the one that ends a stream with `usage`."""
-        if not self.told.records or '"choices":[]' not in line:
+        if not self.extras.records or '"choices":[]' not in line:
             return line
         chunk = json.loads(line.removeprefix("data: "))
         if chunk.get("usage"):
-            chunk["usage"][FIELD] = self.told.usage()
+            chunk["usage"][FIELD] = self.extras.usage()
         return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"

@@ -1,7 +1,8 @@
 """The front end of an engine: what its scheduler tells of a request, put where whoever asked finds it.
 
-For the OpenAI server that is a `Told` that it attaches to its request; for everybody else `meta_info["multiverse"]`:
-the record of a finished request, and under `events` what happened since the last output, if the client wants events.
+For the OpenAI server that is a `ResponseExtras` that it attaches to its request; for everybody else
+`meta_info["multiverse"]`: the record of a finished request, and under `events` what happened since the last output, if
+the client wants events.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any
 
 from sglang.srt.managers.io_struct import GenerateReqInput
 
-from multiverse.wire.responses import FIELD, Told, merge
+from multiverse.wire.responses import FIELD, ResponseExtras, merge
 from multiverse_sglang.frontend.parameters import check_parameters
 from multiverse_sglang.frontend.program_calls import Programs
 
 LISTENER = "multiverse_listener"
-"""Of a request of the tokenizer manager: the `Told` that wants to hear, instead of `meta_info`."""
+"""Of a request of the tokenizer manager: the `ResponseExtras` that wants to hear, instead of `meta_info`."""
 _PENDING = "multiverse_pending"
 """Of SGLang's state of a request: what its next output brings, as an object with `NEWS`; emptied by who takes it."""
 _NEWS = "news"
@@ -60,8 +61,8 @@ def generate_request(original: Any, manager: Any, obj: Any, request: Any = None)
 
 
 async def _tap(outputs: Any, manager: Any, obj: Any) -> AsyncGenerator[Any, None]:
-    listener: Told | None = obj.__dict__.get(LISTENER)
-    told = listener or Told(manager.tokenizer, _skips_special_tokens(obj))
+    listener: ResponseExtras | None = obj.__dict__.get(LISTENER)
+    told = listener or ResponseExtras(manager.tokenizer, _skips_special_tokens(obj))
     async with aclosing(outputs):
         async for output in outputs:
             several = output if isinstance(output, list) else [output]
@@ -75,7 +76,7 @@ async def _tap(outputs: Any, manager: Any, obj: Any) -> AsyncGenerator[Any, None
                     raise RuntimeError(f"multiverse: {failure}")
                 if not news:
                     continue
-                told.hear(index, news)
+                told.receive(index, news)
                 if listener is None:
                     events = told.take_events().get(index)
                     meta_info[FIELD] = told.records.get(index, {}) | ({"events": events} if events else {})

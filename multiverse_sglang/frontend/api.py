@@ -11,14 +11,14 @@ from typing import Any
 from fastapi.responses import ORJSONResponse
 from sglang.srt.plugins.hook_registry import HookType
 
-from multiverse.wire.responses import FIELD, Lines, Told
+from multiverse.wire.responses import FIELD, Lines, ResponseExtras
 from multiverse_sglang.frontend.answers import LISTENER
 from multiverse_sglang.frontend.field import FieldMiddleware
 from multiverse_sglang.hooks import CHAT, COMPLETION
 
 
-def _listen(handler: Any, adapted: Any, request: Any) -> Told:
-    told = Told(handler.tokenizer_manager.tokenizer, request.skip_special_tokens)
+def _listen(handler: Any, adapted: Any, request: Any) -> ResponseExtras:
+    told = ResponseExtras(handler.tokenizer_manager.tokenizer, request.skip_special_tokens)
     setattr(adapted, LISTENER, told)
     return told
 

@@ -159,7 +159,7 @@ class Admission(MemoryPressure):
             root.tokens = array("q", [*prompt.ids[: seams[part]], *root.parts()[part].tokens])
         if root.held is not None and part == 0 and tree.program is None:
             self.runs.release(root)  # it ends within the first block: SGLang finds it by itself
-        root.given(part)
+        root.advance_to(part)
         if root.held is not None:
             self.pool.cut(root.held, len(root.tokens) - (not root.draining))
             tree.client.cached_tokens = max(tree.client.cached_tokens, root.computed)

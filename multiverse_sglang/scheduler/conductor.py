@@ -118,7 +118,7 @@ class Conductor(Upkeep):
         if member.draining or member.strand.status is not Status.RUNNING:
             self.runs.end(member)
             if not member.draining:
-                member.turned_at = time.monotonic()
+                member.drain_started_at = time.monotonic()
         return True
 
     def _open(self, tree: RequestTree) -> bool:
@@ -134,7 +134,7 @@ class Conductor(Upkeep):
         client.full_untruncated_fill_ids = array("q")
         client.grammar = None
         setattr(client, ATTRIBUTE, None)
-        root.tokens, root.written = run.origin_input_ids[:] + run.output_ids, len(run.output_ids)
+        root.tokens, root.tokens_submitted = run.origin_input_ids[:] + run.output_ids, len(run.output_ids)
         tree.open, self.trees[run.rid] = True, tree
         tree.stream.skip(len(run.output_ids))  # SGLang has shown them by itself
         record_plain(tree)

@@ -58,14 +58,14 @@ class Forks:
             tree, strand, tokens=parent.tokens[:], held=kept or self._pool.share(parent.held)
         )
         member.tokens.extend(member.parts()[0].tokens if kept is None else strand_tokens(strand))
-        member.given(0 if kept is None else len(member.parts()) - 1)
+        member.advance_to(0 if kept is None else len(member.parts()) - 1)
         tree.started_at.setdefault(strand.key, time.monotonic())
         if member.computed < len(member.tokens):
             self._runs.queue(member)
         if strand.key[-1] == 0:
             self._tally.count("forks")
-            if parent.turned_at is not None:
-                self._tally.observe("fork_seconds", time.monotonic() - parent.turned_at)
+            if parent.drain_started_at is not None:
+                self._tally.observe("fork_seconds", time.monotonic() - parent.drain_started_at)
 
     # --- reduce ------------------------------------------------------------------------------------------------
 
@@ -90,9 +90,9 @@ class Forks:
             tree.members.pop(branch.strand.key)
             tree.closed_at[branch.strand.key] = time.monotonic()
         parent.tokens.extend(part.tokens)
-        parent.given(parent.part + 1)
+        parent.advance_to(parent.part + 1)
         self._tally.count("joins")
-        if closed := [branch.turned_at for branch in branches if branch.turned_at is not None]:
+        if closed := [branch.drain_started_at for branch in branches if branch.drain_started_at is not None]:
             self._tally.observe("join_seconds", time.monotonic() - max(closed))
         if parent.computed < len(parent.tokens):
             self._runs.queue(parent)

@@ -18,7 +18,7 @@ from sglang.srt.managers.schedule_policy import AddReqResult, PrefillAdder
 
 from multiverse.serving.containment import Guard
 from multiverse.serving.pressure import senior_first, seniority, victims
-from multiverse.serving.readmission import returning
+from multiverse.serving.readmission import readmittable
 from multiverse_sglang.scheduler.retained import KeptStates
 from multiverse_sglang.scheduler.runs import Runs
 from multiverse_sglang.scheduler.tree import ATTRIBUTE, Member, RequestTree
@@ -107,7 +107,7 @@ class MemoryPressure:
         oldest = self._oldest()
         promised = self.pool.growth(self._running()) + sum(map(self._missing, oldest.members.values()))
         exiles = senior_first(self.exiles)
-        begins = list(returning(exiles, oldest, self.pool.free(), promised))
+        begins = list(readmittable(exiles, oldest, self.pool.free(), promised))
         self.exiles = [tree for tree in exiles if tree not in begins]
         for tree in begins:  # what they found in the radix tree would be locked, and memory is short
             self.guard.run(tree, self.begin, tree, False, otherwise=None)

@@ -30,6 +30,6 @@ class Metrics:
         """Enter what is new."""
         members = [member for tree in trees for member in tree.members.values()]
         running = sum(member.strand.parent is not None and member.run is not None for member in members)
-        news = tally.drain(running_branches=running, parked_sequences=sum(member.run is None for member in members))
-        if news is not None:
-            self._exporter.enter(news)
+        figures = tally.drain(running_branches=running, parked_sequences=sum(member.run is None for member in members))
+        if figures is not None:
+            self._exporter.enter(figures)

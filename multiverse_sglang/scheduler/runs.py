@@ -99,8 +99,8 @@ class Runs:
             held.disown()
         if self._scheduler.chunked_req is run:
             self._scheduler.chunked_req = None
-        member.tokens.extend(member.strand.tokens[member.written :])
-        member.written = len(member.strand.tokens)
+        member.tokens.extend(member.strand.tokens[member.tokens_submitted :])
+        member.tokens_submitted = len(member.strand.tokens)
         run.finished_reason, run.finished_output = FINISH_ABORT("taken over by its strand"), True
 
     def release(self, member: Member) -> int:

@@ -56,11 +56,11 @@ def _reserve(run: Any) -> None:
 
 def _truncate(member: Member, run: Any, kept: int) -> None:
     """Keep the first `kept` tokens of a strand in its run; some may be of the prompt that the run was made with."""
-    own = kept - member.written
+    own = kept - member.tokens_submitted
     del run.output_ids[max(0, own) :]
     if own < 0:
         del member.tokens[own:]
-        member.written = kept
+        member.tokens_submitted = kept
         run.origin_input_ids = run.origin_input_ids[: len(member.tokens)]
 
 

@@ -164,7 +164,7 @@ class RequestTree(request_tree.RequestTree):
 
     def tell(self, strand: Strand, actions: Iterable[Action]) -> None:
         """Tell the client what the controller decided about `strand`, if it wants events."""
-        if events := self.news(strand, actions):
+        if events := self.events_of(strand, actions):
             tell(self.client, {"events": [astuple(event) for event in events]})
 
     def end(self, strand: Strand, reason: FinishReason) -> None:

@@ -22,9 +22,11 @@ class Upkeep(Containment):
     def replay(self, tree: RequestTree) -> None:
         """Give up all KV of a tree; it is computed again, exactly, when there is room."""
         root = tree.root
-        tree.given_up = tree.retracted + sum(self.runs.release(member) for member in reversed([*tree.members.values()]))
-        tree.recomputed += tree.given_up
-        tree.members, root.turned_at, tree.retracted = {(): root}, None, 0
+        tree.released_kv = tree.retracted + sum(
+            self.runs.release(member) for member in reversed([*tree.members.values()])
+        )
+        tree.recomputed += tree.released_kv
+        tree.members, root.drain_started_at, tree.retracted = {(): root}, None, 0
         self.tally.count("replays")
         self.exiles.append(tree)
 

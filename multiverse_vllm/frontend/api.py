@@ -22,7 +22,7 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from multiverse.errors import OptionError
 from multiverse.serving.field import field_of, has_field
 from multiverse.serving.options import Options
-from multiverse.wire.responses import BEAM_SEARCH, ELSEWHERE, FIELD, Lines, Told
+from multiverse.wire.responses import BEAM_SEARCH, ELSEWHERE, FIELD, Lines, ResponseExtras
 from multiverse_vllm.frontend import beam_search
 from multiverse_vllm.frontend.inputs import request_options
 from multiverse_vllm.hooks import API_HOOKS, require
@@ -110,7 +110,7 @@ def _refuse_lost_field(create_chat_completion: Any) -> Any:
 
 
 @dataclass
-class _Told(Told):
+class _Told(ResponseExtras):
     """What came with the outputs of one request; `per_prompt` choices for each of its prompts."""
 
     per_prompt: int = 1
@@ -118,7 +118,7 @@ class _Told(Told):
     def hear_outputs(self, outputs: Any, prompt: int = 0) -> None:
         """Take what the outputs of one prompt bring."""
         for output in outputs:
-            self.hear(prompt * self.per_prompt + output.index, output.multiverse)
+            self.receive(prompt * self.per_prompt + output.index, output.multiverse)
 
     async def tap(self, results: Any) -> AsyncGenerator[Any, None]:
         """The engine's outputs as they are, listened to on their way; with several prompts they come with an index."""

@@ -41,5 +41,5 @@ def install() -> None:
     StatLoggerManager.record = enter
 
 
-def _enter(exporters: Any, engine: int, news: Any) -> None:
-    exporters(engine).enter(news)
+def _enter(exporters: Any, engine: int, figures: Any) -> None:
+    exporters(engine).enter(figures)

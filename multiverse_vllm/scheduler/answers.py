@@ -121,7 +121,7 @@ class Client:
     def _prepare_last_output(self, tree: RequestTree, actions: Sequence[Action]) -> None:
         """Keep what is left to be told of an answer that an operator aborts (`multiverse_vllm.scheduler.aborts`)."""
         root, results = tree.root.request, dict[int, EngineCoreOutputs]()
-        tree.events += tree.news(tree.controller.root, actions)
+        tree.events += tree.events_of(tree.controller.root, actions)
         spans = tree.stream.drain_spans() if tree.controller.root.forks else []
         output = EngineCoreOutput(root.request_id, tokens_of(spans), new_logprobs=document_logprobs(tree, spans))
         self._send(output, root, results)

@@ -34,7 +34,7 @@ class Forks:
             self.tally.count("cached_tokens", request.num_computed_tokens)
             if request.prefill_stats and not root.tree.replays:
                 request.prefill_stats.set(len(root.tree.controller.prompt.ids), request.num_computed_tokens, 0)
-        root.given(part or 0)
+        root.advance_to(part or 0)
         self._enter(root)
 
     def _enter(self, member: Member) -> None:
@@ -104,7 +104,7 @@ class Forks:
         if member.request.status != RequestStatus.RUNNING:  # preempted while the tag was on its way
             self._replay(member.tree)
             return
-        member.turned_at = time.monotonic()
+        member.drain_started_at = time.monotonic()
         self.running.remove(member.request)
         self._recall(member.request)
         member.request.num_computed_tokens = min(member.request.num_computed_tokens, member.certain)
@@ -156,14 +156,14 @@ class Forks:
         child.num_computed_tokens = origin.num_tokens
         self._table.share(origin.request_id, child.request_id, origin.num_tokens)
         self.tally.count("copied_tokens", origin.num_tokens % self._table.size)
-        member.given(0)
+        member.advance_to(0)
         child._all_token_ids += member.parts()[0].tokens
         tree.started_at.setdefault(strand.key, time.monotonic())
         self._enter(member)
         if strand.key[-1] == 0:
             self.tally.count("forks")
-            if parent.turned_at is not None:
-                self.tally.observe("fork_seconds", time.monotonic() - parent.turned_at)
+            if parent.drain_started_at is not None:
+                self.tally.observe("fork_seconds", time.monotonic() - parent.drain_started_at)
 
     def _join(self, parent: Member, branches: list[Member], part: Part) -> None:
         """Reduce: hand the branches' KV to the parent and let it go on with `part`."""
@@ -180,7 +180,7 @@ class Forks:
             request._all_token_ids += branch.request._all_token_ids[length:]
             self._forget(branch)
         request._all_token_ids += part.tokens
-        parent.given(parent.part + 1)
+        parent.advance_to(parent.part + 1)
         if splice:
             self._publish(parent, length)
         else:

@@ -12,7 +12,7 @@ from vllm.v1.request import Request, RequestStatus
 from multiverse.decoding.replay import parts
 from multiverse.decoding.strand import Status, Strand
 from multiverse.serving.pressure import senior_first, seniority, victims
-from multiverse.serving.readmission import returning
+from multiverse.serving.readmission import readmittable
 from multiverse_vllm.scheduler.blocks import Move
 from multiverse_vllm.scheduler.tree import Member, RequestTree
 
@@ -87,7 +87,7 @@ class MemoryPressure:
         needed = self._guard.run(senior.root.request, self._blocks_needed, senior, otherwise=0)
         promised = needed + len(self._members)
         exiles = senior_first(self._exiles.values())
-        for tree in list(returning(exiles, senior, self._table.free(), promised)):
+        for tree in list(readmittable(exiles, senior, self._table.free(), promised)):
             self._guard.run(tree.root.request, self._begin, tree.root, otherwise=None)
 
     def _holds(self, tree: RequestTree) -> bool:
@@ -164,12 +164,12 @@ class MemoryPressure:
         if id(tree) in self._exiles:
             return
         root = tree.root
-        given_up = [member.lost or self._own_kv(member) for member in tree.members.values()]
+        released_kv = [member.lost or self._own_kv(member) for member in tree.members.values()]
         tree.replays += 1
         tree.restarts += 1
         self.tally.count("replays")
-        tree.recomputed += sum(tokens for tokens, _ in given_up)
-        tree.given_up = sum(blocks for _, blocks in given_up)
+        tree.recomputed += sum(tokens for tokens, _ in released_kv)
+        tree.released_kv = sum(blocks for _, blocks in released_kv)
         others = [member.request.request_id for member in tree.members.values() if member is not root]
         super().finish_requests([i for i in others if i in self.requests], RequestStatus.FINISHED_ABORTED)
         for request_id in others:

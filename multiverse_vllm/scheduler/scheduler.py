@@ -118,7 +118,7 @@ class MultiverseScheduler(Client, Failures, Forks, MemoryPressure, Tokens, Sched
         )
         member = Member(tree, controller.root, request=request)
         tree.members[()] = self._members[request.request_id] = member
-        tree.events += tree.news(controller.root, controller.begin())
+        tree.events += tree.events_of(controller.root, controller.begin())
         self._adapt_sampling(member)
         if tree.structured:
             if sampling.prompt_logprobs is not None:

@@ -28,11 +28,11 @@ class Tokens:
         request.append_output_token_ids(token)
         ended = ended_by_vllm(request, self.max_model_len, branch=not root)
         verdict = tree.judge.decide(strand, token, ended)
-        if news := tree.news(strand, verdict.actions):
+        if news := tree.events_of(strand, verdict.actions):
             tree.events += news
             self._telling[id(tree)] = tree
         if not verdict.actions and verdict.kept == offset + 1:  # the common case
-            member.sampled, member.written = offset, offset + 1
+            member.sampled, member.tokens_submitted = offset, offset + 1
             return new_token_ids, False
         self._obey(member, offset, verdict)
         finish = tree.controller.finish_reason
@@ -53,7 +53,7 @@ class Tokens:
         member.sampled = offset if verdict.kept > offset else None
         member.certain = request.num_tokens
         request.append_output_token_ids(strand.tokens[verdict.kept :])
-        member.written = len(strand.tokens)
+        member.tokens_submitted = len(strand.tokens)
         if strand.status is not Status.RUNNING and tree.controller.finish_reason is None:
             self._turned.append(member)
             if strand.parent is None and len(strand.forks) == 1:  # until now, vLLM has answered by itself

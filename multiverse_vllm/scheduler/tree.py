@@ -33,9 +33,9 @@ class Member(request_tree.Member):
     parked: bool = field(default=False, init=False)
     lost: tuple[int, int] | None = field(default=None, init=False)
 
-    def given(self, part: int) -> None:
-        super().given(part)
-        self.parked, self.turned_at = False, None
+    def advance_to(self, part: int) -> None:
+        super().advance_to(part)
+        self.parked, self.drain_started_at = False, None
 
     def prompt_length(self) -> int:
         """How many of the request's tokens count as prompt when it enters the batch again.

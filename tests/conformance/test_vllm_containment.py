@@ -75,7 +75,7 @@ LOOKUPS = {"_lives", "_holds", "_held", "_victim_order", "_take", "_forget_tree"
 REACHED = {
     "_adopt", "enroll", "_accept", "_obey", "_follow", "_park", "_enter", "_turn", "_reconcile", "_start",
     "_join", "_publish", "_forget", "_begin", "_replay", "_own_kv", "_answer_tree", "_add_record", "_dissolve",
-    "document_logprobs", "record_row", "decide", "ended_by_vllm", "share", "splice", "keys", "__call__", "given",
+    "document_logprobs", "record_row", "decide", "ended_by_vllm", "share", "splice", "keys", "__call__", "advance_to",
     "accept", "begin",
 }  # fmt: skip
 """Those that must have raised, or this shows nothing."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from multiverse.wire.responses import Lines, Told
+from multiverse.wire.responses import Lines, ResponseExtras
 
 EVENT = {"kind": "fork", "key": [], "label": ""}
 
@@ -22,7 +22,7 @@ def chunk(identifier: str, index: int) -> str:
 
 def stream(lines: list[tuple[str, int | None]]) -> list[dict[str, Any]]:
     """The chunks of a client, where with each line of the host an event comes of the choice that stands beside it."""
-    told = Told(None, skip_special_tokens=True)
+    told = ResponseExtras(None, skip_special_tokens=True)
 
     async def host() -> AsyncGenerator[str, None]:
         for line, about in lines:

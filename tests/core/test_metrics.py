@@ -54,9 +54,9 @@ def test_what_is_drained_arrives_once() -> None:
     tally.observe("join_seconds", 0.02)
     tally.finished(record(fallbacks={"too_wide": 2}, recomputed_tokens=7), [2, 5])
     for _ in range(3):
-        news = tally.drain(running_branches=2, parked_sequences=1)
-        if news is not None:
-            exporter.enter(json.loads(json.dumps(news)))
+        figures = tally.drain(running_branches=2, parked_sequences=1)
+        if figures is not None:
+            exporter.enter(json.loads(json.dumps(figures)))
     assert value("forks_total", "once") == 1
     assert value("spliced_tokens_total", "once") == 40
     assert value("recomputed_tokens_total", "once") == 7
@@ -73,25 +73,25 @@ def test_a_quiet_engine_sends_nothing_but_says_when_it_became_quiet() -> None:
     assert tally.drain(running_branches=0, parked_sequences=0) is None
     assert tally.drain(running_branches=1, parked_sequences=0) is not None
     assert tally.drain(running_branches=1, parked_sequences=0) is None
-    news = tally.drain(running_branches=0, parked_sequences=0)
-    assert news is not None
-    assert news["gauges"] == {"running_branches": 0, "parked_sequences": 0}
+    figures = tally.drain(running_branches=0, parked_sequences=0)
+    assert figures is not None
+    assert figures["gauges"] == {"running_branches": 0, "parked_sequences": 0}
 
 
 def test_a_request_that_was_not_forked_has_no_parallel_degree() -> None:
     tally = Tally()
     tally.finished(record(branches=0, parallel_degree=1.0, fallbacks={"no_outline": 1}), [])
-    news = tally.drain()
-    assert news is not None
-    assert (news["samples"], news["fallbacks"]) == ({}, {"no_outline": 1})
+    figures = tally.drain()
+    assert figures is not None
+    assert (figures["samples"], figures["fallbacks"]) == ({}, {"no_outline": 1})
 
 
 def test_without_a_reader_what_was_observed_does_not_grow_for_ever() -> None:
     tally = Tally()
     for value in range(100_000):
         tally.observe("join_seconds", value)
-    news = tally.drain()
-    assert news is not None
-    kept = news["samples"]["join_seconds"]
+    figures = tally.drain()
+    assert figures is not None
+    kept = figures["samples"]["join_seconds"]
     assert len(kept) < 10_000
     assert kept[-1] == 99_999

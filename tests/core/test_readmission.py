@@ -7,29 +7,29 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiverse.serving.readmission import returning
+from multiverse.serving.readmission import readmittable
 
 
 @dataclass(eq=False)
 class Tree:
-    given_up: int
+    released_kv: int
 
 
 def test_a_tree_waits_until_as_much_is_free_as_it_gave_up() -> None:
     running, small, large = Tree(0), Tree(10), Tree(30)
-    assert list(returning([large, small], running, free=29, promised=0)) == [small]
-    assert list(returning([large, small], running, free=30, promised=0)) == [large]
-    assert list(returning([large, small], running, free=40, promised=0)) == [large, small]
-    assert list(returning([large, small], running, free=40, promised=1)) == [large]
+    assert list(readmittable([large, small], running, free=29, promised=0)) == [small]
+    assert list(readmittable([large, small], running, free=30, promised=0)) == [large]
+    assert list(readmittable([large, small], running, free=40, promised=0)) == [large, small]
+    assert list(readmittable([large, small], running, free=40, promised=1)) == [large]
 
 
 def test_the_oldest_of_all_never_waits() -> None:
     oldest, other = Tree(100), Tree(1)
-    assert list(returning([oldest, other], oldest, free=0, promised=50)) == [oldest]
+    assert list(readmittable([oldest, other], oldest, free=0, promised=50)) == [oldest]
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(0, 100), st.integers(0, 100))
 def test_those_that_come_back_fit_together(sizes: list[int], free: int, promised: int) -> None:
     exiles = [Tree(size) for size in sizes]
-    back = list(returning(exiles, Tree(0), free, promised))
-    assert not back or promised + sum(tree.given_up for tree in back) <= free
+    back = list(readmittable(exiles, Tree(0), free, promised))
+    assert not back or promised + sum(tree.released_kv for tree in back) <= free
