@@ -2,7 +2,8 @@
 
     {"name": {"value": 0.18, "date": "2026-11-29", "command": "...", "commit": "fcf36a9", "machine": "..."}}
 
-Benchmarks call `record`; `tools/figures` makes README's table from the file.
+Benchmarks call `record`; `tools/figures` makes README's table from the file. A figure over several runs, one for each
+host and way of scheduling, is a sum of what `keep` has of them: benchmarks/results/mixed.json.
 """
 
 from __future__ import annotations
@@ -11,29 +12,51 @@ import fcntl
 import json
 import os
 import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "benchmarks/results/figures.json"
+RUNS = ROOT / "benchmarks/results/mixed.json"
 VECTORS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 """Instruction sets on which speed depends most, by their names in /proc/cpuinfo."""
 
 
 def record(name: str, value: float, command: str) -> None:
     """Write one figure, measured now by `command` at the commit that is checked out."""
-    with FIGURES.with_suffix(".lock").open("w") as lock:
+    with _open(FIGURES) as figures:
+        figures[name] = {"value": value, **_when(command)}
+
+
+def keep(benchmark: str, run: str, result: Mapping[str, Any], command: str) -> dict[str, dict[str, Any]]:
+    """Write what came of one run of a benchmark, in place of what it had before.
+
+    Returns:
+        all runs of this benchmark so far, by name.
+    """
+    with _open(RUNS) as benchmarks:
+        runs: dict[str, dict[str, Any]] = benchmarks.setdefault(benchmark, {})
+        runs[run] = {**result, **_when(command)}
+        return runs
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[dict[str, Any]]:
+    """What is in a JSON file, to be changed; written in order at the end, and nobody else's turn meanwhile."""
+    lock_file = file.with_suffix(".lock")
+    with lock_file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-        figures[name] = {
-            "value": value,
-            "date": date.today().isoformat(),
-            "command": command,
-            "commit": _commit(),
-            "machine": machine(),
-        }
-        FIGURES.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n")
-    FIGURES.with_suffix(".lock").unlink()
+        content = json.loads(file.read_text()) if file.exists() else {}
+        yield content
+        file.write_text(json.dumps(dict(sorted(content.items())), indent=1) + "\n")
+    lock_file.unlink()
+
+
+def _when(command: str) -> dict[str, str]:
+    return {"date": date.today().isoformat(), "command": command, "commit": _commit(), "machine": machine()}
 
 
 def machine() -> str:

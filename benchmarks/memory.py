@@ -1,7 +1,7 @@
 """Does a server's memory grow with the requests that it has answered? Trees and logprobs in all of them.
 
 Resident memory of all its processes after every hundred requests; the slope of a line through those after the warm-up,
-in bytes for a request. Writes `rss_bytes_per_request_HOST`.
+in bytes for a request. Writes the larger one of both hosts, `rss_bytes_per_request`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 from itertools import islice
 
 import aiohttp
-from figures import record
+from figures import keep, record
 
 from multiverse.harness.server import HOSTS, Server, command, free_port, installed
 from multiverse.models import TINY
@@ -37,7 +37,9 @@ def main() -> None:
     slope = slope_of([(count, size) for count, size in seen if count >= options.warm_up])
     print(f"{host}: {slope:.0f} bytes a request; MiB: " + ", ".join(f"{size / 2**20:.1f}" for _, size in seen[::5]))
     if options.record:
-        record(f"rss_bytes_per_request_{host}", round(slope), f"python benchmarks/memory.py ({host})")
+        result = {"requests": options.requests, "bytes_per_request": round(slope), "sizes": dict(seen)}
+        runs = keep("memory", host, result, f"make memory HOST={host}")
+        record("rss_bytes_per_request", max(run["bytes_per_request"] for run in runs.values()), "make memory")
 
 
 async def watch(server: Server, requests: int, concurrency: int) -> list[tuple[int, int]]:

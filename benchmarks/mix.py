@@ -2,8 +2,9 @@
 loads weights, while control questions have to be answered as on a quiet server. `make mix` runs it on both hosts.
 
 One server for each way of scheduling, with too little memory for all that is asked. If it does not hold, the round is
-tried again on fresh servers with ever fewer requests, and what is left is written as a program that repeats it. Writes
-`mix_*` into benchmarks/results/figures.json; exits with 1 if something must not be.
+tried again on fresh servers with ever fewer requests, and what is left is written as a program that repeats it. Each
+way is kept in benchmarks/results/mixed.json as soon as it is through, and figures.json has the sums `mix_*`: what was
+broken off goes on with `--mode`. Exits with 1 if something must not be.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import asyncio
 import os
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from figures import record
+from figures import keep, record
 
 from multiverse.errors import RunError
 from multiverse.harness.server import Server, command, free_port, installed
@@ -54,25 +56,8 @@ TRIES = 24
 ROUND = 250
 
 
-@dataclass
-class Verdict:
-    """What came of all modes of one host."""
-
-    host: str
-    requests: int = 0
-    engine_ends: int = 0
-    controls_changed: int = 0
-    server_errors: int = 0
-    problems: list[str] = field(default_factory=list)
-
-    def add(self, mode: str, report: Report) -> None:
-        results = [result for each in report.rounds for result in each.results] + report.lost
-        outcomes = Counter(result.outcome for result in results)
-        self.requests += len(results)
-        self.engine_ends += report.gone is not None
-        self.controls_changed += outcomes["different"]
-        self.server_errors += outcomes["failed"]
-        self.problems += [f"{self.host}, {mode}: {problem}" for problem in report.problems]
+COUNTED = ("engine_ends", "controls_changed", "server_errors")
+"""What is added up over both hosts."""
 
 
 def main() -> None:
@@ -83,26 +68,15 @@ def main() -> None:
     parser.add_argument("--mode", action="append", help="only this one, as often as you like")
     parser.add_argument("--first", type=int, default=1, help="number of the first round (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--record", action="store_true", help="write figures.json")
+    parser.add_argument("--record", action="store_true", help="write mixed.json and figures.json")
     options = parser.parse_args()
     host = next(filter(installed, MODES))
-    verdict = Verdict(host)
-    for mode in options.mode or MODES[host]:
-        run_mode(host, mode, options, verdict)
-    said = (
-        f"{verdict.requests} requests, {verdict.engine_ends} engine ends, {verdict.controls_changed} controls changed"
-    )
-    print(f"{host}: {said}, {verdict.server_errors} server errors", *verdict.problems[:20], sep="\n  ")
-    if options.record:
-        done = f"make mix HOST={host}"
-        record(f"mix_requests_{host}", verdict.requests, done)
-        for name in ("engine_ends", "controls_changed", "server_errors"):
-            record(f"mix_{name}_{host}", getattr(verdict, name), done)
-    sys.exit(bool(verdict.problems))
+    held = [run_mode(host, mode, options) for mode in options.mode or MODES[host]]
+    sys.exit(not all(held))
 
 
-def run_mode(host: str, mode: str, options: argparse.Namespace, verdict: Verdict) -> None:
-    """One server, all rounds; the smallest failing mix if there is one."""
+def run_mode(host: str, mode: str, options: argparse.Namespace) -> bool:
+    """One server, all rounds; the smallest failing mix if there is one. Whether the server held."""
     settings = Settings(
         url="",
         dialect=registry.get("multiverse"),
@@ -116,12 +90,39 @@ def run_mode(host: str, mode: str, options: argparse.Namespace, verdict: Verdict
         first=options.first,
         seed=options.seed,
     )
+    begun = time.monotonic()
     report = on_a_fresh_server(
         host, mode, settings, lambda round_: print(f"{host}, {mode}: {told(round_)}", flush=True)
     )
-    verdict.add(mode, report)
+    result = {**counted(report), "seed": options.seed, "minutes": round((time.monotonic() - begun) / 60)}
+    print(f"{host}, {mode}: {result}", *report.problems[:20], sep="\n  ", flush=True)
+    if options.record:
+        enter(host, mode, result)
     if report.problems:
         tell_smallest(host, mode, settings, report)
+    return not report.problems
+
+
+def counted(report: Report) -> dict[str, int]:
+    """A mode in numbers: drawn requests that were answered, and what must not be."""
+    results = [result for each in report.rounds for result in each.results] + report.lost
+    outcomes = Counter(result.outcome for result in results)
+    return {
+        "requests": len(report.rounds) * report.settings.requests,
+        "engine_ends": int(report.gone is not None),
+        "controls_changed": outcomes["different"],
+        "server_errors": outcomes["failed"],
+        "problems": len(report.problems),
+    }
+
+
+def enter(host: str, mode: str, result: dict[str, int]) -> None:
+    """Keep what came of a mode, and add up what there is of all."""
+    runs = keep("mix", f"{host}, {mode}", result, f"make mix HOST={host}")
+    own = [run["requests"] for name, run in runs.items() if name.startswith(host)]
+    record(f"mix_requests_{host}", sum(own), f"make mix HOST={host}")
+    for name in COUNTED:
+        record(f"mix_{name}", sum(run[name] for run in runs.values()), "make mix")
 
 
 def told(round_: Round) -> str:

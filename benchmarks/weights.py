@@ -1,8 +1,8 @@
 """New weights in the middle of 16 trees, again and again: every answer that ends afterwards has to be the oracle's.
 
 The weights are the same ones, loaded again by the host's own calls (`multiverse.stress.operations`), so the oracle's
-answer is known; that all KV was given up and computed again is told by `recomputed_tokens`. Writes
-`weight_updates_wrong_HOST`.
+answer is known; that all KV was given up and computed again is told by `recomputed_tokens`. Writes the sum over both
+hosts, `weight_updates_wrong`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 import torch
-from figures import record
+from figures import keep, record
 
 from multiverse.decoding.budgets import Limits
 from multiverse.harness.server import Server, command, free_port, installed
@@ -49,7 +49,9 @@ def main() -> None:
     print(f"{host}: {options.updates} updates, {answers} answers, {recomputed} of them recomputed, {len(wrong)} wrong")
     print(*wrong[:3], sep="\n")
     if options.record:
-        record(f"weight_updates_wrong_{host}", len(wrong), f"python benchmarks/weights.py ({host})")
+        result = {"updates": options.updates, "answers": answers, "recomputed": recomputed, "wrong": len(wrong)}
+        runs = keep("weights", host, result, f"make weights HOST={host}")
+        record("weight_updates_wrong", sum(run["wrong"] for run in runs.values()), "make weights")
     sys.exit(bool(wrong) or not recomputed)
 
 

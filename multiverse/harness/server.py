@@ -31,6 +31,8 @@ LAST_LINES = 30
 
 _SGLANG_ON_CPU = ("--device", "cpu", "--attention-backend", "multiverse", "--dtype", "float32")
 _SGLANG_SMALL = ("--context-length", "1025", "--max-total-tokens", "16384", "--max-running-requests", "64")
+_SGLANG_SAMPLES = {"SGLANG_SANITIZE_NAN_LOGITS": "1"}
+"""SGLang 0.5.23's sampler, with or without the plugin, ends the server over what is one request's error with this."""
 _VLLM_ON_CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -84,9 +86,9 @@ def _sglang(model: str, where: Sequence[str], extra: Sequence[str]) -> Command:
     arguments = [_executable("sglang"), "serve", "--model-path", model, "--plugin", "multiverse", *where]
     arguments += ["--page-size", "1", "--enable-metrics"]
     if not _torch_is_for_cpus():
-        return Command((*arguments, *extra))
+        return Command((*arguments, *extra), _SGLANG_SAMPLES)
     arguments += [*_SGLANG_ON_CPU, *_SGLANG_SMALL, "--skip-server-warmup", "--sleep-on-idle"]
-    return Command((*arguments, *extra), {"OMP_NUM_THREADS": "1"})
+    return Command((*arguments, *extra), {"OMP_NUM_THREADS": "1", **_SGLANG_SAMPLES})
 
 
 def _executable(name: str) -> str:

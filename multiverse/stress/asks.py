@@ -56,6 +56,7 @@ class Ask:
         path: where it goes, for what is sent as it is.
         must_be_refused: whether the answer has to be a 400.
         leaves: lines of the answer after which the client goes away, if it does.
+        may_fail: whether the host by itself answers 500 if its fields leave no token to choose.
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class Ask:
     path: str = ""
     must_be_refused: bool = False
     leaves: int | None = None
+    may_fail: bool = False
 
 
 @dataclass(frozen=True)

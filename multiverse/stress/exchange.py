@@ -12,6 +12,7 @@ from multiverse.stress.fields import encode
 from multiverse.stress.results import Result
 
 _JSON = {"Content-Type": "application/json"}
+_ERROR = "an error with status 200"
 LONGEST_ERROR = 4096
 """Bytes that an error may have, whatever was asked."""
 
@@ -30,6 +31,8 @@ async def exchange(client: aiohttp.ClientSession, ask: Ask) -> Result:
     if ask.must_be_refused:
         return Result(ask, "failed", detail=f"was not refused: {text[:200]}")
     problem = _problem_of_stream(text) if response.content_type == "text/event-stream" else _problem(text)
+    if ask.may_fail and problem.startswith(_ERROR):
+        return Result(ask, "refused", detail=problem)
     return Result(ask, "failed" if problem else "answered", detail=problem)
 
 
@@ -44,6 +47,8 @@ async def _leave(ask: Ask, response: aiohttp.ClientResponse) -> Result:
 
 
 def _judge_refusal(ask: Ask, status: int, text: str) -> Result:
+    if status == 500 and ask.may_fail:
+        return Result(ask, "refused", detail=text[:300])
     if status >= 500 or (ask.must_be_refused and status != 400):
         return Result(ask, "failed", detail=f"{status}: {text[:300]}")
     if len(text) > LONGEST_ERROR and ask.must_be_refused:
@@ -71,5 +76,5 @@ def _problem_of_part(part: Any) -> str:
     """An answer, or a chunk of one, may be an error of the client's, and none of the server's."""
     error = part.get("error") if isinstance(part, dict) else None
     if isinstance(error, dict) and not 400 <= int(error.get("code") or error.get("status") or 500) < 500:
-        return f"an error with status 200: {json.dumps(error)[:300]}"
+        return f"{_ERROR}: {json.dumps(error)[:300]}"
     return "" if isinstance(part, dict) else f"no object: {str(part)[:100]}"

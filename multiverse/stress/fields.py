@@ -151,7 +151,7 @@ GENERATE_FIELDS: tuple[Field, ...] = (
 
 GRAMMARS = ("response_format", "structured_outputs", "regex")
 FORBIDDING = ("min_tokens", "min_new_tokens", "ignore_eos", "logit_bias", "bad_words", "allowed_token_ids")
-"""Fields that can forbid every token that a grammar allows; vLLM 0.32 and SGLang 0.5.23 then answer 500 themselves."""
+"""Fields that can forbid every token that a grammar allows: vLLM 0.32 and SGLang 0.5.23 themselves then answer 500."""
 NESTED = "1500 lists inside each other"
 """Stands for just that, which Python's own encoder can't write."""
 WRONG: tuple[tuple[str, Any], ...] = (

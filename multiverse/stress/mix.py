@@ -5,12 +5,12 @@ Each is drawn from a generator of its own, so that a mix is told by a seed and t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from multiverse.stress.asks import Ask
+from multiverse.stress.asks import Ask, Kind
 from multiverse.stress.fields import (
     CHAT,
     COMPLETION,
@@ -61,7 +61,9 @@ class Surface:
         wrong = rng.random() < _WRONG
         refused = wrong and self._spoil(rng, path, body)
         leaves = rng.randrange(60) if rng.random() < _LEAVES and not wrong else None
-        return Ask("wrong" if wrong else "mixed", body, path=path, must_be_refused=refused, leaves=leaves)
+        kind: Kind = "wrong" if wrong else "mixed"
+        may_fail = may_leave_nothing(body)
+        return Ask(kind, body, path=path, must_be_refused=refused, leaves=leaves, may_fail=may_fail)
 
     def _openai(self, rng: Random, path: str) -> dict[str, Any]:
         known = [field for field in HOST_FIELDS if path in field.paths and self.host in field.hosts]
@@ -98,6 +100,19 @@ def _some(rng: Random, fields: Sequence[Field], most: int) -> dict[str, Any]:
     for field in rng.sample(fields, rng.randint(0, min(most, len(fields)))):
         value = field.draw(rng)
         drawn |= value if field.together else {field.name: value}
-    if not drawn.keys().isdisjoint(GRAMMARS):
-        drawn = {name: value for name, value in drawn.items() if name not in FORBIDDING}
     return drawn
+
+
+def has_grammar(body: Mapping[str, Any]) -> bool:
+    """Whether a request asks for structured output."""
+    asked = {name: value for name, value in _fields(body).items() if name in GRAMMARS}
+    return bool(asked) and asked != {"response_format": {"type": "text"}}
+
+
+def may_leave_nothing(body: Mapping[str, Any]) -> bool:
+    """Whether a request has a grammar, and beside it what can forbid every token that the grammar allows."""
+    return has_grammar(body) and not _fields(body).keys().isdisjoint(FORBIDDING)
+
+
+def _fields(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {**body, **body.get("sampling_params", {})}

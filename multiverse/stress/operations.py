@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 class Call(NamedTuple):
-    """One request of an operator, the seconds to let pass after it, and whether a busy host may refuse it."""
+    """One request of an operator.
+
+    Attributes:
+        pause: seconds to let pass after it.
+        refused_while: when the host may answer 400.
+    """
 
     path: str
     body: Mapping[str, Any] | None = None
     pause: float = 0.0
-    may_refuse: bool = False
+    refused_while: Literal["never", "busy", "grammars are compiled"] = "never"
 
 
 class Operation(NamedTuple):
@@ -41,7 +46,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
         ),
     ),
     "sglang": (
-        Operation("flush", (Call("/flush_cache", may_refuse=True),)),
+        Operation("flush", (Call("/flush_cache", refused_while="busy"),)),
         Operation(
             "pause in place", (Call("/pause_generation", {"mode": "in_place"}, 0.3), Call("/continue_generation", {}))
         ),
@@ -49,7 +54,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
             "pause and retract",
             (
                 Call("/pause_generation", {"mode": "retract"}, 0.3),
-                Call("/flush_cache", may_refuse=True),  # a grammar is being compiled
+                Call("/flush_cache", refused_while="grammars are compiled"),
                 Call("/continue_generation", {}),
             ),
         ),
@@ -57,7 +62,11 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
             "the same weights again",
             (
                 Call("/pause_generation", {"mode": "retract"}),
-                Call("/update_weights_from_disk", {"model_path": "MODEL", "flush_cache": True}, may_refuse=True),
+                Call(
+                    "/update_weights_from_disk",
+                    {"model_path": "MODEL", "flush_cache": True},
+                    refused_while="grammars are compiled",
+                ),
                 Call("/continue_generation", {}),
             ),
         ),

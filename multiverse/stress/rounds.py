@@ -16,6 +16,7 @@ from multiverse.errors import RunError
 from multiverse.stress.asks import Ask, Kind, Writer
 from multiverse.stress.exchange import exchange
 from multiverse.stress.gauges import read_gauges
+from multiverse.stress.mix import has_grammar
 from multiverse.stress.operations import Call, Operation
 from multiverse.stress.results import Answer, Result
 from multiverse.stress.traffic import Asker
@@ -109,11 +110,15 @@ class Traffic:
                 text = await answer.text()
         except (aiohttp.ClientError, TimeoutError) as error:
             return Result(ask, "failed", detail=f"{operation.name}: {path}: {type(error).__name__} {error}")
-        if answer.status == 400 and call.may_refuse:
+        if answer.status == 400 and self._may_refuse(call):
             return Result(ask, "refused")
         if answer.status != 200:
             return Result(ask, "failed", detail=f"{operation.name}: {path}: {answer.status} {text[:300]}")
         return Result(ask, "answered")
+
+    def _may_refuse(self, call: Call) -> bool:
+        grammars = any(has_grammar(ask.body) for ask in self.in_flight)
+        return call.refused_while == "busy" or (call.refused_while == "grammars are compiled" and grammars)
 
 
 class Watch:

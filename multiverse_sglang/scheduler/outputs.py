@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sglang.srt.runtime_context import get_serving
+
 from multiverse.decoding.sampled_rows import SampledRows
 from multiverse.decoding.stream import Span, tokens_of
 from multiverse_sglang.scheduler.prompt_logprobs import deliver
 from multiverse_sglang.scheduler.streamer import tell
 from multiverse_sglang.scheduler.tree import Member, RequestTree, Row
+from multiverse_sglang.scheduler.weights import begin_versions
 
 
 def record_row(member: Member) -> None:
@@ -69,7 +72,8 @@ def add_record(tree: RequestTree, request: Any) -> None:
 def _record(tree: RequestTree) -> dict[str, Any] | None:
     if not tree.open:
         record_plain(tree)
-    return tree.record(tree.tally, tree.asked)
+        begin_versions(tree, tree.client.weight_version_events)
+    return tree.record(tree.tally, tree.asked, get_serving().weight_version)
 
 
 def _append_rows(found: Any, spans: Sequence[Span], rows: SampledRows[Row]) -> None:

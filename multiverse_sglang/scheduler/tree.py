@@ -22,7 +22,6 @@ from multiverse.serving.containment import Guard
 from multiverse.serving.metrics import Tally
 from multiverse.serving.stops import Stops
 from multiverse.serving.verdict import Judge
-from multiverse.serving.weights import WeightVersions
 from multiverse_sglang.scheduler.streamer import tell
 
 if TYPE_CHECKING:
@@ -134,7 +133,6 @@ class RequestTree(request_tree.RequestTree):
         retracted: tokens that were computed for it and whose slots SGLang gave back by itself.
         has_begun: whether anything of it has been computed.
         ended: whether its client has its last answer.
-        versions: of the weights that its strands were generated with, once they have changed (`weights.py`).
         plain_judge: decides about tokens until it is open, while SGLang looks for stop strings itself.
     """
 
@@ -151,7 +149,6 @@ class RequestTree(request_tree.RequestTree):
     retracted: int = field(default=0, init=False)
     has_begun: bool = field(default=False, init=False)
     ended: bool = field(default=False, init=False)
-    versions: WeightVersions = field(default_factory=WeightVersions, init=False)
     plain_judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:

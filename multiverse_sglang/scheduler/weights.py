@@ -12,19 +12,19 @@ from multiverse_sglang.scheduler.tree import RequestTree
 
 def begin_versions(tree: RequestTree, events: Iterable[Any]) -> None:
     """Take over what SGLang noted of a request before its first fork, when its answer was that of its root."""
-    tree.versions.begin(tree.controller.root, [(event.old_version, event.num_output_tokens) for event in events])
+    tree.weights.begin(tree.controller.root, [(event.old_version, event.num_output_tokens) for event in events])
 
 
 def note_version(trees: Iterable[RequestTree], old_version: str) -> None:
     """The weights have changed: what `trees` have generated so far is of `old_version`."""
     for tree in trees:
-        tree.versions.replaced(tree.controller.root, old_version)
+        tree.weights.replaced(tree.controller.root, old_version)
 
 
 def show_versions(tree: RequestTree, current: str) -> None:
     """Tell SGLang's streamer which versions the tokens that the client is shown are of."""
-    if tree.versions:
+    if tree.weights:
         tree.client.weight_version_events = [
             WeightVersionEvent(old_version=version, num_output_tokens=end)
-            for version, _, end in tree.versions.of_document(tree.controller.root, current)
+            for version, _, end in tree.weights.of_document(tree.controller.root, current)
         ]

@@ -8,6 +8,9 @@ from importlib import import_module
 from operator import attrgetter
 from typing import Any
 
+from multiverse.decoding.document import to_transcript
+from multiverse.structure.tree import Transcript
+
 
 class Log(logging.Handler):
     """What the adapter logs as an error: message, and whether a traceback comes with it."""
@@ -73,6 +76,34 @@ class Operator:
         before = str(get_serving().weight_version)
         self.scheduler.record_weight_version_change(version)
         return before
+
+    def on_load(self, path: str, version: str) -> str:
+        """Load the weights at `path` and call them `version`; what those before were called."""
+        from sglang.srt.managers.io_struct import UpdateWeightFromDiskReqInput
+        from sglang.srt.runtime_context import get_serving
+
+        before = str(get_serving().weight_version)
+        answer = self.scheduler.weight_updater.update_weights_from_disk(
+            UpdateWeightFromDiskReqInput(model_path=path, weight_version=version)
+        )
+        assert answer.success, answer.message
+        return before
+
+    def on_follow(self) -> dict[str, dict[tuple[int, ...], int]]:
+        """Keep the trees that there are; how long each of their strands is, by request."""
+        self.followed = dict(self.scheduler.multiverse_conductor.trees)
+        return {
+            rid: {strand.key: len(strand.tokens) for strand in tree.controller.root.walk()}
+            for rid, tree in self.followed.items()
+        }
+
+    def on_transcript(self, rid: str, said: dict[tuple[int, ...], int]) -> tuple[Transcript, Transcript]:
+        """A tree that is kept, with the logprobs of what its strands had `said`, and with those of the rest."""
+        tree = self.followed[rid]
+        values = tree.rows.values(tree.controller.root)
+        first = {key: [v if at < said.get(key, 0) else None for at, v in enumerate(row)] for key, row in values.items()}
+        rest = {key: [None if at < said.get(key, 0) else v for at, v in enumerate(row)] for key, row in values.items()}
+        return to_transcript(tree.controller, first), to_transcript(tree.controller, rest)
 
     def on_retract(self, interval: int) -> None:
         """Let SGLang retract every so many steps, or not any more if that is 0."""

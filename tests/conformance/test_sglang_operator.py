@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -11,10 +13,13 @@ import pytest
 
 pytest.importorskip("sglang", reason="these are SGLang's own controls")
 
+import torch
 from sglang_host import SGLangHost
 
+from multiverse.models import TINY
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
+from multiverse.oracle import check
 
 KINDS = ("nested", "flat", "chain", "single", "nested", "flat")
 
@@ -128,12 +133,12 @@ def test_each_token_is_told_to_be_of_the_weights_that_it_was_generated_with(
     host: SGLangHost, prompts: list[list[int]], expected: list[list[int]]
 ) -> None:
     """Several branches grow at once, so in document order the versions alternate."""
-    request = host.start(prompts[1])
+    request = host.start(prompts[1], multiverse={"return_tree": True})
     until_waiting(host, 2)
     advance(host, 6)
     generated = host.operate("generated", request)
     before = host.operate("new_version", "after")
-    finish(host, [request])
+    (answer,) = finish(host, [request])
     spans = host.operate("versions", request)
     host.operate("new_version", before)
     assert [span[1] for span in spans] == [0, *(end for _, _, end in spans[:-1])]
@@ -141,6 +146,45 @@ def test_each_token_is_told_to_be_of_the_weights_that_it_was_generated_with(
     assert sum(end - start for version, start, end in spans if version != "after") == generated
     assert len(spans) > 3
     assert all(one[0] != other[0] for one, other in pairwise(spans))
+    assert answer.record is not None
+    strands = answer.record["tree"]
+    assert all(strand["weight_versions"][-1][2] == len(strand["token_ids"]) for strand in strands)
+    told = [tuple(span) for strand in strands for span in strand["weight_versions"]]
+    assert sum(end - start for version, start, end in told if version != "after") == generated
+    assert {version for version, _, _ in told} == {before, "after"}
+
+
+@pytest.mark.parametrize("steps", [25, 60])
+def test_after_new_weights_everything_is_computed_with_them(
+    host: SGLangHost, tiny: tuple[Any, Any], prompts: list[list[int]], tmp_path: Path, steps: int
+) -> None:
+    """What was said under the old weights stands; what follows is what the new ones say, over KV of their own."""
+    old, new = tiny[0], copy.deepcopy(tiny[0])
+    with torch.no_grad():
+        for name, weight in new.named_parameters():
+            if name.endswith("input_layernorm.weight"):
+                weight.mul_(1.5)  # what enters attention: all keys and values change
+    new.save_pretrained(tmp_path)
+    asked = {"logprobs": 0, "max_tokens": 250, "multiverse": {"return_tree": True}}
+    requests = [host.start(prompt, **asked) for prompt in prompts]
+    advance(host, steps)
+    host.operate("pause", "retract")
+    said = host.operate("follow")
+    before = host.operate("load", str(tmp_path), "new")
+    host.operate("resume")
+    finish(host, requests)
+    transcripts = {request: host.operate("transcript", request, counts) for request, counts in said.items()}
+    host.operate("load", str(TINY), before)
+    assert len(said) > 2
+    compared, stale = 0, 0.0
+    for first, rest in transcripts.values():
+        assert check(first, old).max_difference < 1e-4
+        found = check(rest, new)
+        assert found.max_difference < 1e-4
+        stale = max(stale, check(rest, old).max_difference)
+        compared += found.compared
+    assert compared > 100
+    assert stale > 1e-2
 
 
 # --- timeouts and limits ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from multiverse.serving.options import _REQUEST_FIELDS
 from multiverse.stress.asks import Ask
 from multiverse.stress.fields import CHAT, COMPLETION, GENERATE, HOST_FIELDS, NESTED, OUR_FIELDS, encode
-from multiverse.stress.mix import Surface
+from multiverse.stress.mix import Surface, has_grammar, may_leave_nothing
 from multiverse.stress.script import script
 
 
@@ -36,10 +36,25 @@ def test_our_fields_are_those_that_requests_have() -> None:
     assert {field.name for field in OUR_FIELDS} == set(_REQUEST_FIELDS) - {"structure", "shape"}
 
 
-def test_a_grammar_is_left_something_to_say() -> None:
-    for ask in drawn("vllm"):
-        if not ask.body.keys().isdisjoint({"response_format", "structured_outputs"}):
-            assert ask.kind == "wrong" or ask.body.keys().isdisjoint({"min_tokens", "logit_bias", "ignore_eos"})
+@pytest.mark.parametrize("host", ["vllm", "sglang"])
+def test_grammars_are_drawn_beside_what_forbids_their_tokens_and_only_these_may_fail(host: str) -> None:
+    grammars, forbidding = {"response_format", "structured_outputs", "regex"}, {"min_tokens", "min_new_tokens"}
+    asks = drawn(host)
+    may_fail = [ask for ask in asks if ask.may_fail]
+    assert 10 < len(may_fail) < len(asks) / 10
+    fields = [ask.body.keys() | ask.body.get("sampling_params", {}).keys() for ask in may_fail]
+    assert all(found & grammars for found in fields)
+    assert any(found & forbidding for found in fields)
+    assert {"ignore_eos", "logit_bias"} <= set().union(*fields)
+
+
+def test_a_format_that_is_text_forbids_nothing() -> None:
+    assert may_leave_nothing({"response_format": {"type": "json_object"}, "min_tokens": 4})
+    assert may_leave_nothing({"sampling_params": {"regex": "[0-9]", "ignore_eos": True}})
+    assert not may_leave_nothing({"response_format": {"type": "text"}, "min_tokens": 4})
+    assert not may_leave_nothing({"sampling_params": {"regex": "[0-9]"}, "stream": True})
+    assert has_grammar({"sampling_params": {"regex": "[0-9]"}})
+    assert not has_grammar({"response_format": {"type": "text"}})
 
 
 def test_a_seed_tells_a_request() -> None:

@@ -39,12 +39,18 @@ def server(page: int) -> Iterator[str]:
 
 
 @pytest.fixture
-def backend(server: str) -> Any:
-    """A backend for a server that has cached nothing."""
+def flushed(server: str) -> str:
+    """The server, which has nothing cached and keeps no states."""
     assert urllib.request.urlopen(f"{server}/flush_cache?timeout=30", data=b"", timeout=60).status == 200
+    return server
+
+
+@pytest.fixture
+def backend(flushed: str) -> Any:
+    """A backend for a server that has cached nothing."""
     from multiverse_sglang.programs import RuntimeEndpoint
 
-    return RuntimeEndpoint(server)
+    return RuntimeEndpoint(flushed)
 
 
 @pytest.fixture(scope="session")

@@ -15,34 +15,34 @@ from program_requests import POOL, commit, computed, fork, join, post
 from multiverse_sglang.frontend.program_states import IDLE, States
 
 
-def test_branches_that_no_longer_fit_are_computed_again(server: str, page: int, oracle: Oracle) -> None:
+def test_branches_that_no_longer_fit_are_computed_again(flushed: str, page: int, oracle: Oracle) -> None:
     """At most half of the pool is kept for branches."""
     texts = [f"{word} = " + "1 2 3 4 5 6 7 8 " * 55 + "\n" for word in ("A", "B", "C")]
     kept = sum(len(oracle.ids(text)) for text in texts)
     assert POOL // 2 < kept < POOL * 3 // 4
-    branches = fork(server, "program-wide", "Root.\n", texts)
-    before = computed(server)
-    assert join(server, "program-wide", branches) == (200, {"success": True})
-    assert 0 <= computed(server) - before - len(oracle.ids(texts[0])) < page
-    status, answer = commit(server, "program-wide", "Root.\n" + "".join(texts) + "Sum: ", 8)
+    branches = fork(flushed, "program-wide", "Root.\n", texts)
+    before = computed(flushed)
+    assert join(flushed, "program-wide", branches) == (200, {"success": True})
+    assert 0 <= computed(flushed) - before - len(oracle.ids(texts[0])) < page
+    status, answer = commit(flushed, "program-wide", "Root.\n" + "".join(texts) + "Sum: ", 8)
     assert status == 200
     document = ["Root.\n", [(0, [text]) for text in texts], "Sum: "]
     assert oracle.difference(document, answer["meta_info"]) < 1e-4
-    assert post(server, "/end_request", {"rids": ["program-wide"]})[0] == 200
+    assert post(flushed, "/end_request", {"rids": ["program-wide"]})[0] == 200
 
 
-def test_other_requests_come_before_what_is_kept(server: str, oracle: Oracle) -> None:
+def test_other_requests_come_before_what_is_kept(flushed: str, oracle: Oracle) -> None:
     texts = ["A = " + "1 2 3 4 5 6 7 8 " * 75 + "\n", "B = 2\n"]
-    branches = fork(server, "program-short", "Root.\n", texts)
+    branches = fork(flushed, "program-short", "Root.\n", texts)
     body = {"text": "9 " * 1950, "sampling_params": {"max_new_tokens": 4, "temperature": 0}}
-    assert post(server, "/generate", body)[0] == 200
-    before = computed(server)
-    assert join(server, "program-short", branches) == (200, {"success": True})
-    assert computed(server) - before >= len(oracle.ids(texts[0]))
-    answer = commit(server, "program-short", "Root.\n" + "".join(texts) + "Sum: ", 8)[1]
+    assert post(flushed, "/generate", body)[0] == 200
+    before = computed(flushed)
+    assert join(flushed, "program-short", branches) == (200, {"success": True})
+    assert computed(flushed) - before >= len(oracle.ids(texts[0]))
+    answer = commit(flushed, "program-short", "Root.\n" + "".join(texts) + "Sum: ", 8)[1]
     document = ["Root.\n", [(0, [text]) for text in texts], "Sum: "]
     assert oracle.difference(document, answer["meta_info"]) < 1e-4
-    assert post(server, "/end_request", {"rids": ["program-short"]})[0] == 200
+    assert post(flushed, "/end_request", {"rids": ["program-short"]})[0] == 200
 
 
 def test_a_program_that_ends_leaves_nothing_behind(backend: Any, server: str) -> None:
