@@ -105,7 +105,12 @@ def block(
 
 
 class Host:
-    """Carries out a controller's actions on a list of running strands, and checks that the two always agree."""
+    """Carries out a controller's actions on a list of running strands, and checks that the two always agree.
+
+    Attributes:
+        log, events, shown: all actions, what clients were told of them, and the answer.
+        starts: by strand key, the position of a branch's first token.
+    """
 
     def __init__(self, controller: Controller, stops: Stops | None = None) -> None:
         self.controller = controller
@@ -114,6 +119,7 @@ class Host:
         self.log: list[Action] = []
         self.events: list[BranchEvent] = []
         self.shown: list[int] = []
+        self.starts: dict[tuple[int, ...], int] = {}
         self._document, self._stream = DocumentStream(controller.root), EventStream(controller.root)
         self._carry_out(controller.root, controller.begin())
 
@@ -159,18 +165,23 @@ class Host:
         match action:
             case Fork(strand=strand) | Close(strand=strand):
                 self.running.remove(strand)
-            case (
-                Start(strand=strand, inject=inject, position=position)
-                | Join(strand=strand, inject=inject, position=position)
-            ):
-                assert strand not in self.running
-                assert strand.tokens[len(strand.tokens) - len(inject) :] == list(inject) or strand.close is not None
-                assert position >= 0
-                self.running.append(strand)
+            case Start(strand=strand):
+                self._go_on(strand, 0, strand.header)
+                self.starts[strand.key] = strand.position_at(0)
+            case Join(strand=strand):
+                self._go_on(strand, strand.forks[-1][0], self.controller.binding.conclusion_header)
             case Finish():
                 self.running.clear()
             case Fallback(strand=strand):
                 assert strand in self.running
+
+    def _go_on(self, strand: Strand, offset: int, inject: Sequence[int]) -> None:
+        """Run a strand that the engine has written `inject` to, at `offset`."""
+        assert strand not in self.running
+        assert strand.tokens[offset:] == list(inject) or strand.close is not None
+        assert strand.tokens[offset : offset + len(inject)] == list(inject)
+        assert strand.position_at(offset) >= 0
+        self.running.append(strand)
 
     def _agree(self) -> None:
         controller = self.controller

@@ -1,4 +1,8 @@
-"""What a controller tells its host to do. Carried out in the order they come."""
+"""The journal of a request: what its controller decided, in order.
+
+Hosts reconcile by looking at the strands themselves, which say what has to be computed, from where and at which
+position. Actions say what happened, so that clients can be told as it happens (`multiverse.decoding.stream`).
+"""
 
 from __future__ import annotations
 
@@ -19,47 +23,40 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Park `strand` once the KV of its last token and of `inject` is there; `children` share all of it."""
+    """`strand` is parked once the KV of its tokens is there; `children` share all of it."""
 
     strand: Strand
     children: tuple[Strand, ...]
-    inject: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Let the child `strand` run: extend it by `inject` (its header) from `position` on, then sample."""
+    """The branch `strand` runs: its header is computed, then it samples."""
 
     strand: Strand
-    inject: tuple[int, ...]
-    position: int
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Park the branch `strand` for good, once the KV of its last token and of `inject` is there."""
+    """The branch `strand` is parked for good, once the KV of its tokens is there."""
 
     strand: Strand
     reason: FinishReason
-    inject: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Splice the KV of `children` behind that of `strand`, extend it by `inject` from `position` on, then sample.
+    """The KV of its last branches is spliced behind that of `strand`, which goes on with the conclusion header.
 
-    With a dialect whose join is `prefill` the children's tokens are extended causally instead.
+    With a dialect whose join is `prefill` the branches' tokens are extended causally instead.
     """
 
     strand: Strand
-    children: tuple[Strand, ...]
-    inject: tuple[int, ...]
-    position: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The request is over; free every strand of it."""
+    """The request is over, and every strand of it."""
 
     reason: FinishReason
 

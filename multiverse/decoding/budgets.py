@@ -60,6 +60,12 @@ class Limits:
         bounds = [bound for bound in (self.max_tokens, room) if bound is not None]
         return min(bounds, default=None)
 
+    def bound_by_context(self, prompt_length: int) -> bool:
+        """Whether after such a prompt the context is full before `max_tokens` are generated."""
+        if self.context_length is None:
+            return False
+        return self.max_tokens is None or prompt_length + self.max_tokens >= self.context_length
+
 
 class Ledger:
     """Counts the tokens of one request, and keeps back those that the engine will have to write itself.

@@ -1,18 +1,20 @@
-"""One controller per request: a token goes in, what the host has to do comes out (SEMANTICS sections 2, 4 and 5).
+"""One controller per request: a token goes in, strands come out for the host to bring about (SEMANTICS 2, 4 and 5).
 
 Both hosts and the oracle drive it. It knows token ids, positions and budgets; it knows no text, no tensor, no KV.
-The host keeps a row per running strand, feeds every sampled token to `accept`, and carries out the actions. While none
-comes, the strand just goes on. A strand that isn't running ignores tokens, which is what a token sampled one step
-late under asynchronous scheduling needs. No sequence of tokens raises.
+The host keeps a row per running strand, feeds every sampled token to `accept`, and looks at the strands: those that run
+have to be computed, those that are closed to be joined by their parent. The actions that `accept` returns are the
+journal of what was decided; while there are none, the strand just goes on. A strand that isn't running ignores tokens,
+which is what a token sampled one step late under asynchronous scheduling needs. No sequence of tokens raises.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 
-from multiverse.decoding.actions import Action, Close, Fallback, Finish, Fork, Join, Start
-from multiverse.decoding.budgets import UNBOUNDED, FinishReason, Ledger, Limits
+from multiverse.decoding.actions import Action, Fallback, Finish
+from multiverse.decoding.budgets import FinishReason, Ledger, Limits
+from multiverse.decoding.goal import Goal
+from multiverse.decoding.map_reduce import MapReduce
 from multiverse.decoding.prompt import Prompt
 from multiverse.decoding.strand import Status, Strand
 from multiverse.decoding.strict import allowed_tags
@@ -20,7 +22,7 @@ from multiverse.structure.binding import Binding
 from multiverse.structure.dialects import Tag
 from multiverse.structure.grammar import Grammar, Phase
 from multiverse.structure.layout import Separators
-from multiverse.structure.lexer import LABEL_SCAN, branch_labels
+from multiverse.structure.lexer import branch_labels
 from multiverse.structure.reasons import Reason
 
 Admit = Callable[[Strand, Sequence[str]], Reason | None]
@@ -68,9 +70,7 @@ class Controller:
         self._tags = binding.tags
         self._eos = frozenset() if ignore_eos else binding.eos
         self._advances = self.separators == "advance"
-        self._ready: deque[Strand] = deque()
-        self._running = 1
-        self._out_of_tokens = False
+        self._branches = MapReduce(binding, self.grammar, self.limits, self.ledger, self._advances)
 
     def begin(self) -> list[Action]:
         """Call once, before the first token is sampled: a prompt that ends with a goal forks at once."""
@@ -79,7 +79,7 @@ class Controller:
             return self._check_limits(self.root, [])
         behind = 0 if self._advances else goal  # the first token of a path overlaps the first separator
         self.root.position_end -= behind
-        actions = self._map(self.root, goal)
+        actions = self._close_goal(self.root, goal)
         if not self.root.forks:
             self.root.position_end += behind
         return self._check_limits(self.root, actions)
@@ -88,7 +88,7 @@ class Controller:
         """Take a token that was sampled for `strand`.
 
         Returns:
-            what to do, in order; empty if the strand goes on, or if it isn't running and the token was ignored.
+            what was decided, in order; empty if the strand goes on, or if it isn't running and the token was ignored.
         """
         if strand.status is not Status.RUNNING:
             return ()
@@ -138,12 +138,8 @@ class Controller:
 
         `head` must leave a token to the other strands.
         """
-        taken = len(strand.tokens) - offset
         assert strand.status is Status.RUNNING, strand
-        del strand.tokens[offset:]
-        strand.position -= taken
-        strand.kv_length -= taken
-        strand.fallbacks = {at: reason for at, reason in strand.fallbacks.items() if at < offset}
+        taken = strand.cut(offset)
         strand.write(head)
         self.ledger.used += len(head) - taken
         self.ledger.injected += len(head)
@@ -182,8 +178,61 @@ class Controller:
         elif tag is Tag.OUTLINE_OPEN:
             strand.outlines.append(len(strand.tokens))
         elif tag is Tag.GOAL_CLOSE:
-            return self._map(strand)
+            return self._close_goal(strand)
         return []
+
+    # --- goals -------------------------------------------------------------------------------------------------
+
+    def _close_goal(self, strand: Strand, separators: int = 0) -> list[Action]:
+        """Decide at goal-close. `separators` of them are already there, if the goal was closed in the prompt."""
+        labels = branch_labels([self.prompt.label(outline, strand.tokens) for outline in strand.outlines])
+        inject = self.binding.goal_separator[separators:]
+        fork = strand.position + len(inject) if self._advances else strand.position - separators
+        goal = Goal(self.binding, labels, inject, fork)
+        reason = self._refusal(strand, goal)
+        if reason is not None:
+            return self._fall_back(strand, reason, 1 + separators)
+        return self._fork(strand, goal)
+
+    def _fork(self, strand: Strand, goal: Goal) -> list[Action]:
+        return self._branches.fork(strand, goal)
+
+    def _refusal(self, strand: Strand, goal: Goal) -> Reason | None:
+        """Why the goal can't be forked, or `None`. Nothing has been changed yet."""
+        reason = goal.misfit(strand.frame.depth, self.limits)
+        if reason is not None:
+            return reason
+        if goal.fork + max(map(len, goal.headers)) >= self._branches.position_end(strand):
+            return Reason.TOKEN_BUDGET
+        if not self.ledger.affords(goal.reserve + len(goal.labels)):
+            by_context = self.limits.bound_by_context(len(self.prompt.ids))
+            return Reason.CONTEXT_LENGTH if by_context else Reason.TOKEN_BUDGET
+        return self.admit(strand, goal.labels) if self.admit else None
+
+    def _fall_back(self, strand: Strand, reason: Reason, back: int = 1) -> list[Action]:
+        """Note that the goal closed `back` tokens ago goes on sequentially."""
+        strand.fallbacks[len(strand.tokens) - back] = reason
+        return [Fallback(strand, reason)]
+
+    # --- ends --------------------------------------------------------------------------------------------------
+
+    def _check_limits(self, strand: Strand, actions: list[Action]) -> list[Action]:
+        """End the request, or `strand`, if a budget is used up."""
+        if self.finish_reason is not None:
+            return actions
+        if self.ledger.exhausted:  # what was reserved pays for closing every branch
+            self._branches.close_all(self.root, FinishReason.LENGTH)
+            return actions + self._finish(FinishReason.LENGTH)
+        if strand.status is Status.RUNNING and strand.position >= strand.position_end:
+            return actions + self.end(strand, FinishReason.LENGTH)
+        return actions
+
+    def _close(self, strand: Strand, reason: FinishReason, sampled: int | None = None) -> list[Action]:
+        """End a running branch. If its parent goes on then, it may have reached a limit by what was joined."""
+        assert strand.parent is not None
+        actions = self._branches.close(strand, reason, sampled)
+        joined = strand.parent.status is Status.RUNNING
+        return self._check_limits(strand.parent, actions) if joined else actions
 
     def _end_of_sequence(self, strand: Strand, token: int) -> list[Action]:
         if strand.parent is not None:
@@ -192,175 +241,8 @@ class Controller:
         self.ledger.used += 1
         return self._finish(FinishReason.STOP)
 
-    def _check_limits(self, strand: Strand, actions: list[Action]) -> list[Action]:
-        """End the request, or `strand`, if a budget is used up."""
-        if self.finish_reason is not None:
-            return actions
-        if self.ledger.exhausted:
-            return actions + self._run_out()
-        if strand.status is Status.RUNNING and strand.position >= strand.position_end:
-            return actions + self.end(strand, FinishReason.LENGTH)
-        return actions
-
-    # --- map ---------------------------------------------------------------------------------------------------
-
-    def _map(self, strand: Strand, separators: int = 0) -> list[Action]:
-        """Decide at goal-close. `separators` of them are already there, if the goal was closed in the prompt."""
-        labels = branch_labels([self._label(strand, outline) for outline in strand.outlines])
-        inject = self.binding.goal_separator[separators:]
-        fork = strand.position + len(inject) if self._advances else strand.position - separators
-        reason = self._refusal(strand, labels, inject, fork)
-        if reason is not None:
-            return self._fall_back(strand, reason, 1 + separators)
-        return self._fork(strand, labels, inject, fork)
-
-    def _label(self, strand: Strand, outline: str | int) -> str | None:
-        if isinstance(outline, str):
-            return outline
-        if outline > 0:
-            return self.binding.label(strand.tokens, outline)
-        begun = self.prompt.ids[len(self.prompt.ids) + outline :]  # in an outline that the prompt left open
-        return self.binding.label([*begun, *strand.tokens[:LABEL_SCAN]], 0)
-
-    def _fall_back(self, strand: Strand, reason: Reason, back: int = 1) -> list[Action]:
-        """Note that the goal closed `back` tokens ago goes on sequentially."""
-        strand.fallbacks[len(strand.tokens) - back] = reason
-        return [Fallback(strand, reason)]
-
-    def _refusal(self, strand: Strand, labels: list[str], inject: tuple[int, ...], fork: int) -> Reason | None:
-        """Why the goal can't be forked, or `None`. Nothing has been changed yet."""
-        depth = strand.frame.depth
-        if len(labels) < 2:
-            return Reason.SINGLE_OUTLINE if labels else Reason.NO_OUTLINE
-        if len(labels) > self.limits.max_branches:
-            return Reason.TOO_WIDE
-        if depth > self.limits.max_depth or (depth > 1 and not self.binding.dialect.nesting):
-            return Reason.TOO_DEEP
-        headers = [self.binding.path_header(label) for label in labels]
-        if fork + max(map(len, headers)) >= self._branch_position_end(strand):
-            return Reason.TOKEN_BUDGET
-        if not self.ledger.affords(self._reserve_for(headers, inject) + len(labels)):
-            max_tokens, context = self.limits.max_tokens, self.limits.context_length
-            bound_by_context = context is not None and (
-                max_tokens is None or len(self.prompt.ids) + max_tokens >= context
-            )
-            return Reason.CONTEXT_LENGTH if bound_by_context else Reason.TOKEN_BUDGET
-        return self.admit(strand, labels) if self.admit else None
-
-    def _reserve_for(self, headers: list[tuple[int, ...]], inject: tuple[int, ...]) -> int:
-        """Tokens that the engine itself will write for a block."""
-        binding, between = self.binding, len(headers) - 1
-        closing = len(headers) * len(binding.forced_close)
-        separators = between * len(binding.path_separator) + len(binding.last_separator)
-        return len(inject) + sum(map(len, headers)) + closing + separators + len(binding.conclusion_header)
-
-    def _branch_position_end(self, strand: Strand) -> int:
-        """A branch has to leave positions for its path-close and for its parent's conclusion header."""
-        binding = self.binding
-        separator = max(len(binding.path_separator), len(binding.last_separator))
-        header = len(binding.conclusion_header)
-        tail = header + separator if self._advances else max(header, separator)
-        return strand.position_end - len(binding.forced_close) - tail
-
-    def _fork(self, strand: Strand, labels: list[str], inject: tuple[int, ...], fork: int) -> list[Action]:
-        headers = [self.binding.path_header(label) for label in labels]
-        self.ledger.reserve(self._reserve_for(headers, inject))
-        self.ledger.inject(len(inject))
-        strand.write(inject)
-        block = len(strand.forks)
-        children = tuple(
-            Strand((*strand.key, block, i), label, strand, self.grammar.branch(strand.frame.depth))
-            for i, label in enumerate(labels)
-        )
-        for child, header in zip(children, headers, strict=True):
-            child.header, child.position, child.kv_length = header, fork, strand.kv_length
-            child.position_end, child.shift = self._branch_position_end(strand), strand.shift
-            child.deltas = [child.position_delta]
-        strand.forks.append((len(strand.tokens), children))
-        strand.open_children = len(children)
-        strand.status = Status.PARKED
-        self._running -= 1
-        self._ready.extendleft(reversed(children))  # depth first, so that the KV of a deep block is joined early
-        return [Fork(strand, children, inject), *self._start_ready()]
-
-    # --- process -----------------------------------------------------------------------------------------------
-
-    def _start_ready(self) -> list[Action]:
-        """Start waiting branches while `max_parallel` allows."""
-        actions: list[Action] = []
-        while self._ready and self._running < (self.limits.max_parallel or UNBOUNDED):
-            child = self._ready.popleft()
-            self._running += 1
-            actions.append(self._start(child))
-        return actions
-
-    def _start(self, child: Strand) -> Start:
-        position = child.position
-        self.ledger.inject(len(child.header))
-        child.write(child.header)
-        child.status = Status.RUNNING
-        return Start(child, child.header, position)
-
-    def _close(self, strand: Strand, reason: FinishReason, sampled: int | None = None) -> list[Action]:
-        """End a running branch, with its sampled path-close or by writing one."""
-        assert strand.parent is not None
-        separator = self.binding.separator_after(strand is strand.parent.forks[-1][1][-1])
-        closing = self.binding.forced_close
-        if sampled is not None:
-            self.ledger.release(len(closing))
-            self.ledger.used += 1
-            strand.write((sampled,))
-        inject = separator if sampled is not None else (*closing, *separator)
-        self.ledger.inject(len(inject))
-        strand.write(inject)
-        strand.close = len(strand.tokens) - len(separator) - 1
-        strand.join_position = strand.position - (0 if self._advances else len(separator))
-        strand.status, strand.finish_reason = Status.CLOSED, reason
-        self._running -= 1
-        strand.parent.open_children -= 1
-        actions: list[Action] = [Close(strand, reason, inject)]
-        return actions + (self._start_ready() if strand.parent.open_children else self._join(strand.parent))
-
-    # --- reduce ------------------------------------------------------------------------------------------------
-
-    def _join(self, strand: Strand) -> list[Action]:
-        """Let the parent of closed branches go on."""
-        children = strand.forks[-1][1]
-        joined = max(child.join_position - child.shift for child in children) + strand.shift
-        spliced = sum(child.kv_length - strand.kv_length for child in children)
-        if self.binding.dialect.join == "prefill":
-            ahead = strand.position + spliced - joined
-            strand.shift += ahead
-            strand.position_end += ahead
-            joined += ahead
-        inject = self.binding.conclusion_header
-        strand.kv_length += spliced
-        strand.position = joined
-        strand.deltas.append(strand.position_delta)
-        self.ledger.inject(len(inject))
-        strand.write(inject)
-        strand.frame = self.grammar.conclude(strand.frame)
-        strand.status = Status.RUNNING
-        self._running += 1
-        actions: list[Action] = [Join(strand, children, inject, joined), *self._start_ready()]
-        return actions if self._out_of_tokens else self._check_limits(strand, actions)
-
-    # --- the end -----------------------------------------------------------------------------------------------
-
-    def _run_out(self) -> list[Action]:
-        """No token is left: spend what was reserved on closing every branch, so that the transcript is well formed."""
-        self._out_of_tokens = True
-        while self._ready:
-            self._start(self._ready.popleft())
-        while self.root.status is Status.PARKED:
-            for strand in list(self.root.walk()):
-                if strand.status is Status.RUNNING and strand.parent is not None:
-                    self._close(strand, FinishReason.LENGTH)
-        return self._finish(FinishReason.LENGTH)
-
     def _finish(self, reason: FinishReason) -> list[Action]:
         self.finish_reason = reason
-        self._ready.clear()
         for strand in self.root.walk():
             if strand.status is not Status.CLOSED:
                 strand.status, strand.finish_reason, strand.held = Status.CLOSED, reason, 0

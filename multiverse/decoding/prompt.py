@@ -14,6 +14,7 @@ from multiverse.decoding.strand import Status, Strand
 from multiverse.structure.binding import Binding
 from multiverse.structure.grammar import Frame, Phase
 from multiverse.structure.layout import Layout, Separators, layout, parallel_blocks
+from multiverse.structure.lexer import LABEL_SCAN
 from multiverse.structure.parser import Builder
 from multiverse.structure.tree import Block, Transcript
 
@@ -60,6 +61,15 @@ class Prompt:
                 builder.drop(block)
                 break
         return builder
+
+    def label(self, outline: str | int, generated: list[int]) -> str | None:
+        """The label of an outline, which begins at that offset of what was `generated`, or so far before its start."""
+        if isinstance(outline, str):
+            return outline
+        if outline > 0:
+            return self._binding.label(generated, outline)
+        begun = self.ids[len(self.ids) + outline :]
+        return self._binding.label([*begun, *generated[:LABEL_SCAN]], 0)
 
     def complete(self, transcript: Transcript) -> Transcript:
         """The whole of what `builder` began: nothing came before it here."""

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from multiverse.decoding.actions import Action
 from multiverse.decoding.budgets import LARGEST, FinishReason
 from multiverse.decoding.controller import Controller
+from multiverse.decoding.goal import Goal
 from multiverse.decoding.strand import Status, Strand
 from multiverse.errors import OptionError, shown
 from multiverse.structure.binding import Binding
@@ -113,11 +114,12 @@ class ShapedController(Controller):
                 strand.frame = after
         inject = (*goal, *self.binding.goal_separator)
         fork = strand.position + len(inject if self._advances else goal)
-        reason = self._refusal(strand, labels, inject, fork)
+        asked = Goal(self.binding, labels, inject, fork)
+        reason = self._refusal(strand, asked)
         if reason is not None:
             strand.frame = before
             return self._fall_back(strand, reason)
-        actions = self._fork(strand, labels, inject, fork)
+        actions = self._fork(strand, asked)
         for child, branch in zip(strand.forks[-1][1], block, strict=True):
             self._plans[child.key] = _Plan(branch)
         return actions

@@ -23,7 +23,8 @@ class Status(IntEnum):
 class Strand:
     """One sequence of tokens with its place in the tree.
 
-    Only the controller writes to it.
+    Only the controller of its request writes to it. Hosts look at it: whether it runs, what it has forked into, and how
+    many of its tokens they have yet to compute.
 
     Attributes:
         key: `()` for the root, then one `(block, branch)` pair of ordinals per level. Deterministic, so that every
@@ -97,6 +98,10 @@ class Strand:
         """`position - kv_length`: what turns an index in the KV sequence into a position. Never positive."""
         return self.position - self.kv_length
 
+    def position_at(self, offset: int) -> int:
+        """Position of its token at `offset`, which comes behind all its forks."""
+        return self.position - (len(self.tokens) - offset)
+
     @property
     def settled(self) -> int:
         """How many of its tokens are there to stay."""
@@ -108,6 +113,15 @@ class Strand:
         self.held = 0
         self.position += len(tokens)
         self.kv_length += len(tokens)
+
+    def cut(self, offset: int) -> int:
+        """Take back its tokens from `offset` on, which were sampled since it last forked; returns how many."""
+        taken = len(self.tokens) - offset
+        del self.tokens[offset:]
+        self.position -= taken
+        self.kv_length -= taken
+        self.fallbacks = {at: reason for at, reason in self.fallbacks.items() if at < offset}
+        return taken
 
     def walk(self) -> Iterator[Strand]:
         """This strand and all below it, parents first, siblings in order."""

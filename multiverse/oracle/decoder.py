@@ -129,13 +129,13 @@ class Decoder:
         if parent is None:
             return None
         assert parent.logits is not None
-        row = Row(request, action.strand, 0, action.position, kv=parent.kv)
+        row = Row(request, action.strand, 0, action.strand.position_at(0), kv=parent.kv)
         row.decide(parent.logits)
         return row
 
     def _join(self, request: Request, action: Join) -> Row | None:
         """The parent's row with the branches' cache behind its own. `None` while one of them isn't through."""
-        parked, children = request.parked, action.children
+        parked, (_, children) = request.parked, action.strand.forks[-1]
         if any(child.key not in parked for child in children):
             return None
         row = parked.pop(action.strand.key)
@@ -146,6 +146,6 @@ class Decoder:
             row.backlog = [token for child, start, end in spans for token in child.tokens[start:end]]
             return row
         row.kv = splice(row.kv, caches if self.splice_branches else [])
-        row.position = action.position
+        row.position = row.strand.position_at(row.fed)
         request.logprobs[row.strand.key].append(None)
         return row

@@ -17,6 +17,7 @@ from vllm.v1.request import Request
 
 from multiverse.decoding.budgets import FinishReason
 from multiverse.decoding.controller import Controller
+from multiverse.decoding.goal import Goal
 from multiverse.decoding.strand import Strand
 from multiverse.errors import UnsupportedHostError
 from multiverse.serving.options import Options
@@ -42,8 +43,9 @@ class _Rehearsal(Controller):
     def _refusal(self, *_: Any) -> None:
         return None
 
-    def _fork(self, strand: Strand, labels: list[str], inject: tuple[int, ...], fork: int) -> Any:
-        return super()._fork(strand, labels, inject, fork - self.shift)
+    def _fork(self, strand: Strand, goal: Goal) -> Any:
+        goal.fork -= self.shift
+        return super()._fork(strand, goal)
 
     def accept(self, strand: Strand, token: int) -> Any:
         given = len(strand.header) if strand.parent else strand.forks[-1][0] + len(self.binding.conclusion_header)

@@ -43,10 +43,10 @@ def test_goal_close_forks_one_branch_per_outline() -> None:
     fork, *starts = h.feed(h.root, "a" + goal(3))
     assert isinstance(fork, Fork)
     assert fork.strand is h.root
-    assert fork.inject == (*encode("\n"),)
+    assert h.root.tokens == encode("a" + goal(3) + "\n")
     assert [child.label for child in fork.children] == ["1", "2", "3"]
     assert [start.strand for start in starts if isinstance(start, Start)] == list(fork.children)
-    assert [decode(start.inject) for start in starts] == ["<Path>\n1:", "<Path>\n2:", "<Path>\n3:"]
+    assert [decode(child.tokens) for child in fork.children] == ["<Path>\n1:", "<Path>\n2:", "<Path>\n3:"]
     assert h.root.status is Status.PARKED
     assert [child.key for child in h.running] == [(0, 0), (0, 1), (0, 2)]
 
@@ -55,7 +55,7 @@ def test_children_start_at_goal_close_plus_one_and_share_the_parents_kv() -> Non
     h = host()
     h.feed(h.root, goal(2))
     after_goal = len(encode(goal(2)))  # positions count from 0, so this is p(goal-close) + 1
-    assert [a.position for a in h.log if isinstance(a, Start)] == [after_goal] * 2
+    assert list(h.starts.values()) == [after_goal] * 2
     assert [child.kv_length - len(child.header) for child in h.running] == [after_goal + 1] * 2
 
 
@@ -119,11 +119,13 @@ def test_the_last_path_close_joins() -> None:
     close, join = h.feed(second, "dddd</Path>")
     assert isinstance(close, Close)
     assert close.reason is FinishReason.PATH_CLOSE
-    assert close.inject == (*encode("\n"),)
+    assert decode(second.tokens) == "<Path>\n2:dddd</Path>\n"
     assert isinstance(join, Join)
-    assert join.children == (first, second, third)
-    assert decode(join.inject) == "<Conclusion>"
-    assert join.position == len(encode(goal(3))) + len(encode("<Path>\n2:dddd</Path>"))
+    assert join.strand is h.root
+    ((offset, children),) = h.root.forks
+    assert children == (first, second, third)
+    assert decode(h.root.tokens[offset:]) == "<Conclusion>"
+    assert h.root.position_at(offset) == len(encode(goal(3))) + len(encode("<Path>\n2:dddd</Path>"))
     h.feed(h.root, "h</Conclusion>\n</Parallel>a")
     paths = "<Path>\n1:</Path>\n<Path>\n2:dddd</Path>\n<Path>\n3:c</Path>\n"
     assert finish(h) == goal(3) + "\n" + paths + "<Conclusion>h</Conclusion>\n</Parallel>a<eos>"
@@ -269,7 +271,8 @@ def test_the_join_of_threadweaver_prefills_the_text_causally() -> None:
     for child in list(h.running):
         h.feed(child, "abc</Thread>")
     (join,) = [a for a in h.log if isinstance(a, Join)]
-    assert join.inject == (), "the model closes the block"
+    ((offset, _),) = join.strand.forks
+    assert h.root.tokens[offset:] == [], "the model closes the block"
     assert h.root.position_delta == 0
     assert h.root.kv_length == len(to_transcript(h.controller))
     assert BINDINGS["threadweaver"].dialect.join == "prefill"

@@ -207,7 +207,7 @@ def test_branches_wait_their_turn_with_the_same_result() -> None:
             assert len(h.running) <= (most or 4)
         join = h.log[-1]
         assert isinstance(join, Join)
-        documents.append((decode(h.shown), h.root.position, [a.position for a in h.log if isinstance(a, Start)]))
+        documents.append((decode(h.shown), h.root.position, list(h.starts.values())))
     assert documents[0] == documents[1] == documents[2]
 
 
@@ -244,10 +244,10 @@ def test_a_prompt_that_ends_at_goal_close_forks_at_begin(separator: str, separat
     h = host(prompt="a" + goal(2) + separator, separators=separators)
     fork = h.log[0]
     assert isinstance(fork, Fork)
-    assert decode(fork.inject) == ("" if separator else "\n")
+    assert decode(h.root.tokens) == ("" if separator else "\n")
     after_goal = 1 + len(encode(goal(2)))
     advanced = separators == "advance"
-    assert [a.position for a in h.log if isinstance(a, Start)] == [after_goal + advanced] * 2
+    assert list(h.starts.values()) == [after_goal + advanced] * 2
     for child in list(h.running):
         h.feed(child, "b</Path>")
     assert layout(to_transcript(h.controller), separators).next_position == h.root.position

@@ -80,13 +80,12 @@ def test_the_layout_of_the_document_gives_the_positions_handed_out(dialect: str,
         h = play(dialect, Limits(max_tokens=250), [], setting, seed, 1.0)
         transcript = to_transcript(h.controller)
         laid = layout(transcript, h.controller.separators)
-        starts = {id(a.strand): a.position for a in h.log if type(a).__name__ == "Start"}
         at = 0
         for strand, start, end in h.root.spans():
-            if start == 0 and end and id(strand) in starts:
+            if start == 0 and end and strand.key in h.starts:
                 forks += 1
                 if h.controller.binding.dialect.join == "splice":
-                    assert laid.positions[at] == starts[id(strand)]
+                    assert laid.positions[at] == h.starts[strand.key]
             at += end - start
     assert forks > 5
 
