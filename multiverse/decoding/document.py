@@ -9,8 +9,8 @@ from typing import Any
 
 from multiverse.decoding.controller import Controller
 from multiverse.decoding.strand import Strand
+from multiverse.structure.builder import Builder
 from multiverse.structure.layout import Separators, layout
-from multiverse.structure.parser import Builder
 from multiverse.structure.reasons import Reason
 from multiverse.structure.tree import Transcript
 

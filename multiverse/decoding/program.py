@@ -13,8 +13,8 @@ from typing import Any
 
 from multiverse.decoding.prompt import Prompt
 from multiverse.structure.binding import Binding
+from multiverse.structure.builder import Builder
 from multiverse.structure.layout import Separators
-from multiverse.structure.parser import Builder
 from multiverse.structure.tree import Block, Conclusion, Path, Transcript
 
 Spans = list[Any]

@@ -12,10 +12,10 @@ from functools import cached_property
 
 from multiverse.decoding.strand import Status, Strand
 from multiverse.structure.binding import Binding
+from multiverse.structure.builder import Builder
 from multiverse.structure.grammar import Frame, Phase
 from multiverse.structure.layout import Layout, Separators, layout, parallel_blocks
 from multiverse.structure.lexer import LABEL_SCAN
-from multiverse.structure.parser import Builder
 from multiverse.structure.tree import Block, Transcript
 
 
