@@ -53,18 +53,21 @@ def batch_arguments(
     if backend not in BACKENDS:
         raise UnsupportedModelError(f"FlashInfer's backend {backend!r} takes no mask; make the wrapper with 'fa2'")
     queries = [layout.length - known for layout, known in zip(layouts, before, strict=True)]
-    bits = sum(layout.length * count for layout, count in zip(layouts, queries, strict=True))
-    if bits > MOST_BITS:
-        raise UnsupportedModelError(
-            f"the masks of this batch have {bits} bits, FlashInfer's offsets end at {MOST_BITS}; use fewer or shorter "
-            "requests, or replay"
-        )
+    _check_size(sum(layout.length * count for layout, count in zip(layouts, queries, strict=True)))
     flat = [dense_mask(layout)[known:].flatten() for layout, known in zip(layouts, before, strict=True)]
     return {
         "qo_indptr": _indptr(queries),
         "kv_indptr": _indptr([layout.length for layout in layouts]),
         "custom_mask": torch.cat(flat),
     }
+
+
+def _check_size(bits: int) -> None:
+    if bits > MOST_BITS:
+        raise UnsupportedModelError(
+            f"the masks of this batch have {bits} bits, FlashInfer's offsets end at {MOST_BITS}; use fewer or shorter "
+            "requests, or replay"
+        )
 
 
 def single_arguments(layout: Layout, cached: int = 0, *, backend: str = "fa2") -> dict[str, torch.Tensor]:

@@ -63,7 +63,7 @@ def _names(text: str) -> list[str]:
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 if everything was measured, 1 if something was left out."""
     try:
-        from multiverse.evaluation.bench.experiments import Sizes
+        from multiverse.evaluation.bench.race import Sizes
         from multiverse.evaluation.bench.report import REPORT
         from multiverse.evaluation.bench.run import Plan, bench
     except ImportError as error:

@@ -29,20 +29,26 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal, get_args
 
-from multiverse.models.serialise import APPLY, Node, block, combine, define, group, leaf
+from multiverse.models.draw import (
+    LABELS,
+    LIMIT,
+    SHORT,
+    draw_digits,
+    draw_numbers,
+    draw_operation,
+    draw_outer_operation,
+    draw_parts,
+    longest,
+)
+from multiverse.models.serialise import Node, block, combine, define, group, leaf
 
 Kind = Literal["single", "chain", "small", "flat", "nested"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 WIDTHS: tuple[int, ...] = (2, 3, 4, 5, 6)
 
-#: Sums stay below 100, so a carry goes over one place at most.
-LIMIT = 99
-#: Lists of at most this many items are too short for a branch of their own.
-SHORT = 2
 HELD_OUT_SEED = 20_260_731
 
 _MIX: dict[Kind, float] = {"single": 1.5, "chain": 1.0, "small": 1.5, "flat": 5.0, "nested": 2.5}
-_LABELS = "ABCDEFGHI"
 _GROUPS = "PQR"
 
 
@@ -122,8 +128,8 @@ def stream(seed: int, held_out: bool = True, level: float = 1.0) -> Iterator[Pro
 def _single(rng: Random, _width: int | None, level: float) -> Problem | None:
     """One list: digits, or a few larger numbers, which is where sums with a carry are practised."""
     large = rng.random() < 0.7
-    items = _numbers(rng, rng.randint(2, 4)) if large else _digits(rng, rng.randint(4, _longest(level)))
-    op = _operation(rng, (6, 1, 1) if large else (2, 1, 1))
+    items = draw_numbers(rng, rng.randint(2, 4)) if large else draw_digits(rng, rng.randint(4, longest(level)))
+    op = draw_operation(rng, (6, 1, 1) if large else (2, 1, 1))
     node = leaf("A", op, items)
     return _sequential("single", f"{define('A', op, items)}. Find A.", node.value, node.lines)
 
@@ -134,22 +140,22 @@ def _chain(rng: Random, width: int | None, level: float) -> Problem | None:
     defines: list[str] = []
     lines: list[str] = []
     value = 0
-    for label in _LABELS[:width]:
-        op, items = _operation(rng), _digits(rng, rng.randint(3, _longest(level) - 1))
-        defines.append(define(label, op, [*_LABELS[_LABELS.index(label) - 1 : _LABELS.index(label)], *items]))
+    for label in LABELS[:width]:
+        op, items = draw_operation(rng), draw_digits(rng, rng.randint(3, longest(level) - 1))
+        defines.append(define(label, op, [*LABELS[LABELS.index(label) - 1 : LABELS.index(label)], *items]))
         node = leaf(label, op, items if label == "A" else [value, *items])
         value = node.value
         lines += node.lines
-    return _sequential("chain", f"{'; '.join(defines)}. Find {_LABELS[width - 1]}.", value, lines)
+    return _sequential("chain", f"{'; '.join(defines)}. Find {LABELS[width - 1]}.", value, lines)
 
 
 def _small(rng: Random, width: int | None, level: float) -> Problem | None:
     """Like flat, but no list is longer than `SHORT`."""
     width = width or rng.randint(2, 2 + round(4 * level))
-    draw = rng.choice((_digits, _numbers))
-    parts = [(label, _operation(rng), draw(rng, rng.randint(1, SHORT))) for label in _LABELS[:width]]
+    draw = rng.choice((draw_digits, draw_numbers))
+    parts = [(label, draw_operation(rng), draw(rng, rng.randint(1, SHORT))) for label in LABELS[:width]]
     nodes = [leaf(*part) for part in parts]
-    op = _outer_operation(rng, nodes)
+    op = draw_outer_operation(rng, nodes)
     total, value = combine(op, nodes)
     lines = [*(line for node in nodes for line in node.lines), total]
     return _sequential("small", _ask(parts, f"{op} {' '.join(n.label for n in nodes)}"), value, lines)
@@ -158,9 +164,9 @@ def _small(rng: Random, width: int | None, level: float) -> Problem | None:
 def _flat(rng: Random, width: int | None, level: float) -> Problem | None:
     """Independent parts, at least one of them long, reduced to one number."""
     width = width or rng.choices(WIDTHS[: 1 + round(4 * level)], (4, 4, 5, 6, 6)[: 1 + round(4 * level)])[0]
-    parts = _parts(rng, width, level)
+    parts = draw_parts(rng, width, level)
     nodes = [leaf(*part) for part in parts]
-    op = _outer_operation(rng, nodes)
+    op = draw_outer_operation(rng, nodes)
     return _parallel("flat", _ask(parts, f"{op} {' '.join(n.label for n in nodes)}"), op, nodes)
 
 
@@ -170,14 +176,14 @@ def _nested(rng: Random, width: int | None, level: float) -> Problem | None:
     sizes = [rng.randint(2, 3) for _ in range(width)]
     if width > 2 or rng.random() < 0.2:
         sizes[rng.randrange(width)] = 1
-    parts = _parts(rng, sum(sizes), level)
+    parts = draw_parts(rng, sum(sizes), level)
     nodes: list[Node] = []
     names = iter(_GROUPS)
     for start, size in zip((sum(sizes[:i]) for i in range(width)), sizes, strict=True):
         leaves = [leaf(*part) for part in parts[start : start + size]]
-        nodes.append(leaves[0] if size == 1 else group(next(names), _outer_operation(rng, leaves), leaves))
-    op = _outer_operation(rng, nodes)
-    wanted = " ".join(n.label if n.label in _LABELS else f"( {n.outline.split(' = ')[1]} )" for n in nodes)
+        nodes.append(leaves[0] if size == 1 else group(next(names), draw_outer_operation(rng, leaves), leaves))
+    op = draw_outer_operation(rng, nodes)
+    wanted = " ".join(n.label if n.label in LABELS else f"( {n.outline.split(' = ')[1]} )" for n in nodes)
     return _parallel("nested", _ask(parts, f"{op} {wanted}"), op, nodes)
 
 
@@ -188,46 +194,6 @@ _FAMILIES: dict[Kind, Callable[[Random, int | None, float], Problem | None]] = {
     "flat": _flat,
     "nested": _nested,
 }
-
-# -- drawing ----------------------------------------------------------------------------------------------------------
-
-
-def _longest(level: float) -> int:
-    return 5 + round(3 * level)
-
-
-def _digits(rng: Random, count: int) -> list[int]:
-    """Distinct digits: then 'the item after this one' is well defined by content, which makes copying learnable."""
-    return rng.sample(range(1, 10), count)
-
-
-def _numbers(rng: Random, count: int) -> list[int]:
-    """Distinct numbers of one or two digits with a sum of at most `LIMIT`."""
-    while True:
-        items = [rng.randint(1, rng.choice((9, 40, 80))) for _ in range(count)]
-        if sum(items) <= LIMIT and len(set(items)) == count:
-            return items
-
-
-def _operation(rng: Random, weights: Sequence[float] = (2, 1, 1)) -> str:
-    return rng.choices(tuple(APPLY), weights)[0]
-
-
-def _outer_operation(rng: Random, nodes: Sequence[Node]) -> str:
-    """A sum only where it stays within `LIMIT`."""
-    fits = sum(n.value for n in nodes) <= LIMIT
-    return _operation(rng, (3 if fits else 0, 1, 1))
-
-
-def _parts(rng: Random, count: int, level: float) -> list[tuple[str, str, list[int]]]:
-    """Long lists of nearly equal length (balanced branches), at times of any length with at least one long list."""
-    longest = _longest(level)
-    lengths = [rng.randint(longest - 1, longest) for _ in range(count)]
-    if rng.random() < 0.1:
-        lengths = [rng.randint(SHORT, longest) for _ in range(count)]
-        lengths[rng.randrange(count)] = rng.randint(4, longest)
-    return [(_LABELS[i], _operation(rng), _digits(rng, n)) for i, n in enumerate(lengths)]
-
 
 # -- writing ----------------------------------------------------------------------------------------------------------
 

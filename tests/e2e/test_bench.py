@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from multiverse.evaluation.bench.experiments import Sizes
 from multiverse.evaluation.bench.points import Point, races
+from multiverse.evaluation.bench.race import Sizes
 from multiverse.evaluation.bench.run import RESULTS, Plan, bench
 from multiverse.models import TINY
 

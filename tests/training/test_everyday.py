@@ -12,8 +12,8 @@ import torch
 from small import DIALECT, TOKENIZER, encoder, model
 
 from multiverse import parse_text
-from multiverse.training import everyday
 from multiverse.training.everyday import KINDS, Problem, problems
+from multiverse.training.everyday.__main__ import main
 from multiverse.training.replies import prompts, replies
 from multiverse.training.schema import Example, check
 
@@ -90,7 +90,7 @@ def test_no_question_is_on_both_sides_of_the_split_whatever_the_seed(seed: int) 
 
 def test_the_command_writes_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["everyday", str(tmp_path), "--train", "5", "--held-out", "3"])
-    everyday.main()
+    main()
     sizes = [len((tmp_path / f"{name}.jsonl").read_text().splitlines()) for name in ("train", "held_out")]
     assert sizes == [5, 3]
     assert json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])["question"]

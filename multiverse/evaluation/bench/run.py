@@ -12,10 +12,10 @@ from typing import Any
 
 from multiverse.errors import RunError
 from multiverse.evaluation.bench import experiments
-from multiverse.evaluation.bench.experiments import Sizes
 from multiverse.evaluation.bench.facts import facts, model_figures
 from multiverse.evaluation.bench.hosts import Served, running, started, words_of
 from multiverse.evaluation.bench.points import Point
+from multiverse.evaluation.bench.race import Sizes
 from multiverse.evaluation.bench.report import write_report
 from multiverse.evaluation.bench.traffic import PLAIN, Traffic
 from multiverse.evaluation.results import replace
