@@ -47,6 +47,10 @@ class Tally:
     """Counts of one engine since they were last drained, and the gauges as they are."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Count from zero on."""
         self.totals = dict.fromkeys(COUNTERS, 0)
         self._drained = dict(self.totals)
         self._gauges = dict.fromkeys(GAUGES, 0)

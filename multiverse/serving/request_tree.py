@@ -95,6 +95,15 @@ class RequestTree:
     def _since_created(self, times: dict[tuple[int, ...], float]) -> dict[tuple[int, ...], float]:
         return {key: at - self.created for key, at in times.items()}
 
+    def note_start(self, parent: Member, branch: Strand, tally: Tally) -> None:
+        """A member was made of `branch`; the first of a block counts its fork."""
+        now = time.monotonic()
+        self.started_at.setdefault(branch.key, now)
+        if branch.key[-1] == 0:
+            tally.count("forks")
+            if parent.drain_started_at is not None:
+                tally.observe("fork_seconds", now - parent.drain_started_at)
+
     @property
     def structured(self) -> bool:
         """Whether its KV is more than one causal sequence, now or at some time."""
@@ -135,3 +144,13 @@ class Member:
         known = self.parts()
         self.part, self.delta, self.tokens_submitted = part, known[part].delta, len(self.strand.tokens)
         self.draining = part + 1 < len(known) or self.strand.status is not Status.RUNNING
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way for it; each host knows by what."""
+        raise NotImplementedError
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is a branch that ended, with nothing under way for it."""
+        return self.strand.status is Status.CLOSED and self.idle and self.part == len(self.parts()) - 1
