@@ -230,9 +230,7 @@ class Controller:
     def _close(self, strand: Strand, reason: FinishReason, sampled: int | None = None) -> list[Action]:
         """End a running branch. If its parent goes on then, it may have reached a limit by what was joined."""
         assert strand.parent is not None
-        actions = self._branches.close(strand, reason, sampled)
-        joined = strand.parent.status is Status.RUNNING
-        return self._check_limits(strand.parent, actions) if joined else actions
+        return self._check_limits(strand.parent, self._branches.close(strand, reason, sampled))
 
     def _end_of_sequence(self, strand: Strand, token: int) -> list[Action]:
         if strand.parent is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -12,9 +10,7 @@ from toy import Host, decode, encode, goal, host
 
 from multiverse import Close, FinishReason, Limits, Strand
 from multiverse.serving.report import Observed, report
-from multiverse.serving.stops import Stops, StopSearch
-from multiverse.structure.grammar import Frame, Phase
-from multiverse.wire.detokenizer import INCOMPLETE
+from multiverse.serving.stops import Stops
 
 GOAL = len(encode(goal(2)))
 
@@ -163,6 +159,19 @@ def test_a_stop_string_wins_over_the_last_allowed_token() -> None:
     assert h.controller.finish_reason is FinishReason.STOP
 
 
+def test_a_branch_that_ends_with_the_last_allowed_token_leaves_none_to_the_others() -> None:
+    """A kept stop string, unlike path-close, is not paid for from what is reserved."""
+    stops = Stops(("b",), keep=True)
+    ledger = host(prompt=goal(2), stops=stops).controller.ledger
+    most = ledger.used + ledger.reserved + 1
+    h = host(prompt=goal(2), limits=Limits(max_tokens=most), stops=stops)
+    first, second = h.running
+    h.feed(first, "b")
+    assert h.controller.finish_reason is FinishReason.LENGTH
+    assert h.feed(second, "a") == []
+    assert h.controller.ledger.used == most
+
+
 @pytest.mark.parametrize("limit", [None, GOAL, GOAL + 100])
 def test_the_token_at_which_the_host_runs_out_reaches_the_record(limit: int | None) -> None:
     """Also a goal-close, whose block can't be forked then: whichever of the two counts it, the host or we."""
@@ -204,48 +213,3 @@ def test_a_branch_says_what_was_sampled_up_to_the_first_stop_string(
     told = [token for event in h.events for token in event.tokens if event.key == first.key]
     assert told == first.tokens
     assert h.controller.ledger.used == len(h.shown)
-
-
-class Bytes:
-    """A vocabulary of bytes, as byte-level ones have for rare characters; larger tokens are several of them."""
-
-    def text(self, tokens: Sequence[int]) -> str:
-        return b"".join(token.to_bytes(1 + (token > 0xFF), "big") for token in tokens).decode(errors="replace")
-
-    def characters(self, token: int) -> frozenset[str]:
-        return frozenset(self.text([token]))
-
-
-@given(st.text("aé€😀", max_size=8), st.text("aé€😀", min_size=1, max_size=3))
-def test_characters_that_take_several_tokens_are_found_and_held_back_whole(sampled: str, stop: str) -> None:
-    strand, search = Strand((), "", None, Frame(Phase.BRANCH)), StopSearch(Stops((stop,)), Bytes())
-    for token in sampled.encode():
-        found = search.feed(strand, token)
-        strand.tokens.append(token)
-        said = bytes(strand.tokens).decode(errors="replace")
-        if found is not None:
-            before = sampled[: sampled.index(stop)]
-            assert said == before + stop
-            assert (found.offset, found.head, found.from_end) == (len(before.encode()), "", len(stop))
-            return
-        certain = bytes(strand.tokens[: search.open_from]).decode()  # never a part of a character
-        held = max(n for n in range(len(stop)) if said.rstrip(INCOMPLETE).endswith(stop[:n]))
-        assert certain == said.rstrip(INCOMPLETE)[: len(said.rstrip(INCOMPLETE)) - held]
-    assert stop not in sampled
-
-
-def test_bytes_that_make_no_character_are_not_held_back_for_ever() -> None:
-    strand, search = Strand((), "", None, Frame(Phase.BRANCH)), StopSearch(Stops(("b",)), Bytes())
-    for token in [0x80] * 9:
-        assert search.feed(strand, token) is None
-        strand.tokens.append(token)
-    assert search.open_from >= 4
-    assert search.feed(strand, ord("b")) is not None
-
-
-def test_a_character_that_was_begun_before_the_token_that_is_cut_goes_and_comes_with_it() -> None:
-    strand, search = Strand((), "", None, Frame(Phase.BRANCH)), StopSearch(Stops(("b",)), Bytes())
-    for token in (ord("a"), 0xC3):
-        assert search.feed(strand, token) is None
-        strand.tokens.append(token)
-    assert search.feed(strand, 0xA962) == ("b", 1, "é", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from teacher import Teacher, serve  # noqa: E402
 
 Serve = Callable[..., tuple[Teacher, str]]
 Configure = Callable[..., Path]
+LEAN = re.compile(r"(?:Similarly|As before|As in the previous case), (\w)")
+"""How a sentence of a chain leans on another path, and the letter that follows."""
 
 
 @pytest.fixture

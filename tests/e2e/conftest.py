@@ -49,3 +49,8 @@ def problems() -> list[Problem]:
     rng = Random(21)
     kinds = ("single", "flat", "nested", "chain") * 4
     return [generate(rng, kind, held_out=True) for kind in kinds]  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def nested(problems: list[Problem]) -> Problem:
+    return problems[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import time
@@ -12,45 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import ask, complete, templated
 from openai import BadRequestError, OpenAI
 
 from multiverse import parse_text
 from multiverse.cli import main
-from multiverse.client import AsyncClient, Client
 from multiverse.models.task import Problem
-from multiverse.wire.events import Branch
 
 FIGURES = {
     *("tokens", "critical_path_tokens", "parallel_degree", "blocks", "branches", "max_width", "depth"),
     *("injected_tokens", "recomputed_tokens", "fallbacks"),
 }
-
-
-def ask(client: OpenAI, problem: Problem, multiverse: Any = None, **options: Any) -> Any:
-    messages: Any = [{"role": "user", "content": problem.prompt}]
-    extra = {} if multiverse is None else {"extra_body": {"multiverse": multiverse}}
-    options = {"temperature": 0, "max_tokens": 900, **options}
-    return client.chat.completions.create(model="tiny", messages=messages, **options, **extra)
-
-
-def complete(client: OpenAI, prompt: str | list[str], multiverse: Any, **options: Any) -> Any:
-    options = {"temperature": 0, "max_tokens": 900, **options}
-    return client.completions.create(model="tiny", prompt=prompt, extra_body={"multiverse": multiverse}, **options)
-
-
-def templated(problem: Problem) -> str:
-    return f"<|im_start|>user\n{problem.prompt}<|im_end|>\n<|im_start|>assistant\n"
-
-
-@pytest.fixture(scope="module")
-def nested(problems: list[Problem]) -> Problem:
-    return problems[2]
-
-
-@pytest.fixture(scope="module")
-def events_client(server: str) -> Any:
-    with Client(f"{server}/v1") as client:
-        yield client
 
 
 def test_usage_tells_how_parallel_an_answer_was(client: OpenAI, nested: Problem) -> None:
@@ -145,63 +116,6 @@ def test_a_wrong_field_is_a_400_that_says_what_is_allowed(
 def test_blocks_and_structured_outputs_together_are_refused(client: OpenAI, problems: list[Problem]) -> None:
     with pytest.raises(BadRequestError, match="structured outputs constrain one sequence"):
         ask(client, problems[0], {}, response_format={"type": "json_object"})
-
-
-def test_a_stream_of_events_grows_into_the_answer(
-    client: OpenAI, events_client: Client, problems: list[Problem]
-) -> None:
-    for problem in problems[:4]:
-        whole = ask(client, problem, {"return_tree": True})
-        stream = events_client.stream(problem.prompt, {"return_tree": True}, temperature=0, max_tokens=900)
-        kinds = [event.kind for event in stream]
-        assert stream.text == whole.choices[0].message.content
-        assert stream.finish_reason == "stop"
-        assert kinds[-1] == "finish"
-        assert stream.usage["completion_tokens"] == whole.usage.completion_tokens
-        assert sum(branch.tokens for branch in stream.branches) == whole.usage.completion_tokens
-        assert stream.figures == whole.usage.multiverse
-        assert stream.record is not None
-        labels = [(strand["key"], strand["label"]) for strand in stream.record["tree"]]
-        assert sorted((list(branch.key), branch.label) for branch in stream.branches) == sorted(labels)
-        assert (
-            kinds.count("fork")
-            == kinds.count("join")
-            == len(stream.record["tree"][0]["forks"])
-            + sum(len(strand["forks"]) for strand in stream.record["tree"][1:])
-        )
-
-
-def test_branches_grow_at_the_same_time(events_client: Client, problems: list[Problem]) -> None:
-    """Between the first word of the last branch and the last of the first one, all of them speak."""
-    stream = events_client.stream(problems[1].prompt, temperature=0, max_tokens=900)
-    spoken = [event.key for event in stream if event.kind == "delta" and event.key]
-    width = len(stream.branches.root.blocks[0])
-    together = spoken[spoken.index((0, width - 1)) : len(spoken) - spoken[::-1].index((0, 0))]
-    assert {key: together.count(key) for key in set(together)}.keys() == {(0, i) for i in range(width)}
-    assert min(together.count((0, i)) for i in range(width)) > 10
-
-
-def test_the_document_goes_on_beside_the_events(client: OpenAI, nested: Problem) -> None:
-    """A client that knows nothing of events reads the same answer out of the same stream."""
-    chunks = ask(client, nested, {"stream": "events"}, stream=True)
-    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-    assert text == ask(client, nested).choices[0].message.content
-
-
-def test_the_client_exists_for_asyncio_too(server: str, problems: list[Problem]) -> None:
-    async def follow(client: AsyncClient, problem: Problem) -> Branch:
-        stream = await client.stream(problem.prompt, temperature=0, max_tokens=900)
-        async for _ in stream:
-            pass
-        return stream.branches.root
-
-    async def both() -> list[Branch]:
-        async with AsyncClient(f"{server}/v1") as client:
-            return await asyncio.gather(*(follow(client, problem) for problem in problems[1:3]))
-
-    roots = asyncio.run(both())
-    answers = [root.text.rsplit("Answer:")[1].strip() for root in roots]
-    assert answers == [problem.answer for problem in problems[1:3]]
 
 
 def test_completions_have_the_same_fields_for_every_choice(client: OpenAI, problems: list[Problem]) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from upstream import Upstream
+
+from multiverse.viewer.live import LiveServer
 
 SHOTS = os.environ.get("MULTIVERSE_SCREENSHOTS")
 """A directory for pictures to look at."""
@@ -42,3 +46,20 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
 def _is_wrong(message: ConsoleMessage) -> bool:
     """Chromium itself notes every refusal of a server, which a page may well show to its user."""
     return message.type == "error" and "responded with a status of 400" not in message.text
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.go.set()
+        server.shutdown()
+
+
+@pytest.fixture
+def live(upstream: Upstream) -> Iterator[LiveServer]:
+    with LiveServer(upstream.url, 0, "How much is it?") as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
