@@ -163,10 +163,10 @@ def test_a_branch_that_ends_with_the_last_allowed_token_leaves_none_to_the_other
     """A kept stop string, unlike path-close, is not paid for from what is reserved."""
     stops = Stops(("b",), keep=True)
     ledger = host(prompt=goal(2), stops=stops).controller.ledger
-    most = ledger.used + ledger.reserved + 1
+    most = ledger.used + ledger.reserved + 2
     h = host(prompt=goal(2), limits=Limits(max_tokens=most), stops=stops)
     first, second = h.running
-    h.feed(first, "b")
+    h.feed(first, "ab")
     assert h.controller.finish_reason is FinishReason.LENGTH
     assert h.feed(second, "a") == []
     assert h.controller.ledger.used == most
