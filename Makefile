@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and test every promise, on both hosts; make test-all also at length (docs/developing.md)
-.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention mix weights memory soak-vllm soak-sglang model docs dist lock clean
+.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention mix weights memory soak-vllm soak-sglang model docs dist lock clean
 
 PY = .venvs/core/bin/python
 # uv leaves it to the first import to compile; without that, each of a host's processes compiles all of it again
@@ -26,8 +26,9 @@ test:  ## every promise once per host, in two rows side by side, since most of i
 	@tools/beside rest='$(MAKE) test-core test-view test-oracle test-training test-curator test-eval test-vllm' \
 		sglang='$(MAKE) test-sglang'
 
-test-all:  ## also what is marked long: the same at length
+test-all:  ## also what is marked long: the same at length; and the patches for upstream
 	@$(MAKE) test TIER=
+	@$(MAKE) verify-patches
 
 test-core:  ## no torch, no host: a minute from a fresh clone
 	@tools/setup core
@@ -63,6 +64,11 @@ test-sglang:  ## the same suites inside SGLang on this CPU
 	@tools/setup sglang-tests
 	.venvs/sglang/bin/python $(PYTEST) tests/conformance
 	.venvs/sglang/bin/python $(PYTEST) tests/e2e
+
+verify-patches:  ## patches/ on copies of the installed hosts: each applies, its test passes there, and so does a part of our suite
+	@tools/setup vllm-tests
+	@tools/setup sglang-tests
+	patches/verify
 
 lint:
 	@tools/setup core
