@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and test every promise, on both hosts; make test-all also at length (docs/developing.md)
-.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention mix weights memory soak-vllm soak-sglang model docs dist lock clean
+.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention mix weights memory soak-vllm soak-sglang model docs site dist lock clean
 
 PY = .venvs/core/bin/python
 # uv leaves it to the first import to compile; without that, each of a host's processes compiles all of it again
@@ -26,7 +26,8 @@ test:  ## every promise once per host, in two rows side by side, since most of i
 	@tools/beside rest='$(MAKE) test-core test-view test-oracle test-training test-curator test-eval test-vllm' \
 		sglang='$(MAKE) test-sglang'
 
-test-all:  ## also what is marked long: the same at length; and the patches for upstream
+test-all:  ## also what is marked long: the same at length; the patches for upstream; and the pages as a site
+	@$(MAKE) site
 	@$(MAKE) test TIER=
 	@$(MAKE) verify-patches
 
@@ -148,6 +149,10 @@ docs:  ## draws the pictures of docs/ and writes the dashboard
 	@tools/setup docs
 	$(PY) docs/plot_layout.py
 	$(PY) docs/plot_dashboard.py
+
+site:  ## the pages of docs/ as a site in build/site; a dead link, or a page outside of the navigation, is an error
+	@tools/setup site
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 dist:  ## sdist and wheel, checked, installed with each host's extra into an empty environment, served and asked there
 	tools/dist

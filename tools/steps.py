@@ -35,6 +35,7 @@ STEPS = {
     "core": Step("core", "dev", "pytest, hypothesis"),
     "browser": Step("core", "dev,browser", "playwright"),
     "docs": Step("core", "dev,docs", "matplotlib"),
+    "site": Step("core", "dev,site", "mkdocs, mkdocstrings"),
     "oracle": Step("core", "dev,oracle", "torch, transformers", (TORCH,)),
     "train": Step(
         "core", "dev,train", "accelerate, datasets, peft, yaml", (TORCH,), ("flashinfer-python==0.7.2.post1",)
