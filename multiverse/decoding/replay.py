@@ -29,9 +29,19 @@ class Part:
 
 
 def parts(controller: Controller, strand: Strand) -> list[Part]:
-    """The parts of `strand`, in order; for the root, those of the prompt first.
+    """The parts of `strand`, in the order in which they have to be computed.
 
-    A strand whose branches are not joined yet ends with the part that forks.
+    Part `i + 1` can be computed once the branches of part `i` are joined: its tokens come behind theirs in the KV
+    sequence. Its first token has the position `len(KV sequence before it) + delta`, each further one the next.
+
+    Args:
+        controller: of the request that `strand` belongs to; it knows the prompt.
+        strand: the root, a branch, or a strand of the prompt (`Prompt.strand`) with its branches.
+
+    Returns:
+        at least one part. For the root, those of the prompt come first, and the last of them goes on with the first of
+        what was generated. A strand whose branches are not joined yet ends with the part that forks, any other with one
+        without `children`, whose `tokens` may be empty. Lists are copies: the strand may grow meanwhile.
     """
     own = _own_parts(strand)
     if strand.parent is not None or strand is controller.prompt.strand:

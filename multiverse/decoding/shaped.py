@@ -70,14 +70,18 @@ class ShapedController(Controller):
 
     A block that can't be forked goes on sequentially, with as many tokens as its branches have; the reason is recorded
     as always.
-
-    Args:
-        binding: the dialect, bound to the model's tokenizer.
-        shape: of the answer, checked by `check_shape`.
-        arguments, options: of `Controller`.
     """
 
     def __init__(self, binding: Binding, shape: Shape, *arguments: Any, **options: Any) -> None:
+        """Begin an answer of the given shape, with `[8, [[64], [64]], 16]` after 8 sampled tokens and so on.
+
+        Args:
+            binding: the dialect, bound to the model's tokenizer.
+            shape: numbers of sampled tokens at even places, blocks at odd ones, as `check_shape` lets pass; it is not
+                checked again, and not changed. Tokens that the engine writes (goals, headers, tags) are not counted in
+                it, but they are in the limits, which end the answer earlier if they are lower.
+            arguments, options: of `Controller`, in its order: `limits`, `prompt`, and what goes by name.
+        """
         super().__init__(binding, *arguments, **options)
         self._plans = {self.root.key: _Plan(shape)}
 

@@ -80,7 +80,21 @@ class KVOrder:
 
 
 def kv_order(controller: Controller, strand: Strand, size: int, base: int = 0, path: Path = ()) -> KVOrder:
-    """The order of KV of `strand`, which begins behind `base` tokens, in pages of `size` tokens."""
+    """In which order the KV of a strand lies once every part of it and every branch below is computed and joined.
+
+    It depends on the tree and on `size` alone, not on when what was computed: a strand that is computed again, or by
+    another host with such pages, lies in the same order. That makes it a key for a prefix cache.
+
+    Args:
+        controller: of the request that `strand` belongs to.
+        strand: the root, or a branch. If its last part forks, branches of that, which are not joined yet, are left out.
+        size: tokens of a page (vLLM: of a block), at least 1.
+        base: tokens that come before its first own one in its KV sequence: what it shares with its parent.
+        path: the branches that it lies in, as entries name them; empty for the root.
+
+    Returns:
+        `entries[i]` is the token at KV index `base + i`; `spans` has one `[start, end)` per part, in KV indices.
+    """
     order = KVOrder([], [])
     known = parts(controller, strand)
     for ordinal, part in enumerate(known):
