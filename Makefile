@@ -148,6 +148,7 @@ model:  ## trains the embedded model from random weights into build/tiny, 70 min
 docs:  ## draws the pictures of docs/ and writes the dashboard
 	@tools/setup docs
 	$(PY) docs/plot_layout.py
+	$(PY) docs/plot_rooms.py
 	$(PY) docs/plot_dashboard.py
 
 site:  ## the pages of docs/ as a site in build/site; a dead link, or a page outside of the navigation, is an error
