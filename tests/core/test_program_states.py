@@ -130,13 +130,15 @@ def test_there_is_a_bound_to_how_many_there_are(states: States) -> None:
         states.fork("program-s", ["program-more"], "ab")
 
 
+def forks(*names: str, offsets: list[int] | None = None, source: str = "program-s") -> object:
+    return lambda states: states.fork(source, list(names), "ab", offsets)
+
+
+def joins(*names: str, target: str = "program-s") -> object:
+    return lambda states: states.begin_join(list(names), target)
+
+
 def refusals() -> dict[str, object]:
-    def forks(*names: str, offsets: list[int] | None = None, source: str = "program-s") -> object:
-        return lambda states: states.fork(source, list(names), "ab", offsets)
-
-    def joins(*names: str, target: str = "program-s") -> object:
-        return lambda states: states.begin_join(list(names), target)
-
     return {
         "must begin with 'program-'": forks("a"),
         "have no '/'": forks("program-a/1"),
