@@ -51,8 +51,6 @@ MODES: dict[str, dict[str, tuple[str, ...]]] = {
         "pages of 16": ("--page-size", "16"),
     },
 }
-TRIES = 24
-"""Servers that are started to find the smallest mix."""
 ROUND = 250
 
 
@@ -68,6 +66,7 @@ def main() -> None:
     parser.add_argument("--mode", action="append", help="only this one, as often as you like")
     parser.add_argument("--first", type=int, default=1, help="number of the first round (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tries", type=int, default=24, help="servers to find the smallest failing mix")
     parser.add_argument("--record", action="store_true", help="write mixed.json and figures.json")
     options = parser.parse_args()
     host = next(filter(installed, MODES))
@@ -99,7 +98,7 @@ def run_mode(host: str, mode: str, options: argparse.Namespace) -> bool:
     if options.record:
         enter(host, mode, result)
     if report.problems:
-        tell_smallest(host, mode, settings, report)
+        tell_smallest(host, mode, settings, report, options.tries)
     return not report.problems
 
 
@@ -146,7 +145,7 @@ def on_a_fresh_server(host: str, mode: str, settings: Settings, tell: Callable[[
         return report
 
 
-def tell_smallest(host: str, mode: str, settings: Settings, report: Report) -> None:
+def tell_smallest(host: str, mode: str, settings: Settings, report: Report, tries: int) -> None:
     """Find the smallest part of the round that fails, and write it as a program."""
     bad = [
         each.number
@@ -167,7 +166,7 @@ def tell_smallest(host: str, mode: str, settings: Settings, report: Report) -> N
             failed[only] = found
         return bool(found.problems)
 
-    smallest = shrink(range(settings.requests), fails, TRIES)
+    smallest = shrink(range(settings.requests), fails, tries)
     found = failed.get(smallest, report)
     results = [result for each in found.rounds for result in each.results] + found.lost
     asks = [*found.unanswered, *(result.ask for result in results if result.outcome in ("failed", "different"))]

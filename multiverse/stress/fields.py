@@ -87,6 +87,7 @@ HOST_FIELDS: tuple[Field, ...] = (
     Field("n", among(1, 2, 3)),
     Field("stop", several(_WORDS, 3)),
     Field("stop", _WORDS),
+    Field("stop_regex", among("[0-9] =", "[27] [71]", "(Answer|x):"), hosts=("sglang",)),
     Field("stop_token_ids", several(whole(0, 330), 3)),
     Field("include_stop_str_in_output", among(True, False), hosts=("vllm",)),
     Field("no_stop_trim", among(True, False), hosts=("sglang",)),
@@ -131,8 +132,8 @@ OUR_FIELDS: tuple[Field, ...] = (
 
 SAMPLING_PARAMS: tuple[Field, ...] = (
     *(field for field in HOST_FIELDS if "sglang" in field.hosts and field.name in (
-        "temperature", "top_p", "top_k", "min_p", "n", "stop", "stop_token_ids", "no_stop_trim", "ignore_eos",
-        "presence_penalty", "frequency_penalty", "repetition_penalty", "skip_special_tokens", "regex",
+        "temperature", "top_p", "top_k", "min_p", "n", "stop", "stop_regex", "stop_token_ids", "no_stop_trim",
+        "ignore_eos", "presence_penalty", "frequency_penalty", "repetition_penalty", "skip_special_tokens", "regex",
     )),
     Field("min_new_tokens", whole(0, 20)),
     Field("custom_params", among({}, {"mine": 1}, {"multiverse": {"return_tree": True}})),
