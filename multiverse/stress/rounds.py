@@ -24,6 +24,8 @@ from multiverse.stress.traffic import Asker
 Expected = Mapping[int, Mapping[str, Answer]]
 CONTROLS: tuple[Kind, ...] = ("structured", "plain")
 """Kinds of the control questions, asked again and again as long as a round lasts."""
+_RARE = 6
+"""How many times rarer than others an operation is that aborts: an answer that is aborted can't be compared."""
 _TOLD = 10.0
 """Seconds between two words of progress."""
 
@@ -93,7 +95,8 @@ class Traffic:
     async def _operate(self, rng: Random, ended: asyncio.Event) -> None:
         while not ended.is_set():
             await asyncio.sleep(rng.uniform(1, 3))
-            operation = rng.choice(self.operations)
+            weights = [1 if each.aborts else _RARE for each in self.operations]
+            (operation,) = rng.choices(self.operations, weights)
             begun = time.monotonic()
             if operation.aborts:
                 self.aborted.append((begun, math.inf))
