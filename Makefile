@@ -55,16 +55,20 @@ test-eval:  ## evaluation over HTTP against a server that is a program; recorded
 	@tools/setup eval
 	$(PY) $(PYTEST) tests/evaluation
 
+# another release of a host, over the installed one: VLLM=0.33.0 make test-vllm, SGLANG=0.5.22 make test-sglang
+ON_VLLM = $(if $(VLLM),PYTHONPATH=$$(tools/overlay vllm $(VLLM)))
+ON_SGLANG = $(if $(SGLANG),PYTHONPATH=$$(tools/overlay sglang $(SGLANG)))
+
 test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's workers know, in a process of its own
 	@tools/setup vllm-tests
-	.venvs/vllm/bin/python $(PYTEST) tests/conformance
-	.venvs/vllm/bin/python $(PYTEST) tests/e2e
-	.venvs/vllm/bin/python $(PYTEST) tests/vllm_workers
+	$(ON_VLLM) .venvs/vllm/bin/python $(PYTEST) tests/conformance
+	$(ON_VLLM) .venvs/vllm/bin/python $(PYTEST) tests/e2e
+	$(ON_VLLM) .venvs/vllm/bin/python $(PYTEST) tests/vllm_workers
 
 test-sglang:  ## the same suites inside SGLang on this CPU
 	@tools/setup sglang-tests
-	.venvs/sglang/bin/python $(PYTEST) tests/conformance
-	.venvs/sglang/bin/python $(PYTEST) tests/e2e
+	$(ON_SGLANG) .venvs/sglang/bin/python $(PYTEST) tests/conformance
+	$(ON_SGLANG) .venvs/sglang/bin/python $(PYTEST) tests/e2e
 
 verify-patches:  ## patches/ on copies of the installed hosts: each applies, its test passes there, and so does a part of our suite
 	@tools/setup vllm-tests
