@@ -84,11 +84,11 @@ class VLLM:
     def leftovers(self) -> dict[str, int]:
         """What scheduler, worker and front end hold, beyond what the suite looks at."""
         engine, scheduler = self.host.llm.llm_engine, self.host.scheduler
-        pool = scheduler.kv_cache_manager.block_pool
+        pool, trees = scheduler.kv_cache_manager.block_pool, scheduler.trees
         worker = engine.engine_core.engine_core.model_executor.driver_worker.worker
         return self.host.leftovers() | {
             "references to blocks": sum(block.ref_cnt for block in pool.blocks if not block.is_null),
-            "trees": len(scheduler._exiles) + len(scheduler._marked) + len(scheduler._preempted),
+            "trees": sum(map(len, (trees.preempted, trees.changed, scheduler.memory.partly_preempted))),
             "block tables": len(scheduler.kv_cache_manager.coordinator.single_type_managers[0].req_to_blocks),
             "requests in the worker": len(worker.model_runner.requests) - 1,
             "requests in the front end": len(engine.output_processor.request_states),

@@ -25,6 +25,7 @@ _FORK = "a scheduler API to fork a request and to adopt another's blocks"
 _POSITIONS = "a position delta per request, as M-RoPE models have it"
 _STATE = "vllm.v1.engine.output_processor:RequestState"
 _METRICS = "statistics of plugins in SchedulerStats"
+_LOGGERS = "vllm.v1.metrics.loggers:StatLoggerManager"
 _FIELD = "a field for plugins in request outputs"
 _BODY = "fields of plugins in the bodies of requests and responses"
 _CHAT = "vllm.entrypoints.openai.chat_completion"
@@ -51,8 +52,7 @@ HOOKS = (
     Hook("vllm.v1.engine.input_processor:InputProcessor.process_inputs", ("request_id", "prompt", "params"), True,
          "refuse wrong request fields while they are an HTTP 400", "0.32", "request validation by plugins"),
     Hook("vllm.engine.arg_utils:EngineArgs.create_engine_config", (), True,
-         "add the logits processor of strict mode; wrap the HTTP server where there is one", "0.18",
-         "plugins that add logits processors when they are active"),
+         "add the mask of strict mode; wrap the server if there is one", "0.18", "logits processors of active plugins"),
     Hook("vllm.engine.arg_utils:EngineArgs.add_cli_args", ("parser",), True,
          "show --multiverse-* in vllm serve --help", "0.18", "plugins that add command line options"),
     Hook(f"{_STATE}.make_request_output",
@@ -64,13 +64,11 @@ HOOKS = (
          "what raises as outputs are merged ends their request, not the server", "0.32", _FIELD),
     Hook("vllm.outputs:RequestOutput.add", ("next_output", "aggregate"), True,
          "keep them when outputs are merged", "0.32", _FIELD),
-    Hook(f"{_SCHEDULER}.make_stats", ("kv_connector_stats",), True,
-         "send what is counted to the front end", "0.32", _METRICS),
+    Hook(f"{_SCHEDULER}.make_stats", ("kv_connector_stats",), True, "send what is counted", "0.32", _METRICS),
     Hook("vllm.v1.metrics.stats:SchedulerStats", ("kv_connector_stats",), False,
          "the field in which it travels", "0.32", _METRICS),
-    Hook("vllm.v1.metrics.loggers:StatLoggerManager.__init__", ("vllm_config",), True,
-         "make the metrics", "0.18", _METRICS),
-    Hook("vllm.v1.metrics.loggers:StatLoggerManager.record", ("scheduler_stats", "engine_idx"), True,
+    Hook(f"{_LOGGERS}.__init__", ("vllm_config",), True, "make the metrics", "0.18", _METRICS),
+    Hook(f"{_LOGGERS}.record", ("scheduler_stats", "engine_idx"), True,
          "enter what was counted into them", "0.18", _METRICS),
     Hook("vllm.v1.engine.core:EngineCore.__init__", ("vllm_config", "executor_class"), True,
          "rehearse one fork and one splice before anything is served", "0.18", "a hook at the end of engine start-up"),
@@ -91,8 +89,7 @@ HOOKS = (
     Hook(f"{_POOL}.touch", ("blocks",), False, "share full blocks by reference count", "0.18", _FORK),
     Hook(f"{_POOL}.get_new_blocks", ("num_blocks",), False, "blocks for copies and joins", "0.18", _FORK),
     Hook(f"{_POOL}.free_blocks", ("ordered_blocks",), False, "release them", "0.18", _FORK),
-    Hook(f"{_POOL}.evict_blocks", ("block_ids",), False, "what a failed request computed is served to nobody", "0.32",
-         _FORK),
+    Hook(f"{_POOL}.evict_blocks", ("block_ids",), False, "serve nobody what a failed one computed", "0.32", _FORK),
     Hook(_POOL, ("blocks", "null_block", "num_gpu_blocks"), False, "compare the books", "0.32", _FORK),
     Hook(f"{_POOL}.get_num_free_blocks", (), False, "know when memory gets short", "0.32", _FORK),
     Hook(f"{_POOL}.get_cached_block", ("block_hash", "kv_cache_group_ids"), False,
@@ -104,8 +101,7 @@ HOOKS = (
          "key it by LoRA adapter as vLLM does", "0.32", "prefix-cache keys of a plugin's own"),
     Hook("vllm.utils.hashing:get_hash_fn_by_name", ("hash_fn_name",), False,
          "key spliced KV by its layout", "0.32", "prefix-cache keys of a plugin's own"),
-    Hook("vllm.v1.core.kv_cache_manager:KVCacheManager.free", ("request",), False,
-         "free what was spliced", "0.32", _FORK),
+    Hook("vllm.v1.core.kv_cache_manager:KVCacheManager.free", ("request",), False, "free branches", "0.32", _FORK),
     Hook("vllm.v1.core.sched.utils:check_stop", ("request", "max_model_len"), False,
          "vLLM's own rules come first", "0.32", "a per-token request callback"),
     Hook(f"{_DETOKENIZER}:IncrementalDetokenizer.from_new_request", ("tokenizer", "request"), True,
@@ -137,8 +133,7 @@ HOOKS = (
     Hook(f"{_RUNNER}._preprocess", ("scheduler_output", "num_input_tokens"), True,
          "add the position delta after slot mapping", "0.18", _POSITIONS),
     Hook(f"{_RUNNER}.sample_tokens", ("grammar_output",), True,
-         "a seeded request that is prefilled in parts does not use its generator", "0.32",
-         "generators of CPUs that are not rewound"),
+         "prefilled in parts, seeded requests spare their generator", "0.32", "CPU generators that are not rewound"),
     Hook(f"{_RUNNER}._get_prompt_logprobs_dict", ("hidden_states", "num_scheduled_tokens"), True,
          "score prompts that hold blocks", "0.32", _SCORES),
     Hook("vllm.v1.outputs:ModelRunnerOutput", ("prompt_logprobs_dict",), False,
@@ -169,10 +164,8 @@ LLM_HOOKS = (Hook(f"{_BEAMS}.offline:SamplingParams", ("extra_args",), True, "de
 
 API_HOOKS = (
     Hook(f"{_BEAMS}.online:SamplingParams", ("extra_args",), True, "decode beams plainly", "0.32", _PLAIN),
-    Hook(f"{_CHAT}.protocol:ChatCompletionRequest.to_sampling_params", (), True,
-         "read the field multiverse", "0.18", _BODY),
-    Hook(f"{_COMPLETION}.protocol:CompletionRequest.to_sampling_params", (), True,
-         "read the field multiverse", "0.18", _BODY),
+    Hook(f"{_CHAT}.protocol:ChatCompletionRequest.to_sampling_params", (), True, "read the field", "0.18", _BODY),
+    Hook(f"{_COMPLETION}.protocol:CompletionRequest.to_sampling_params", (), True, "read the field", "0.18", _BODY),
     Hook(f"{_CHAT}.protocol:ChatCompletionRequest.to_beam_search_params", (), True,
          "refuse the field multiverse", "0.32", _BODY),
     Hook(f"{_COMPLETION}.protocol:CompletionRequest.to_beam_search_params", (), True,
@@ -182,17 +175,13 @@ API_HOOKS = (
     Hook(f"{_CHAT}.serving:OpenAIServingChat.create_chat_completion", ("request", "raw_request"), True,
          "refuse the field multiverse in other APIs' requests", "0.32", _BODY),
     Hook(f"{_CHAT}.serving:OpenAIServingChat.chat_completion_stream_generator",
-         ("request", "result_generator", "request_id", "model_name", "conversation", "tokenizer"), True,
-         "add events, trees and figures to a stream", "0.32", _BODY),
+         ("request", "result_generator", "tokenizer"), True, "add events, trees, figures to a stream", "0.32", _BODY),
     Hook(f"{_CHAT}.serving:OpenAIServingChat.chat_completion_full_generator",
-         ("request", "result_generator", "request_id", "model_name", "conversation", "tokenizer"), True,
-         "add trees and figures to an answer", "0.32", _BODY),
+         ("request", "result_generator", "tokenizer"), True, "add trees, figures to an answer", "0.32", _BODY),
     Hook(f"{_COMPLETION}.serving:OpenAIServingCompletion.completion_stream_generator",
-         ("request", "engine_inputs", "result_generator", "request_id", "created_time", "model_name", "tokenizer"),
-         True, "add events, trees and figures to a stream", "0.32", _BODY),
+         ("request", "result_generator", "tokenizer"), True, "add events, trees, figures to a stream", "0.32", _BODY),
     Hook(f"{_COMPLETION}.serving:OpenAIServingCompletion.request_output_to_completion_response",
-         ("final_res_batch", "request", "request_id", "created_time", "model_name", "tokenizer"), True,
-         "add trees and figures to an answer", "0.32", _BODY),
+         ("request", "final_res_batch", "tokenizer"), True, "add trees, figures to an answer", "0.32", _BODY),
 )  # fmt: skip
 """Checked only where HTTP is served: importing vLLM's server takes seconds."""
 
@@ -206,8 +195,7 @@ V2_HOOKS = (
          "the buffer positions are read from", "0.32", _POSITIONS),
     Hook("vllm.v1.worker.gpu.sample.prompt_logprob:PromptLogprobsWorker.compute_prompt_logprobs",
          ("logits_fn", "hidden_states", "input_batch"), True, "score prompts that hold blocks", "0.32", _SCORES),
-    Hook(f"{_V2}:GPUModelRunner", ("prompt_logprobs_worker",), False,
-         "score prompts that hold blocks", "0.32", _SCORES),
+    Hook(f"{_V2}:GPUModelRunner", ("prompt_logprobs_worker",), False, "score prompts with blocks", "0.32", _SCORES),
 )  # fmt: skip
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from multiverse_vllm.channels import INSTALLED
 from multiverse_vllm.hooks import require, table
-
-_MARK = "_multiverse"
 
 
 def install() -> None:
@@ -16,22 +15,19 @@ def install() -> None:
     require(table())
     from vllm.config.scheduler import SchedulerConfig
 
-    from multiverse_vllm.frontend import inputs, metrics
+    from multiverse_vllm.frontend import inputs, metrics, outputs, stops
     from multiverse_vllm.scheduler import aborts, rehearsal
     from multiverse_vllm.scheduler.scheduler import with_multiverse
     from multiverse_vllm.worker import runners
 
     configured = SchedulerConfig.get_scheduler_cls
-    if hasattr(configured, _MARK):
+    if hasattr(configured, INSTALLED):
         return
 
     def get_scheduler_cls(self: SchedulerConfig) -> type:
         return with_multiverse(configured(self))
 
-    setattr(get_scheduler_cls, _MARK, True)
+    setattr(get_scheduler_cls, INSTALLED, True)
     SchedulerConfig.get_scheduler_cls = get_scheduler_cls
-    inputs.install()
-    metrics.install()
-    rehearsal.install()
-    aborts.install()
-    runners.install()
+    for room in (inputs, outputs, stops, metrics, rehearsal, aborts, runners):
+        room.install()

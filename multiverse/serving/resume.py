@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 
 class ResumePoint(NamedTuple):
-    """Attributes:
-    part: the part (`multiverse.decoding.replay`) that is to be computed next, or the rest of it.
-    length: tokens before it, or within it, whose KV is taken from the cache.
+    """Where to go on.
+
+    Attributes:
+        part: the part (`multiverse.decoding.replay`) that is to be computed next, or the rest of it.
+        length: tokens before it, or within it, whose KV is taken from the cache.
     """
 
     part: int

@@ -8,10 +8,10 @@ from __future__ import annotations
 import functools
 from types import ModuleType
 
-from multiverse.wire.responses import FIELD
+from multiverse_vllm.channels import OPTIONS
 
 
 def install(module: ModuleType) -> None:
     """Let the requests that `module` makes for its beams be plain ones. Idempotent."""
     if not isinstance(module.SamplingParams, functools.partial):
-        module.SamplingParams = functools.partial(module.SamplingParams, extra_args={FIELD: {"enabled": False}})  # type: ignore[attr-defined]
+        module.SamplingParams = functools.partial(module.SamplingParams, extra_args={OPTIONS: {"enabled": False}})  # type: ignore[attr-defined]

@@ -1,45 +1,52 @@
-"""Metrics of blocks in vLLM's own `/metrics`: the scheduler's tally travels with its statistics, in a field that is
-free because KV connectors are refused."""
+"""Metrics of blocks in vLLM's own `/metrics`: the scheduler's tally travels with its statistics."""
 
 from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.v1.metrics.loggers import StatLoggerManager
+from vllm.v1.metrics.stats import SchedulerStats
 
 from multiverse.serving.containment import Guard
 from multiverse.serving.metrics import Exporter
-from multiverse.wire.responses import FIELD
+from multiverse_vllm.channels import EXPORTERS, FIGURES
 
-_EXPORTERS = "_multiverse_exporters"
-_GUARD: Guard[Any] = Guard(lambda _: None, str, logging.getLogger("vllm.multiverse"))
+_GUARD: Guard[object] = Guard(lambda _: None, str, logging.getLogger("vllm.multiverse"))
 
 
 def install() -> None:
     """Wrap what hands statistics to vLLM's loggers."""
-    from vllm.v1.metrics.loggers import StatLoggerManager
-
     init, record = StatLoggerManager.__init__, StatLoggerManager.record
 
     @functools.wraps(init)
-    def start(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+    def start(self: StatLoggerManager, vllm_config: VllmConfig, *args: object, **kwargs: object) -> None:
         init(self, vllm_config, *args, **kwargs)
         model = str(vllm_config.model_config.served_model_name)
         exporters = functools.cache(lambda index: Exporter(model, str(index)))  # engines may be added later
-        setattr(self, _EXPORTERS, exporters)
+        setattr(self, EXPORTERS, exporters)
         for index in self.engine_indexes:
             exporters(index)
 
     @functools.wraps(record)
-    def enter(self: Any, scheduler_stats: Any, *args: Any, engine_idx: int | None = None, **kwargs: Any) -> None:
-        if scheduler_stats is not None and (told := scheduler_stats.kv_connector_stats) and FIELD in told:
+    def enter(
+        self: StatLoggerManager,
+        scheduler_stats: SchedulerStats | None,
+        *args: object,
+        engine_idx: int | None = None,
+        **kwargs: object,
+    ) -> None:
+        if scheduler_stats is not None and (sent := scheduler_stats.kv_connector_stats) and FIGURES in sent:
             scheduler_stats.kv_connector_stats = None
-            _GUARD.aside(_enter, getattr(self, _EXPORTERS), engine_idx or 0, told[FIELD], otherwise=None)
+            _GUARD.aside(_enter, getattr(self, EXPORTERS), engine_idx or 0, sent[FIGURES], otherwise=None)
         record(self, scheduler_stats, *args, engine_idx=engine_idx, **kwargs)
 
     StatLoggerManager.__init__ = start
     StatLoggerManager.record = enter
 
 
-def _enter(exporters: Any, engine: int, figures: Any) -> None:
+def _enter(exporters: Callable[[int], Exporter], engine: int, figures: Mapping[str, Any]) -> None:
     exporters(engine).enter(figures)

@@ -6,26 +6,27 @@ vLLM sends such outputs without asking the scheduler what is in them. A client t
 from __future__ import annotations
 
 import functools
-from typing import Any
+
+from vllm.v1.engine import EngineCoreOutputs, FinishReason
+from vllm.v1.engine.core import EngineCoreProc
+
+from multiverse_vllm.scheduler.scheduler import MultiverseScheduler
 
 
 def install() -> None:
     """Let the scheduler say what is in the last outputs of forked answers."""
-    from vllm.v1.engine import EngineCoreOutputs
-    from vllm.v1.engine.core import EngineCoreProc
-
     send = EngineCoreProc._send_finish_outputs_to_client
 
     @functools.wraps(send)
-    def send_last(self: Any, req_ids: list[str], client_index: int, finish_reason: Any) -> None:
-        own = getattr(self.scheduler, "last_outputs", {})
-        told = [own.pop(name) for name in req_ids if name in own]
-        for output in told:
+    def send_last(self: EngineCoreProc, req_ids: list[str], client_index: int, finish_reason: FinishReason) -> None:
+        own = self.scheduler.answers.last_outputs if isinstance(self.scheduler, MultiverseScheduler) else {}
+        last = [own.pop(name) for name in req_ids if name in own]
+        for output in last:
             output.finish_reason = finish_reason
-        if told:
-            outputs = EngineCoreOutputs(finished_requests={output.request_id for output in told}, outputs=told)
+        ended = {output.request_id for output in last}
+        if last:
+            outputs = EngineCoreOutputs(finished_requests=ended, outputs=last)
             self.output_queue.put_nowait((client_index, outputs))
-        ended = {output.request_id for output in told}
         if rest := [name for name in req_ids if name not in ended]:
             send(self, rest, client_index, finish_reason)
 

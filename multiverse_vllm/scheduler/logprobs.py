@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.outputs import LogprobsLists
 
 from multiverse.decoding.stream import Span, tokens_of
@@ -15,7 +16,7 @@ EVERYTHING = -1
 """vLLM's number of logprobs for the whole vocabulary."""
 
 
-def record_row(member: Member, output: Any) -> None:
+def record_row(member: Member, output: EngineCoreOutput) -> None:
     """Keep the logprobs that vLLM reported for the token just sampled for `member`.
 
     vLLM's rows, views of the step's matrix, are as wide as the batch's widest request wants them (or as its

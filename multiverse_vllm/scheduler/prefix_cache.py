@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys, hash_block_tokens
+from vllm.v1.request import Request
 
 from multiverse.decoding.splice import Entry, KVOrder, kv_order
+from multiverse.serving.resume import resume_point
 from multiverse_vllm.scheduler.blocks import BlockTable
+from multiverse_vllm.scheduler.host import Block
 from multiverse_vllm.scheduler.tree import Member
 
 
@@ -28,12 +30,12 @@ class LayoutKeys:
         delta: position delta of the tokens that follow.
     """
 
-    hash_function: Callable[[Any], bytes]
+    hash_function: Callable[[object], bytes]
     size: int
     order: KVOrder
     delta: int
 
-    def __call__(self, request: Any) -> list[Any]:
+    def __call__(self, request: Request) -> list[bytes]:
         """The hashes of the full blocks that have none yet."""
         previous = request.block_hashes[-1] if request.block_hashes else None
         lora = tuple(_gen_lora_extra_hash_keys(request))
@@ -46,7 +48,7 @@ class LayoutKeys:
             found.append(previous)
         return found
 
-    def _entry(self, request: Any, at: int) -> Entry:
+    def _entry(self, request: Request, at: int) -> Entry:
         known = self.order.entries
         return known[at] if at < len(known) else (request.all_token_ids[at], at + self.delta, ())
 
@@ -58,7 +60,7 @@ class PrefixCache:
         hash_function: vLLM's; `None` if prefix caching is off.
     """
 
-    def __init__(self, table: BlockTable, hash_function: Callable[[Any], bytes] | None) -> None:
+    def __init__(self, table: BlockTable, hash_function: Callable[[object], bytes] | None) -> None:
         self._table = table
         self._hash_function = hash_function
 
@@ -86,18 +88,17 @@ class PrefixCache:
         request._all_token_ids[:] = [token for token, _, _ in keys.order.entries]
         request.update_block_hashes()
         blocks = self._cached(request.block_hashes)
-        for part in reversed(range(1, len(known))):
-            start, end = keys.order.spans[part]
-            blocks = blocks[: (end - (part == len(known) - 1)) // self._table.size]  # one token is left to sample from
-            if len(blocks) * self._table.size >= start:
-                del request._all_token_ids[end:], request.block_hashes[end // self._table.size :]
-                self._table.acquire(request.request_id, blocks)
-                request.num_computed_tokens = len(blocks) * self._table.size
-                return part
-        return None
+        part, length = resume_point(keys.order.spans, len(blocks) * self._table.size, self._table.size, whole=True)
+        if part == 0:
+            return None
+        _, end = keys.order.spans[part]
+        del request._all_token_ids[end:], request.block_hashes[end // self._table.size :]
+        self._table.acquire(request.request_id, blocks[: self._table.blocks(length)])
+        request.num_computed_tokens = length
+        return part
 
-    def _cached(self, hashes: list[Any]) -> list[Any]:
-        blocks = []
+    def _cached(self, hashes: list[bytes]) -> list[Block]:
+        blocks: list[Block] = []
         for key in hashes:
             found = self._table.pool.get_cached_block(key, [0])
             if found is None:

@@ -13,6 +13,8 @@ import logging
 from typing import Any
 
 from vllm import SamplingParams
+from vllm.v1.engine import EngineCoreOutput
+from vllm.v1.engine.core import EngineCore
 from vllm.v1.request import Request
 
 from multiverse.decoding.budgets import FinishReason
@@ -23,6 +25,7 @@ from multiverse.errors import UnsupportedHostError
 from multiverse.serving.options import Options
 from multiverse.structure.binding import Binding
 from multiverse.structure.dialects import Tag
+from multiverse_vllm.channels import OPTIONS
 from multiverse_vllm.scheduler.scheduler import MultiverseScheduler
 
 logger = logging.getLogger("vllm.multiverse")
@@ -56,33 +59,31 @@ class _Rehearsal(Controller):
 
 def install() -> None:
     """Let every engine core rehearse before it serves, and tell its scheduler when its weights change."""
-    from vllm.v1.engine.core import EngineCore
-
     init, set_weight_version = EngineCore.__init__, EngineCore.set_weight_version
 
     @functools.wraps(init)
-    def start(self: Any, *args: Any, **kwargs: Any) -> None:
+    def start(self: EngineCore, *args: object, **kwargs: object) -> None:
         init(self, *args, **kwargs)
         if isinstance(self.scheduler, MultiverseScheduler):
             rehearse(self)
 
     @functools.wraps(set_weight_version)
-    def replace_weights(self: Any, weight_version: str) -> None:
+    def replace_weights(self: EngineCore, weight_version: str) -> None:
         set_weight_version(self, weight_version)
         if isinstance(self.scheduler, MultiverseScheduler):
-            self.scheduler.replace_weights(weight_version)
+            self.scheduler.answers.replace_weights(weight_version)
 
     EngineCore.__init__ = start
     EngineCore.set_weight_version = replace_weights
 
 
-def rehearse(core: Any) -> None:
+def rehearse(core: EngineCore) -> None:
     """Fork and splice once, in an engine core that serves nobody yet.
 
     Raises:
         UnsupportedHostError: if what comes out is not what vLLM says about the same tokens.
     """
-    size = core.scheduler._table.size
+    size = core.scheduler.table.size
     if core.vllm_config.parallel_config.data_parallel_size > 1:
         logger.info("multiverse: no rehearsal with data parallelism, whose ranks step together")
         return
@@ -101,33 +102,33 @@ def rehearse(core: Any) -> None:
     logger.info("multiverse: fork and splice rehearsed, %.2g nats off (%.2g with shifted positions)", right, shifted)
 
 
-def _difference(core: Any, shift: int) -> float:
+def _difference(core: EngineCore, shift: int) -> float:
     """The largest difference between logprobs sampled around a fork and a join and those of a causal forward."""
-    scheduler, size = core.scheduler, core.scheduler._table.size
+    scheduler, size = core.scheduler, core.scheduler.table.size
     vocabulary = range(min(core.vllm_config.model_config.get_vocab_size(), 1000))
-    ordinary = [token for token in vocabulary if token not in scheduler._binding.tags]
+    ordinary = [token for token in vocabulary if token not in scheduler.binding.tags]
     filler = [ordinary[37 * i % len(ordinary)] for i in range(2 * size)]
-    ids = scheduler._binding.ids
+    ids = scheduler.binding.ids
     goal = (Tag.BLOCK_OPEN, Tag.GOAL_OPEN, Tag.OUTLINE_OPEN, Tag.OUTLINE_CLOSE, Tag.GOAL_CLOSE)
     prompt = filler[: size // 2 + 3] + [ids[tag] for tag in goal if tag in ids]
-    binding = copy.copy(scheduler._binding)
+    binding = copy.copy(scheduler.binding)
     _lengthen_headers(binding, filler[: size + 5])
     controller = _Rehearsal(binding, prompt=prompt, separators="advance")
     controller.shift = shift
     request = _request(core, "rehearsal", prompt, SamplingParams(temperature=0, logprobs=0))
     super(MultiverseScheduler, scheduler).add_request(request)
-    scheduler.enroll(request, controller, Options())
+    scheduler.admission.enroll(request, controller, Options())
     outputs = _run(core)
     tokens = [token for output in outputs for token in output.new_token_ids]
     rows = [row[0] for output in outputs if output.new_logprobs for row in output.new_logprobs.logprobs]
-    params = SamplingParams(max_tokens=1, prompt_logprobs=0, extra_args={"multiverse": {"enabled": False}})
+    params = SamplingParams(max_tokens=1, prompt_logprobs=0, extra_args={OPTIONS: {"enabled": False}})
     scheduler.add_request(_request(core, "reference", prompt + tokens, params))
     expected = _run(core)[0].new_prompt_logprobs_tensors.logprobs[:, 0].tolist()[len(prompt) - 1 :]
     sampled = [abs(row - value) for row, value in zip(rows, expected, strict=True) if row != 0.0]
     return float(max(sampled))
 
 
-def _request(core: Any, name: str, prompt: list[int], params: SamplingParams) -> Request:
+def _request(core: EngineCore, name: str, prompt: list[int], params: SamplingParams) -> Request:
     return Request(f"multiverse-{name}", prompt, params, None, block_hasher=core.request_block_hasher)
 
 
@@ -137,9 +138,9 @@ def _lengthen_headers(binding: Binding, filler: list[int]) -> None:
     binding.path_header = lambda label: header  # type: ignore[method-assign]  # noqa: ARG005
 
 
-def _run(core: Any) -> list[Any]:
+def _run(core: EngineCore) -> list[EngineCoreOutput]:
     """Step until nothing is left to do; everything that came out."""
-    outputs = []
+    outputs: list[EngineCoreOutput] = []
     while core.scheduler.has_requests() or core.batch_queue:
         results, _ = core.step_fn()
         outputs += [output for batch in (results or {}).values() for output in batch.outputs]

@@ -5,57 +5,71 @@ from __future__ import annotations
 from multiverse.decoding.budgets import FinishReason
 from multiverse.decoding.strand import Status
 from multiverse.serving.verdict import Verdict
-from multiverse_vllm.frontend.stops import ended_by_vllm, truncate
-from multiverse_vllm.scheduler.answers import STATUS
+from multiverse_vllm.scheduler.state import State
+from multiverse_vllm.scheduler.stops import STATUS, ended_by_vllm, truncate
 from multiverse_vllm.scheduler.tree import Member, RequestTree
 
 
 class Tokens:
-    """The part of the scheduler that hands sampled tokens to controllers."""
+    """Hands sampled tokens to controllers. What is to be done about them waits until vLLM's loop is left.
 
-    _finished: list[RequestTree]
-    _structured: dict[int, RequestTree]
-    _telling: dict[int, RequestTree]
-    _turned: list[Member]
-    max_model_len: int
+    Attributes:
+        closing: members whose strand has forked or closed.
+        to_answer: by their `id`, trees of which there is something to send: events, or their end.
+    """
 
-    def _accept(self, member: Member, new_token_ids: list[int]) -> tuple[list[int], bool]:
+    def __init__(self, state: State) -> None:
+        self._host, self._trees = state.host, state.trees
+        self.closing: list[Member] = []
+        self.to_answer: dict[int, RequestTree] = {}
+
+    def accept(self, member: Member, new_token_ids: list[int]) -> tuple[list[int], bool]:
         """Decide about a sampled token: vLLM's own rules first, then ours; as `_update_request_with_output`."""
         request = member.request
         (token,) = new_token_ids
         tree, strand = member.tree, member.strand
         root, offset = strand.parent is None, len(strand.tokens)
         request.append_output_token_ids(token)
-        ended = ended_by_vllm(request, self.max_model_len, branch=not root)
+        ended = ended_by_vllm(request, self._host.max_model_len, branch=not root)
         verdict = tree.judge.decide(strand, token, ended)
-        if news := tree.events_of(strand, verdict.actions):
-            tree.events += news
-            self._telling[id(tree)] = tree
+        if events := tree.events_of(strand, verdict.actions):
+            tree.events += events
+            self.to_answer[id(tree)] = tree
         if not verdict.actions and verdict.kept == offset + 1:  # the common case
             member.sampled, member.tokens_submitted = offset, offset + 1
             return new_token_ids, False
-        self._obey(member, offset, verdict)
+        self._record_decision(member, offset, verdict)
         finish = tree.controller.finish_reason
         if finish is not None:
-            self._finished.append(tree)
+            self.to_answer[id(tree)] = tree
         if finish is None or not root:
             return (new_token_ids if verdict.kept == offset + 1 else []), False
         if ended is None or (verdict.string is not None and ended is FinishReason.LENGTH):
             request.status, request.stop_reason = STATUS[finish], verdict.string
         return new_token_ids, True
 
-    def _obey(self, member: Member, offset: int, verdict: Verdict) -> None:
+    def _record_decision(self, member: Member, offset: int, verdict: Verdict) -> None:
         """Note what was decided about the token at `offset` of a strand; its request gets the tokens to come."""
         tree, strand, request = member.tree, member.strand, member.request
         if verdict.kept <= offset:
             truncate(request, request.num_tokens - (offset + 1 - verdict.kept))
             tree.drop_rows(strand.key, verdict.kept)
         member.sampled = offset if verdict.kept > offset else None
-        member.certain = request.num_tokens
+        member.valid_kv_length = request.num_tokens
         request.append_output_token_ids(strand.tokens[verdict.kept :])
         member.tokens_submitted = len(strand.tokens)
         if strand.status is not Status.RUNNING and tree.controller.finish_reason is None:
-            self._turned.append(member)
+            self.closing.append(member)
             if strand.parent is None and len(strand.forks) == 1:  # until now, vLLM has answered by itself
-                self._structured[id(tree)] = tree
+                self._trees.structured[id(tree)] = tree
                 tree.stream.skip(offset)
+
+    def take_closing(self) -> list[Member]:
+        """The strands that have forked or closed since the last time."""
+        closing, self.closing = self.closing, []
+        return closing
+
+    def take_to_answer(self) -> list[RequestTree]:
+        """The trees of which there is something to send since the last time."""
+        trees, self.to_answer = self.to_answer, {}
+        return list(trees.values())

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from enum import Enum
+
+import numpy as np
+from vllm import SamplingParams
+from vllm.v1.request import Request
 
 from multiverse.decoding.prompt_scores import PromptScores
 from multiverse.decoding.sampled_rows import SampledRows
-from multiverse.decoding.strand import Status, Strand
+from multiverse.decoding.strand import Strand
 from multiverse.decoding.stream import BranchEvent
 from multiverse.serving import request_tree
 
-Row = tuple[Any, Any, Any]
+Row = tuple[np.ndarray, np.ndarray, int]
 """Logprobs of one sampled token: token ids and logprobs, arrays `[top + 1]` at most, itself first, and its rank."""
+
+
+class Place(Enum):
+    """Where a member is, as far as `Queue` is asked: in one of vLLM's queues (running or waiting), or in none."""
+
+    OUT = "out"
+    QUEUED = "queued"
+    PARKED = "parked"
 
 
 @dataclass(eq=False)
@@ -20,38 +33,42 @@ class Member(request_tree.Member):
     """A strand and the vLLM request that computes it.
 
     Attributes:
+        place: in a queue of vLLM; parked, with its KV and nothing to be computed; out, with neither. Set by `Queue`.
+        valid_kv_length: KV of how many tokens is right, once the steps under way have run: not that of a dropped token.
         sampled: offset in the strand's tokens of the token sampled last.
-        certain: KV of how many tokens is right, once the steps under way have run: not that of a dropped token.
-        parked: it holds its KV and nothing is to be computed.
         lost: tokens and blocks of its own that vLLM took when it preempted the request.
     """
 
     tree: RequestTree
-    request: Any = field(kw_only=True)
-    certain: int = field(default=0, init=False)
+    request: Request = field(kw_only=True)
+    place: Place = field(default=Place.OUT, kw_only=True)
+    valid_kv_length: int = field(default=0, init=False)
     sampled: int | None = field(default=None, init=False)
-    parked: bool = field(default=False, init=False)
     lost: tuple[int, int] | None = field(default=None, init=False)
 
     def advance_to(self, part: int) -> None:
         super().advance_to(part)
-        self.parked, self.drain_started_at = False, None
+        self.drain_started_at = None
 
     def prompt_length(self) -> int:
         """How many of the request's tokens count as prompt when it enters the batch again.
 
         All of them, as that is simplest; but penalties on what was generated have to know what was.
         """
-        sampling, length = self.tree.sampling, self.request.num_tokens
+        sampling, length = self.tree.sampling, int(self.request.num_tokens)
         if not sampling.presence_penalty and not sampling.frequency_penalty:
-            return int(length)
+            return length
         in_prompt = bool(self.strand.key) and self.strand.key[0] < 0
-        return int(length) if in_prompt else min(int(length), len(self.tree.controller.prompt.ids))
+        return length if in_prompt else min(length, len(self.tree.controller.prompt.ids))
 
     @property
-    def done(self) -> bool:
-        """Whether the branch is closed and all of its KV is there."""
-        return self.parked and self.strand.status is Status.CLOSED and self.part == len(self.parts()) - 1
+    def parked(self) -> bool:
+        """Whether it holds its KV and nothing is to be computed."""
+        return self.place is Place.PARKED
+
+    @property
+    def idle(self) -> bool:
+        return self.parked
 
 
 @dataclass(eq=False)
@@ -60,17 +77,17 @@ class RequestTree(request_tree.RequestTree):
 
     Attributes:
         sampling: the client's sampling parameters.
-        block_hasher: what vLLM hashes the causal beginning of the root with, for its prefix cache.
+        block_hasher: what vLLM hashes the causal beginning of the root with, for its prefix cache; `None` without one.
         members: by strand key, those that vLLM holds a request for.
         scores: logprobs of the prompt's tokens, if it asked for those too and the prompt is not one causal sequence;
             until it has them.
         replays: how often the whole tree had to be computed again.
         restarts: how often any of its requests had to.
-        events: what the client was not told yet, if it wants events.
+        events: what the client was not sent yet, if it wants events.
     """
 
-    sampling: Any = field(kw_only=True)
-    block_hasher: Any = field(kw_only=True)
+    sampling: SamplingParams = field(kw_only=True)
+    block_hasher: Callable[[Request], list[bytes]] | None = field(kw_only=True)
     members: dict[tuple[int, ...], Member] = field(default_factory=dict, init=False)
     scores: PromptScores[Row] | None = field(default=None, init=False)
     replays: int = field(default=0, init=False)

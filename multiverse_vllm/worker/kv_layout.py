@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from multiverse.errors import UnsupportedHostError
-from multiverse_vllm.scheduler.blocks import Move
+from multiverse_vllm.plan import Move
 
 
 class Layout(NamedTuple):
@@ -63,7 +63,7 @@ class KVMover:
         (group,) = runner.kv_cache_config.kv_cache_groups
         self._block_size = group.kv_cache_spec.block_size
         self._device = runner.device
-        self._layers: dict[tuple[Any, ...], tuple[Layout, list[Any]]] = {}
+        self._layers: dict[tuple[object, ...], tuple[Layout, list[Any]]] = {}
         context = runner.compilation_config.static_forward_context
         layers = {context[name].kv_cache.data_ptr(): context[name] for name in group.layer_names}  # some may share one
         for layer in layers.values():

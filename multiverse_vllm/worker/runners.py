@@ -9,35 +9,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from multiverse_vllm.channels import DELTAS, MOVER, PLAN, SCORINGS
 from multiverse_vllm.hooks import has_v2
-from multiverse_vllm.scheduler.blocks import Move
-from multiverse_vllm.scheduler.prompt_logprobs import Scoring, score
+from multiverse_vllm.plan import StepPlan
+from multiverse_vllm.refusals import refuse_unsupported
+from multiverse_vllm.worker.kv_layout import KVMover
+from multiverse_vllm.worker.scores import score
 
-ATTRIBUTE = "multiverse"
-_MOVER, _DELTAS, _SCORINGS = "_multiverse_mover", "_multiverse_deltas", "_multiverse_scorings"
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.output import SchedulerOutput
+    from vllm.v1.outputs import LogprobsTensors
+    from vllm.v1.worker.gpu.input_batch import InputBatch
+    from vllm.v1.worker.gpu.model_runner import GPUModelRunner as V2Runner
+    from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner as V1Runner
 
-
-@dataclass
-class StepPlan:
-    """What the workers do beside vLLM's own step.
-
-    Attributes:
-        moves: KV tokens to copy before the step.
-        deltas: by request id, what to add to the positions of its scheduled tokens.
-        prompts: by id of a request that is new to the workers, how many of its tokens are prompt, if not all.
-        scorings: by request id, which prompt tokens to score.
-    """
-
-    moves: list[Move] = field(default_factory=list)
-    deltas: dict[str, int] = field(default_factory=dict)
-    prompts: dict[str, int] = field(default_factory=dict)
-    scorings: dict[str, Scoring] = field(default_factory=dict)
+Method = Callable[..., Any]
 
 
 def install() -> None:
@@ -77,82 +69,80 @@ def shift(positions: torch.Tensor, requests: Sequence[str], starts: np.ndarray, 
     positions[: len(added)] += async_tensor_h2d(added, device=positions.device)
 
 
-def _wrap(runner: type, name: str, wrapper: Callable[[Any], Any]) -> None:
+def _wrap(runner: type, name: str, wrapper: Callable[[Method], Method]) -> None:
     original = getattr(runner, name)
     setattr(runner, name, functools.wraps(original)(wrapper(original)))
 
 
-def _plan(scheduler_output: Any) -> StepPlan | None:
-    plan: StepPlan | None = getattr(scheduler_output, ATTRIBUTE, None)
-    return plan
+def _plan(scheduler_output: SchedulerOutput) -> StepPlan:
+    plan: StepPlan | None = getattr(scheduler_output, PLAN, None)
+    return plan or StepPlan()
 
 
-def _prepare_moves(initialize_kv_cache: Any) -> Any:
+def _prepare_moves(initialize_kv_cache: Method) -> Method:
     """At start: refuse what can't work, and learn where a token's KV is. vLLM may do this more than once."""
-    from multiverse_vllm.refusals import refuse_unsupported
-    from multiverse_vllm.worker.kv_layout import KVMover
 
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+    def wrapped(self: V1Runner | V2Runner, *args: object, **kwargs: object) -> None:
         initialize_kv_cache(self, *args, **kwargs)
         refuse_unsupported(self)
-        setattr(self, _MOVER, KVMover(self))
+        setattr(self, MOVER, KVMover(self))
 
     return wrapped
 
 
-def _move_first(update: Any) -> Any:
+def _move_first(update: Method) -> Method:
     """Before the requests' states are updated: its copies of partly filled blocks may read what is moved here."""
 
-    def wrapped(self: Any, scheduler_output: Any) -> Any:
+    def wrapped(self: V1Runner | V2Runner, scheduler_output: SchedulerOutput) -> object:
         plan = _plan(scheduler_output)
-        setattr(self, _DELTAS, plan.deltas if plan else {})
-        setattr(self, _SCORINGS, plan.scorings if plan else {})
+        setattr(self, DELTAS, plan.deltas)
+        setattr(self, SCORINGS, plan.scorings)
         if scorer := getattr(self, "prompt_logprobs_worker", None):  # V2's, which does not know its runner
-            setattr(scorer, _SCORINGS, (self, plan.scorings if plan else {}))
-        if plan and plan.moves:
-            getattr(self, _MOVER).move(plan.moves)
+            setattr(scorer, SCORINGS, (self, plan.scorings))
+        if plan.moves:
+            getattr(self, MOVER).move(plan.moves)
         return update(self, scheduler_output)
 
     return wrapped
 
 
-def _restore_outputs(update: Any) -> Any:
+def _restore_outputs(update: Method) -> Method:
     """V1 takes all tokens of a new request for its prompt; penalties have to know which were generated."""
 
-    def wrapped(self: Any, scheduler_output: Any) -> Any:
+    def wrapped(self: V1Runner, scheduler_output: SchedulerOutput) -> object:
         result = update(self, scheduler_output)
-        plan = _plan(scheduler_output)
-        for request, length in (plan.prompts if plan else {}).items():
+        prompts = _plan(scheduler_output).prompts
+        for request, length in prompts.items():
             state, batch = self.requests[request], self.input_batch
             state.output_token_ids += state.prompt_token_ids[length:]  # in place: the batch holds the same list
             state.prompt_token_ids = state.prompt_token_ids[:length]
             state.num_prompt_tokens = batch.num_prompt_tokens[batch.req_id_to_index[request]] = length
-        if plan and plan.prompts:
+        if prompts:
             self.input_batch.sampling_metadata = self.input_batch._make_sampling_metadata()
         return result
 
     return wrapped
 
 
-def _shift_v1(preprocess: Any) -> Any:
+def _shift_v1(preprocess: Method) -> Method:
     """When the model's inputs are gathered: the slot mapping, made of the same positions, is there already."""
 
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def wrapped(self: V1Runner, *args: object, **kwargs: object) -> object:
         result = preprocess(self, *args, **kwargs)
-        if deltas := getattr(self, _DELTAS, None):
+        if deltas := getattr(self, DELTAS, None):
             shift(self.positions, self.input_batch.req_ids, self.query_start_loc.np, deltas)
         return result
 
     return wrapped
 
 
-def _spare_generators(sample_tokens: Any) -> Any:
+def _spare_generators(sample_tokens: Method) -> Method:
     """A seeded request whose prefill is not done does not draw from its generator: vLLM rewinds it, and a CPU's can't.
 
     Without this, any such request takes the engine down on CPUs: a prompt cut in chunks, a replay of blocks.
     """
 
-    def wrapped(self: Any, grammar_output: Any) -> Any:
+    def wrapped(self: V1Runner, grammar_output: object) -> object:
         generators = self.input_batch.generators
         unfinished = np.nonzero(self.discard_request_mask.np[: self.input_batch.num_reqs])[0]
         spared = {int(row): generators.pop(int(row)) for row in unfinished if int(row) in generators}
@@ -164,38 +154,40 @@ def _spare_generators(sample_tokens: Any) -> Any:
     return wrapped
 
 
-def _shift_v2(prepare_attn: Any) -> Any:
+def _shift_v2(prepare_attn: Method) -> Method:
     """When the slot mapping of a real batch was computed; whatever model state then prepares the inputs."""
 
-    def wrapped(self: Any, input_batch: Any) -> Any:
+    def wrapped(self: V2Runner, input_batch: InputBatch) -> object:
         result = prepare_attn(self, input_batch)
-        if deltas := getattr(self, _DELTAS, None):
+        if deltas := getattr(self, DELTAS, None):
             shift(input_batch.positions, input_batch.req_ids, input_batch.query_start_loc_np, deltas)
         return result
 
     return wrapped
 
 
-def _score_v1(compute: Any) -> Any:
+def _score_v1(compute: Method) -> Method:
     """Where vLLM scores prompts."""
 
-    def wrapped(self: Any, hidden_states: torch.Tensor, num_scheduled_tokens: Any) -> Any:
-        found = compute(self, hidden_states, num_scheduled_tokens)
-        if scorings := getattr(self, _SCORINGS, None):
+    def wrapped(self: V1Runner, hidden_states: torch.Tensor, num_scheduled_tokens: object) -> dict[str, object]:
+        found: dict[str, object] = compute(self, hidden_states, num_scheduled_tokens)
+        if scorings := getattr(self, SCORINGS, None):
             found |= score(self, scorings, hidden_states, self.input_batch.req_ids, self.query_start_loc.np)
         return found
 
     return wrapped
 
 
-def _score_v2(compute: Any) -> Any:
+def _score_v2(compute: Method) -> Method:
     """As `_score_v1`."""
 
-    def wrapped(self: Any, logits_fn: Any, hidden_states: torch.Tensor, input_batch: Any, *args: Any) -> Any:
-        found = compute(self, logits_fn, hidden_states, input_batch, *args)
-        runner, scorings = getattr(self, _SCORINGS, (None, {}))
+    def wrapped(
+        self: PromptLogprobsWorker, logits_fn: object, hidden: torch.Tensor, input_batch: InputBatch, *args: object
+    ) -> dict[str, LogprobsTensors]:
+        found: dict[str, LogprobsTensors] = compute(self, logits_fn, hidden, input_batch, *args)
+        runner, scorings = getattr(self, SCORINGS, (None, {}))
         if scorings:
-            found |= score(runner, scorings, hidden_states, input_batch.req_ids, input_batch.query_start_loc_np)
+            found |= score(runner, scorings, hidden, input_batch.req_ids, input_batch.query_start_loc_np)
         return found
 
     return wrapped

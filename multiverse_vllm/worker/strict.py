@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
@@ -11,10 +11,12 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from multiverse.decoding.strict import StrictMask, StrictStart
 from multiverse.serving.options import Options
 from multiverse.structure.binding import Binding
+from multiverse_vllm.channels import STRICT_START
 from multiverse_vllm.tokenizer import bind_model
 
-START = "multiverse_strict"
-"""Key in a request's `extra_args` of the `StrictStart` that the scheduler hands to the workers."""
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.config import VllmConfig
 
 
 class _Row:
@@ -36,7 +38,7 @@ class _Row:
 class StrictTags(LogitsProcessor):
     """Masks the tags that the grammar does not allow, for requests that ask for it."""
 
-    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002
         self._binding = bind_model(vllm_config.model_config, Options.from_environment())
         self._rows: dict[int, _Row] = {}
 
@@ -48,8 +50,8 @@ class StrictTags(LogitsProcessor):
         """Follow requests that come, go and change their row."""
         process_dict_updates(self._rows, batch_update, self._make_row)
 
-    def _make_row(self, params: Any, _prompt: list[int] | None, output: list[int]) -> _Row | None:
-        start = (params.extra_args or {}).get(START)
+    def _make_row(self, params: SamplingParams, _prompt: list[int] | None, output: list[int]) -> _Row | None:
+        start = (params.extra_args or {}).get(STRICT_START)
         return None if start is None else _Row(self._binding, start, output)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:

@@ -102,7 +102,7 @@ def test_only_rows_that_were_not_shown_yet_are_kept_and_nothing_else_of_their_st
     most = 0
     while host.leftovers()["requests"]:
         host.step()
-        trees = {id(member.tree): member.tree for member in host.scheduler._members.values()}
+        trees = {id(member.tree): member.tree for member in host.scheduler.trees.members.values()}
         for tree in trees.values():
             rows = [row for known in tree.rows._rows.values() for row in known.values()]
             assert not tree.rows._values, "nobody asked for the tree"

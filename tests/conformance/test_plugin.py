@@ -51,7 +51,7 @@ def test_a_vllm_of_another_kind_is_refused_with_the_whole_list(monkeypatch: pyte
     )
     monkeypatch.setattr(hooks, "HOOKS", changed)
     monkeypatch.setattr(hooks, "host_version", lambda: "0.99.0")
-    monkeypatch.setattr(install, "_MARK", "_not_installed_yet")
+    monkeypatch.setattr(install, "INSTALLED", "_not_installed_yet")
     with pytest.raises(hooks.UnsupportedHostError) as refused:
         install.install()
     for part in ("vLLM 0.99.0 was never tested", "SchedulerConfig.gone is not there", "has no unheard_of"):

@@ -41,6 +41,6 @@ def test_an_answer_that_an_operator_aborts_has_its_figures_and_its_rest(host: Ho
     assert record["tokens"] == len(seen) + len(output.new_token_ids)
     assert output.kv_transfer_params["multiverse_events"][-1][0] == "finish"
     assert whole.ids[: len(seen)] == seen
-    assert not scheduler.last_outputs
+    assert not scheduler.answers.last_outputs
     host.abort(name)
     assert not any(host.leftovers().values()), host.leftovers()

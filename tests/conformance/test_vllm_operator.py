@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 from typing import Any
 from unittest import mock
@@ -13,16 +12,13 @@ import pytest
 
 pytest.importorskip("vllm", reason="these are vLLM's own controls")
 
-import torch
 from vllm import SamplingParams
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.request import Request, RequestStatus
 from vllm_host import VLLMHost
 
-from multiverse.decoding.document import to_transcript
 from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
-from multiverse.oracle import check
 
 KINDS = ("nested", "flat", "chain", "single", "nested", "flat")
 
@@ -92,7 +88,7 @@ def advance(host: VLLMHost, seen: dict[str, list[int]], steps: int) -> None:
 
 
 def members(host: VLLMHost) -> list[Any]:
-    return list(host.scheduler._members.values())
+    return list(host.scheduler.trees.members.values())
 
 
 @pytest.mark.parametrize("memory", ["host", "scarce_host"])
@@ -183,66 +179,6 @@ def test_a_pause_that_aborts_takes_every_tree_and_tells_of_requests_only(
     advance(host, seen, 3)
 
 
-def scale(model: Any) -> None:
-    """Other weights: what enters attention is larger by half, in every layer, and so all keys and values change."""
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("input_layernorm.weight"):
-                weight.mul_(1.5)
-
-
-@pytest.fixture
-def updated(host: VLLMHost) -> Iterator[Callable[[], None]]:
-    """Gives the engine's model other weights; the old ones come back in the end."""
-    model = host.core.model_executor.driver_worker.worker.model_runner.model
-    kept = {name: weight.clone() for name, weight in model.named_parameters()}
-    yield lambda: scale(model)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(kept[name])
-    host.core.reset_prefix_cache(reset_running_requests=True)
-
-
-@pytest.mark.parametrize("steps", [20, 45, 80])
-def test_after_new_weights_everything_is_computed_with_them(
-    host: VLLMHost, tiny: tuple[Any, Any], prompts: list[list[int]], updated: Callable[[], None], steps: int
-) -> None:
-    """What was said under the old weights stands; what follows is what the new ones say, over KV of their own."""
-    old, new = tiny[0], copy.deepcopy(tiny[0])
-    scale(new)
-    seen = begin(host, prompts, logprobs=0, max_tokens=250, multiverse={"return_tree": True})
-    advance(host, seen, steps)
-    trees = list({id(member.tree): member.tree for member in members(host)}.values())
-    said = [{strand.key: len(strand.tokens) for strand in tree.controller.root.walk()} for tree in trees]
-    host.core.pause_scheduler("keep")
-    updated()
-    older, newer = host.core.get_weight_version(), f"updated after {steps} steps"
-    host.core.set_weight_version(newer)
-    host.core.resume_scheduler()
-    spans = {}
-    for _ in range(2000):
-        for output in host.llm.llm_engine.step():
-            spans[output.request_id] = output.outputs[0].weight_versions
-        if not host.leftovers()["requests"]:
-            break
-    later, stale = 0, 0.0
-    for tree, before in zip(trees, said, strict=True):
-        logprobs = tree.rows.values(tree.controller.root)
-        for key, count in before.items():
-            logprobs[key][:count] = [None] * count
-        transcript = to_transcript(tree.controller, logprobs)
-        found = check(transcript, new)
-        assert found.max_difference < 1e-4
-        stale = max(stale, check(transcript, old).max_difference)
-        later += found.compared
-        places = [(strand.key, at) for strand, start, end in tree.controller.root.spans() for at in range(start, end)]
-        names = [older if at < before.get(key, 0) else newer for key, at in places]
-        told = spans[tree.root.request.request_id.rpartition("-")[0]]
-        assert [span.version for span in told for _ in range(span.start, span.end)] == names
-    assert later > 100
-    assert stale > 1e-2
-
-
 def session_chunk(host: VLLMHost, tokens: list[int], resumable: bool) -> Request:
     params = SamplingParams(temperature=0, max_tokens=4)
     params.update_from_generation_config({}, None)
@@ -265,7 +201,7 @@ def test_a_session_of_streaming_input_is_left_to_vllm_and_the_engine_rests_behin
     assert not any(host.leftovers().values()), host.leftovers()
 
 
-def test_what_vllm_preempts_itself_is_counted_as_given_up_and_computed_again(
+def test_what_vllm_preempts_itself_is_counted_as_released_and_computed_again(
     host: VLLMHost, prompts: list[list[int]]
 ) -> None:
     """Of a tree alone in memory: all blocks in use were its own, and every token in them is computed again."""
@@ -285,7 +221,7 @@ def test_what_vllm_preempts_itself_is_counted_as_given_up_and_computed_again(
         )
     victim = scheduler.running.pop()
     scheduler._preempt_request(victim, 0.0)
-    scheduler._replay_preempted()
+    scheduler.memory.finish_preemptions()
     assert tree.released_kv == held > 0
     assert tree.recomputed == sum(own.values()) > 0
     assert used(host) == 0
@@ -303,7 +239,7 @@ def test_a_tree_that_vllm_preempted_and_memory_took_as_well_begins_again_once(
     scheduler, tree = host.scheduler, members(host)[0].tree
     scheduler._preempt_request(scheduler.running.pop(), 0.0)
     before = host.counters()["replays"]
-    scheduler._replay(tree)
+    scheduler.memory.preempt(tree)
     finish(host, seen)
     assert list(seen.values()) == [expected.ids]
     assert host.counters()["replays"] == before + 1

@@ -84,13 +84,13 @@ def test_with_priorities_the_more_important_tree_is_never_replayed_for_a_lesser_
     host = ranked_host
     expected = [host.generate([prompt])[0].ids for prompt in prompts]
     replayed: list[int] = []
-    replay = host.scheduler._replay
+    replay = host.scheduler.memory.preempt
 
     def noted(tree: Any) -> None:
         replayed.append(tree.rank)
         replay(tree)
 
-    monkeypatch.setattr(host.scheduler, "_replay", noted)
+    monkeypatch.setattr(host.scheduler.memory, "preempt", noted)
     engine = host.llm.llm_engine
     names = []
     for number, prompt in enumerate(prompts):

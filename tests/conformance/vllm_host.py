@@ -22,7 +22,6 @@ from vllm import LLM, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
 import multiverse_vllm
-from multiverse_vllm.scheduler.integrity import problems
 
 multiverse_vllm.enable()
 
@@ -117,12 +116,12 @@ class VLLMHost:
         return {
             "blocks": pool.num_gpu_blocks - 1 - pool.get_num_free_blocks(),
             "requests": len(self.scheduler.requests),
-            "members": len(self.scheduler._members),
-            "moves": len(self.scheduler._moves),
+            "members": len(self.scheduler.trees.members),
+            "moves": len(self.scheduler.table.moves),
         }
 
     def integrity(self) -> list[str]:
-        return problems(self.scheduler)
+        return list(self.scheduler.books.problems())
 
     def counters(self) -> dict[str, int]:
         return {"scheduled": self._scheduled, **self.scheduler.tally.totals}

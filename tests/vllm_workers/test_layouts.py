@@ -12,7 +12,7 @@ from vllm.v1.attention.backends import cpu_attn
 from vllm.v1.attention.ops import triton_reshape_and_cache_flash
 from vllm.v1.kv_cache_layout import KVCacheLayout
 
-from multiverse_vllm.scheduler.blocks import Move
+from multiverse_vllm.plan import Move
 from multiverse_vllm.worker.kv_layout import LAYOUTS, KVMover
 
 EVERY_LAYOUT = [layout.name for layout in KVCacheLayout]

@@ -22,8 +22,9 @@ from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import generate as reference
 from multiverse.oracle import load
+from multiverse_vllm.channels import PLAN as FIELD
+from multiverse_vllm.plan import StepPlan
 from multiverse_vllm.worker.kv_layout import KVMover
-from multiverse_vllm.worker.runners import ATTRIBUTE, StepPlan
 
 PLAN = StepPlan(moves=[(0, 3, 2, 1), (2, 1, 5, 0)], deltas={"request/0.1": -17})
 
@@ -31,9 +32,9 @@ PLAN = StepPlan(moves=[(0, 3, 2, 1), (2, 1, 5, 0)], deltas={"request/0.1": -17})
 def sent(plan: StepPlan) -> StepPlan:
     """What arrives at a worker process."""
     output = SchedulerOutput.make_empty()
-    setattr(output, ATTRIBUTE, plan)
+    setattr(output, FIELD, plan)
     received = pickle.loads(pickle.dumps(output))
-    return getattr(received, ATTRIBUTE)  # type: ignore[no-any-return]
+    return getattr(received, FIELD)  # type: ignore[no-any-return]
 
 
 def test_a_plan_arrives_with_the_schedulers_output_as_it_was_sent() -> None:

@@ -27,7 +27,9 @@ from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import check, load
 from multiverse.oracle import generate as reference
-from multiverse_vllm.worker.runners import ATTRIBUTE, StepPlan, shift
+from multiverse_vllm.channels import PLAN
+from multiverse_vllm.plan import StepPlan
+from multiverse_vllm.worker.runners import shift
 
 RUNNERS = {"V1": "vllm.v1.worker.gpu_model_runner", "V2": "vllm.v1.worker.gpu.model_runner"}
 
@@ -149,7 +151,7 @@ def test_moves_come_before_the_copies_of_partly_filled_blocks(host: VLLMHost) ->
     cache[3:6] = torch.arange(3.0, 6.0)[:, None, None, None]
     output = SchedulerOutput.make_empty()
     output.kv_cache_block_copies = [KVCacheBlockCopy(4, 5)]
-    setattr(output, ATTRIBUTE, StepPlan(moves=[(3, i, 4, i) for i in range(32)]))
+    setattr(output, PLAN, StepPlan(moves=[(3, i, 4, i) for i in range(32)]))
     update = runner.update_requests if hasattr(runner, "update_requests") else runner._update_states
     update(output)
     assert (cache[3:6] == 3).all()

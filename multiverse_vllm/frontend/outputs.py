@@ -1,0 +1,137 @@
+"""What goes out of an engine: what the scheduler sent of a request becomes the attribute `EXTRAS` of its outputs.
+
+That is the record of a finished request, and under `events` what happened since the last output, if the client wants
+events. vLLM handles the outputs of all requests in one task; what raises there ends the server, so it is contained.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vllm.outputs import CompletionOutput, RequestOutput, WeightVersionSpan
+from vllm.v1.engine.logprobs import LogprobsProcessor
+from vllm.v1.engine.output_processor import RequestOutputCollector, RequestState
+from vllm.v1.outputs import LogprobsTensors
+
+from multiverse.serving.containment import Guard
+from multiverse.wire.responses import merge
+from multiverse_vllm.channels import EVENTS, EXTRAS, PENDING, RECORD, SPANS, VERSIONS
+
+
+def _fail(one: RequestState | RequestOutputCollector) -> None:
+    """End the request of a `RequestState` or of its queue: whoever waits at the queue answers 500 and aborts it.
+
+    Without a server there is no queue; the answer then lacks what the plugin had to say.
+    """
+    queue = getattr(one, "queue", one)
+    if queue is not None:
+        queue.put(RuntimeError("the Multiverse plugin failed on this request; the server's log says how"))
+
+
+_GUARD: Guard[Any] = Guard(_fail, lambda one: one.request_id, logging.getLogger("vllm.multiverse"))
+
+
+def install() -> None:
+    """Let `EXTRAS` appear on outputs, whichever way they are merged."""
+    setattr(CompletionOutput, EXTRAS, None)
+    RequestState.make_request_output = _take_extras(RequestState.make_request_output)
+    RequestState._new_completion_output = _add_extras(RequestState._new_completion_output)
+    RequestOutput.add = _merge_extras(RequestOutput.add)
+    RequestOutputCollector.put = _contain(RequestOutputCollector.put)
+    LogprobsProcessor._update_prompt_logprobs = _append_scores(LogprobsProcessor._update_prompt_logprobs)
+
+
+def _take_extras(make_request_output: Any) -> Any:
+    """Around what makes a request's output: take what the scheduler sent out of vLLM's field."""
+
+    @functools.wraps(make_request_output)
+    def wrapped(
+        self: RequestState,
+        new_token_ids: object,
+        pooling_output: object,
+        finish_reason: object,
+        stop_reason: object,
+        kv_transfer_params: dict[str, Any] | None = None,
+        *args: object,
+        **kwargs: object,
+    ) -> RequestOutput | None:
+        if kv_transfer_params and not kv_transfer_params.keys().isdisjoint((RECORD, EVENTS, VERSIONS)):
+            _GUARD.run(self, _receive, self, kv_transfer_params, otherwise=None)
+            kv_transfer_params = None  # there is no connector beside us
+        given = (new_token_ids, pooling_output, finish_reason, stop_reason, kv_transfer_params)
+        return make_request_output(self, *given, *args, **kwargs)
+
+    return wrapped
+
+
+def _receive(state: RequestState, sent: Mapping[str, Any]) -> None:
+    """Keep what the scheduler sent about a request for its next output."""
+    setattr(state, SPANS, sent.get(VERSIONS))
+    extras = {**sent.get(RECORD, {}), "events": sent.get(EVENTS, [])}
+    setattr(state, PENDING, merge(getattr(state, PENDING, None), extras))
+
+
+def _add_extras(new_completion_output: Any) -> Any:
+    """Around what makes the output of one choice."""
+
+    @functools.wraps(new_completion_output)
+    def wrapped(self: RequestState, *args: object, **kwargs: object) -> CompletionOutput:
+        output = new_completion_output(self, *args, **kwargs)
+        if extras := self.__dict__.pop(PENDING, None):
+            setattr(output, EXTRAS, extras)
+        if spans := self.__dict__.pop(SPANS, None):  # vLLM's own are by when a token was shown
+            output.weight_versions = [WeightVersionSpan(*span) for span in spans]
+        return output
+
+    return wrapped
+
+
+def _merge_extras(add: Any) -> Any:
+    """Around what merges an output with the one that follows it."""
+
+    @functools.wraps(add)
+    def wrapped(self: RequestOutput, following: RequestOutput, aggregate: bool) -> None:
+        before, after = _extras_of(self), _extras_of(following)
+        add(self, following, aggregate)
+        for output in self.outputs:
+            if output.index in after:
+                setattr(output, EXTRAS, merge(before.get(output.index), after[output.index]))
+            elif output.index in before:
+                setattr(output, EXTRAS, before[output.index])
+
+    return wrapped
+
+
+def _extras_of(output: RequestOutput) -> dict[int, dict[str, Any]]:
+    """By choice, if there are any."""
+    return {choice.index: extras for choice in output.outputs if (extras := getattr(choice, EXTRAS))}
+
+
+def _contain(put: Callable[..., None]) -> Callable[..., None]:
+    """Around what hands an output to whoever waits for it."""
+
+    @functools.wraps(put)
+    def wrapped(self: RequestOutputCollector, output: RequestOutput) -> None:
+        _GUARD.run(self, put, self, output, otherwise=None)
+
+    return wrapped
+
+
+def _append_scores(append: Callable[..., None]) -> Callable[..., None]:
+    """Around what adds scores of prompt tokens: one that nothing predicts has no entry, as the first of any prompt."""
+
+    @functools.wraps(append)
+    def wrapped(self: LogprobsProcessor, tensors: LogprobsTensors) -> None:
+        none = tensors.logprobs[:, :1].isnan().any(1)
+        at = 0
+        for place in [*none.nonzero()[:, 0].tolist(), len(none)]:
+            if place > at:
+                append(self, LogprobsTensors(*(tensor[at:place] for tensor in tensors[:3])))
+            if place < len(none):
+                self.prompt_logprobs.append(None)
+            at = place + 1
+
+    return wrapped

@@ -1,0 +1,99 @@
+"""The queues of vLLM's scheduler: nothing else of ours changes them.
+
+A member is `OUT` of them, `QUEUED` in one of them (vLLM itself moves requests from waiting to running, and back when
+it preempts them), or `PARKED`, outside with its KV. `enqueue` and `remove`, `park` and `unpark` are pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from vllm.v1.core.sched.request_queue import SchedulingPolicy
+from vllm.v1.request import Request, RequestStatus
+
+from multiverse_vllm.scheduler.host import Finish, HostScheduler
+from multiverse_vllm.scheduler.tree import Member, Place
+
+
+class Queue:
+    """The members of one scheduler in its queues.
+
+    Args:
+        host: the scheduler.
+        finish: its `finish_requests` as vLLM has it.
+    """
+
+    def __init__(self, host: HostScheduler, finish: Finish) -> None:
+        self._host, self._finish = host, finish
+
+    def enqueue(self, member: Member) -> None:
+        """OUT to QUEUED: let vLLM compute what its request has no KV of. The workers meet it anew."""
+        assert member.place is Place.OUT
+        self._retire(member, Place.QUEUED)
+        self._host._enqueue_waiting_request(member.request)
+
+    def remove(self, member: Member) -> None:
+        """QUEUED, or PARKED, to OUT: nothing is computed for it, what is under way for it is dropped. Its KV stays."""
+        request, host = member.request, self._host
+        if member.place is Place.QUEUED and request in host.running:
+            host.running.remove(request)
+        elif member.place is Place.QUEUED:
+            host.waiting.remove_requests([request])
+            host.kv_holding_waiting.remove_requests([request])
+            host.deferred_waiting.discard(request)
+        self.drop_in_flight(member)
+        member.place, request.status = Place.OUT, RequestStatus.WAITING
+
+    def park(self, member: Member) -> None:
+        """OUT, or QUEUED and running, to PARKED: it waits with its KV, unknown to the workers."""
+        assert member.place is not Place.PARKED
+        if member.place is Place.QUEUED:
+            self._host.running.remove(member.request)
+        self.drop_in_flight(member)
+        self._retire(member, Place.PARKED)
+
+    def unpark(self, member: Member) -> None:
+        """PARKED to OUT: it is about to go on."""
+        assert member.place is Place.PARKED
+        member.place = Place.OUT
+
+    def _retire(self, member: Member, place: Place) -> None:
+        member.place, member.request.status = place, RequestStatus.WAITING
+        self._host.finished_req_ids.add(member.request.request_id)  # to the workers
+
+    @staticmethod
+    def drop_in_flight(member: Member) -> None:
+        """Drop what workers may still sample for a request in steps that are under way (async scheduling).
+
+        The KV they write is wanted: steps run in order, so it is there before any later step reads it.
+        """
+        request = member.request
+        request.drop_stale_output = True
+        request.num_stale_output_tokens = request.num_in_flight_tokens
+        request.num_output_placeholders = 0
+
+    def finish(self, request_ids: Iterable[str], status: object) -> None:
+        """End those of the requests that vLLM knows, wherever they are, and free all that they hold."""
+        self._finish([name for name in request_ids if name in self._host.requests], status)
+
+    def running(self) -> list[Request]:
+        """What vLLM computes in each step; not to be changed."""
+        return self._host.running
+
+    def sort_running(self, key: Callable[[Request], tuple[Any, ...]]) -> None:
+        """vLLM preempts from the end."""
+        self._host.running.sort(key=key)
+
+    def sort_waiting(self) -> None:
+        """The queue of those that hold blocks is first come, first served: an old tree must not wait behind others."""
+        queue = self._host.kv_holding_waiting
+        if len(queue) > 1:
+            requests = sorted(queue, key=lambda request: (self.rank(request), request.arrival_time))
+            queue.remove_requests(requests)
+            for request in requests:
+                queue.add_request(request)
+
+    def rank(self, request: Request) -> int:
+        """The lower the more important, as `multiverse.serving.pressure` has it."""
+        return int(request.priority) if self._host.policy is SchedulingPolicy.PRIORITY else 0

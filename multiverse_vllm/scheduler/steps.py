@@ -1,0 +1,112 @@
+"""What is done about trees around each step of vLLM's scheduler: before and after it plans one, when one is over."""
+
+from __future__ import annotations
+
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import RequestStatus
+
+from multiverse.serving.pressure import senior_first
+from multiverse_vllm.channels import PLAN, SCORES
+from multiverse_vllm.plan import StepPlan
+from multiverse_vllm.scheduler.answers import Answers, Results
+from multiverse_vllm.scheduler.demand import Demand
+from multiverse_vllm.scheduler.failures import Failures
+from multiverse_vllm.scheduler.forks import Forks
+from multiverse_vllm.scheduler.memory import MemoryPressure
+from multiverse_vllm.scheduler.prompt_logprobs import scoring
+from multiverse_vllm.scheduler.state import State
+from multiverse_vllm.scheduler.tokens import Tokens
+from multiverse_vllm.scheduler.tree import Member
+
+
+class Steps:
+    """The order in which the parts of the scheduler have their say."""
+
+    def __init__(
+        self,
+        state: State,
+        demand: Demand,
+        forks: Forks,
+        memory: MemoryPressure,
+        tokens: Tokens,
+        answers: Answers,
+        failures: Failures,
+    ) -> None:
+        self._trees, self._table, self._demand, self._forks = state.trees, state.table, demand, forks
+        self._memory, self._tokens, self._answers, self._failures = memory, tokens, answers, failures
+
+    def before_schedule(self, begins: bool) -> None:
+        """Start and join what can be, senior trees first; if memory is short, let it be theirs.
+
+        Args:
+            begins: whether trees without KV may begin, or begin again.
+        """
+        self._failures.end_failed()
+        self._memory.finish_preemptions()
+        ample = self._demand.is_ample()
+        if not ample:
+            self._memory.make_room()
+            self._failures.end_failed()
+        if self._trees.preempted and begins:
+            self._memory.readmit()
+        for tree in senior_first(self._trees.take_changed()):
+            if self._trees.is_alive(tree):
+                self._trees.attempt(self._forks.reconcile, tree)
+        self._failures.end_failed()
+        if not ample:
+            self._memory.sort_queues()
+
+    def after_schedule(self, output: SchedulerOutput) -> None:
+        """Send the workers what they have to do beside vLLM's step; park strands that are complete with it."""
+        plan = StepPlan(self._table.take_moves())
+        for tree in self._trees.structured.values():
+            for member in tree.members.values():
+                if scheduled := output.num_scheduled_tokens.get(member.request.request_id):
+                    self._trees.attempt(self._follow, member, scheduled, plan)
+        for new in output.scheduled_new_reqs:
+            found = self._trees.members.get(new.req_id)
+            if found is not None and found.request.num_prompt_tokens < len(new.prompt_token_ids):
+                plan.prompts[new.req_id] = found.request.num_prompt_tokens
+        if plan:
+            setattr(output, PLAN, plan)
+
+    def _follow(self, member: Member, scheduled: int, plan: StepPlan) -> None:
+        """Plan for a strand of which tokens were `scheduled`; park it if nothing is sampled behind them."""
+        request = member.request
+        if asked := scoring(member, scheduled):
+            plan.scorings[request.request_id] = asked
+        if member.delta:
+            plan.deltas[request.request_id] = member.delta
+        if member.draining and request.num_computed_tokens == request.num_tokens:
+            self._forks.park(member)  # steps run in order: what follows may count on its KV
+
+    def take_scores(self, output: SchedulerOutput, found: ModelRunnerOutput) -> None:
+        """Of a step that is over, before vLLM looks at its results."""
+        plan: StepPlan | None = getattr(output, PLAN, None)
+        if plan is not None and plan.scorings:
+            self._answers.take_scores(plan.scorings, getattr(found, SCORES))
+
+    def process_results(self, results: Results) -> bool:
+        """A step is over, and its tokens are accepted: do what they decided, and answer.
+
+        Returns:
+            whether there was anybody to do it for.
+        """
+        if not self._trees.members and not self._trees.failed and not self._failures.unreported:
+            return False
+        own = self._answers.collect(results)
+        self._memory.finish_preemptions()
+        for member in self._tokens.take_closing():
+            if id(member.tree) not in self._trees.preempted and self._trees.is_alive(member.tree):
+                self._trees.attempt(self._close, member)
+        self._answers.answer(self._tokens.take_to_answer(), own, results)
+        self._failures.end_failed()
+        self._failures.report(results)
+        return True
+
+    def _close(self, member: Member) -> None:
+        if member.request.status == RequestStatus.RUNNING:
+            self._forks.start_draining(member)
+        else:  # preempted while the tag was on its way
+            self._memory.preempt(member.tree)
