@@ -63,7 +63,7 @@ def serve(*args: Any) -> None:
     """Main function of the scheduler's process: the suite's, with watched wrappers."""
     from sglang.srt.plugins.hook_registry import HookType
 
-    from multiverse_sglang.scheduler.wrappers import WRAPPERS
+    from multiverse_sglang.wrappers import WRAPPERS
 
     spent = Spent()
     for target, (kind, wrapper) in list(WRAPPERS.items()):

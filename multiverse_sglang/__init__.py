@@ -27,7 +27,7 @@ def register() -> None:
     """
     if not is_on():
         return
-    from multiverse_sglang.hooks import install
+    from multiverse_sglang.install import install
 
     try:
         take_flags(sys.argv)

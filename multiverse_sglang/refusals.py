@@ -12,10 +12,11 @@ from multiverse.serving.options import Options
 from multiverse.serving.refusals import present, refuse
 from multiverse.serving.rope import refusals_of_rope
 from multiverse.wire.responses import STRUCTURED_OUTPUTS
+from multiverse_sglang.channels import MEMBER
 from multiverse_sglang.sampling import check_branch_sampling
 from multiverse_sglang.scheduler.slots import can_move
 from multiverse_sglang.scheduler.strict import BACKENDS
-from multiverse_sglang.scheduler.tree import ATTRIBUTE, Program
+from multiverse_sglang.scheduler.tree import Program
 
 
 def is_new(request: Any, least: int = 1) -> bool:
@@ -23,7 +24,7 @@ def is_new(request: Any, least: int = 1) -> bool:
 
     For several answers to one prompt SGLang computes that first, with a request that generates nothing.
     """
-    known = hasattr(request, ATTRIBUTE) or request.finished() or request.to_finish is not None
+    known = hasattr(request, MEMBER) or request.finished() or request.to_finish is not None
     return not known and request.sampling_params.max_new_tokens >= least
 
 

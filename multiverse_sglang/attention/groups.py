@@ -7,10 +7,7 @@ from typing import Any
 
 from multiverse.attention.shared_prefix import Group
 from multiverse.decoding.strand import Strand
-from multiverse_sglang.scheduler.tree import ATTRIBUTE, Member
-
-GROUPS = "groups_of_step"
-"""Of a ForwardBatch, and of a backend that wants to know: the groups of a decode step."""
+from multiverse_sglang.scheduler.tree import member_of
 
 
 def groups(requests: Sequence[Any]) -> list[Group]:
@@ -21,7 +18,7 @@ def groups(requests: Sequence[Any]) -> list[Group]:
     rows: dict[Strand, list[int]] = {}
     shared: dict[Strand, int] = {}
     for row, request in enumerate(requests):
-        member: Member | None = getattr(request, ATTRIBUTE, None)
+        member = member_of(request)
         if member is None or member.run is not request:
             continue
         strand, owned_from = member.strand, request.kv.cache_protected_len

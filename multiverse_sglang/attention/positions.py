@@ -6,13 +6,11 @@ from typing import Any
 
 import torch
 
-from multiverse_sglang.attention.groups import GROUPS, groups
-from multiverse_sglang.scheduler.single_pass import PIECES, pieces
+from multiverse_sglang.attention.groups import groups
+from multiverse_sglang.channels import GROUPS, SEGMENTS
+from multiverse_sglang.scheduler.single_pass import pieces
 from multiverse_sglang.scheduler.slots import SlotPool
-from multiverse_sglang.scheduler.tree import ATTRIBUTE
-
-FAIL = "multiverse_fail"
-"""Of a ForwardBatch: who is to be told what goes wrong with its strands."""
+from multiverse_sglang.scheduler.tree import member_of
 
 
 def prepare_forward(pool: SlotPool, batch: Any, forward: Any) -> None:
@@ -22,9 +20,9 @@ def prepare_forward(pool: SlotPool, batch: Any, forward: Any) -> None:
         found = pieces(batch)
         deltas, lengths = [piece.shift for piece in found], [piece.length for piece in found]
         if any(piece.intervals is not None for piece in found):
-            setattr(forward, PIECES, found)
+            setattr(forward, SEGMENTS, found)
     else:
-        members = [getattr(request, ATTRIBUTE, None) for request in batch.reqs or ()]
+        members = [member_of(request) for request in batch.reqs or ()]
         deltas, lengths = [0 if member is None else member.delta for member in members], [1] * len(members)
         setattr(forward, GROUPS, groups(batch.reqs or ()))
     if not any(deltas):

@@ -8,17 +8,16 @@ from typing import Any
 import torch
 from sglang.srt.mem_cache.allocation import get_last_loc_torch
 
-from multiverse_sglang.attention.groups import GROUPS
-from multiverse_sglang.attention.positions import FAIL, prepare_forward
+from multiverse_sglang.attention.positions import prepare_forward
+from multiverse_sglang.channels import CONDUCTOR, FAIL, GROUPS, SEGMENTS
 from multiverse_sglang.scheduler.conductor import Conductor
-from multiverse_sglang.scheduler.memory_pressure import CONDUCTOR
 from multiverse_sglang.scheduler.penalties import complete_penalties
-from multiverse_sglang.scheduler.single_pass import PIECES, attending
-from multiverse_sglang.scheduler.tree import ATTRIBUTE, Member
+from multiverse_sglang.scheduler.single_pass import attending
+from multiverse_sglang.scheduler.tree import member_of
 
 
 def prefix_kv_indices(original: Any, batch: Any, req: Any) -> torch.Tensor:
-    member: Member | None = getattr(req, ATTRIBUTE, None)
+    member = member_of(req)
     if member is None or member.held is None or req.kv.holds_kv:
         return original(batch, req)
     conductor: Conductor = getattr(batch.tree_cache, CONDUCTOR)
@@ -44,7 +43,7 @@ def forward_batch_init_new(forward: Any, *args: Any, **kwargs: Any) -> None:
 def model_forward(original: Any, runner: Any, forward_batch: Any, *args: Any, **kwargs: Any) -> Any:
     if hasattr(runner.attn_backend, GROUPS):  # a forward works on a copy of its batch
         setattr(runner.attn_backend, GROUPS, getattr(forward_batch, GROUPS, ()))
-    found = getattr(forward_batch, PIECES, None)
+    found = getattr(forward_batch, SEGMENTS, None)
     if found is None:
         return original(runner, forward_batch, *args, **kwargs)
     with attending(runner, found, getattr(forward_batch, FAIL)):

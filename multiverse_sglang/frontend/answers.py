@@ -15,15 +15,10 @@ from typing import Any
 from sglang.srt.managers.io_struct import GenerateReqInput
 
 from multiverse.wire.responses import FIELD, ResponseExtras, merge
+from multiverse_sglang.channels import EXTRA, FAILED, LISTENER, PENDING
 from multiverse_sglang.frontend.parameters import check_parameters
 from multiverse_sglang.frontend.program_calls import Programs
 
-LISTENER = "multiverse_listener"
-"""Of a request of the tokenizer manager: the `ResponseExtras` that wants to hear, instead of `meta_info`."""
-_PENDING = "multiverse_pending"
-"""Of SGLang's state of a request: what its next output brings, as an object with `NEWS`; emptied by who takes it."""
-_NEWS = "news"
-_FAILED = "failed"
 _log = logging.getLogger("sglang.multiverse")
 
 
@@ -37,15 +32,15 @@ def update_request_meta_info(
         _keep(meta_info, state, customized_info[FIELD][index] if FIELD in customized_info else ())
     except Exception as error:
         _log.error("multiverse: request %s ended with an error: %r", meta_info.get("id"), error, exc_info=error)
-        meta_info[FIELD] = {_FAILED: repr(error)}
+        meta_info[FIELD] = {FAILED: repr(error)}
 
 
 def _keep(meta_info: Any, state: Any, told: Any) -> None:
     for news in told:
-        pending = state.__dict__.setdefault(_PENDING, {})
-        pending[_NEWS] = merge(pending.get(_NEWS), news)
-    if _PENDING in state.__dict__:
-        meta_info[FIELD] = state.__dict__[_PENDING]
+        pending = state.__dict__.setdefault(PENDING, {})
+        pending[EXTRA] = merge(pending.get(EXTRA), news)
+    if PENDING in state.__dict__:
+        meta_info[FIELD] = state.__dict__[PENDING]
 
 
 def generate_request(original: Any, manager: Any, obj: Any, request: Any = None) -> AsyncGenerator[Any, None]:
@@ -70,8 +65,8 @@ async def _tap(outputs: Any, manager: Any, obj: Any) -> AsyncGenerator[Any, None
                 meta_info = one.get("meta_info") or {}
                 pending = meta_info.pop(FIELD, None) or {}
                 index = one.get("index", place)
-                news = pending.pop(_NEWS, {})
-                if failure := pending.get(_FAILED) or news.get(_FAILED):
+                news = pending.pop(EXTRA, {})
+                if failure := pending.get(FAILED) or news.get(FAILED):
                     manager.abort_request(meta_info["id"])
                     raise RuntimeError(f"multiverse: {failure}")
                 if not news:

@@ -5,16 +5,19 @@ The field of its requests is for `field.py`. Only imported in processes that ser
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi.responses import ORJSONResponse
 from sglang.srt.plugins.hook_registry import HookType
 
+from multiverse.serving.hooks import missing
 from multiverse.wire.responses import FIELD, Lines, ResponseExtras
-from multiverse_sglang.frontend.answers import LISTENER
+from multiverse_sglang.channels import LISTENER
 from multiverse_sglang.frontend.field import FieldMiddleware
-from multiverse_sglang.hooks import CHAT, COMPLETION
+from multiverse_sglang.hooks import API_HOOKS, CHAT, COMPLETION
+from multiverse_sglang.registry import Wrappers, apply, require
 
 
 def _listen(handler: Any, adapted: Any, request: Any) -> ResponseExtras:
@@ -53,7 +56,7 @@ def _is_for_sglang(raw: Any) -> bool:
     return getattr(getattr(raw, "url", None), "path", None) == "/v1/messages"
 
 
-WRAPPERS = {
+WRAPPERS: Wrappers = {
     f"{CHAT}._generate_chat_stream": (HookType.AROUND, stream_chat),
     f"{CHAT}._handle_non_streaming_request": (HookType.AROUND, answer),
     f"{COMPLETION}._generate_completion_stream": (HookType.AROUND, stream_completion),
@@ -62,8 +65,15 @@ WRAPPERS = {
 """By target of the table: how SGLang's registry has to apply what."""
 
 
-def install() -> None:
-    """Let SGLang's server take the field, and fork and join programs. Idempotent."""
+@functools.cache
+def install_api() -> None:
+    """Let SGLang's server, which this process is about to be, take the field, and fork and join programs. Idempotent.
+
+    Raises:
+        UnsupportedHostError: see `multiverse_sglang.install.install`.
+    """
+    require(missing(API_HOOKS))
+    apply(API_HOOKS, WRAPPERS)
     from sglang.srt.entrypoints.http_server import app
 
     from multiverse_sglang.frontend.program_routes import router

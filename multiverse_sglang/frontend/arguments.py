@@ -7,7 +7,6 @@ from typing import Any
 from multiverse.errors import UnsupportedHostError
 from multiverse.serving.activation import take_flag
 from multiverse.serving.options import show_flags, take_flags
-from multiverse_sglang.hooks import install_api
 from multiverse_sglang.refusals import refuse_arguments
 
 
@@ -15,7 +14,9 @@ def prepare_server_args(original: Any, argv: list[str]) -> Any:
     arguments = ["sglang", *argv]
     take_flag(arguments)
     take_flags(arguments)
-    install_api()  # this process is going to serve HTTP
+    from multiverse_sglang.frontend.api import install_api  # it imports SGLang's server, which takes seconds
+
+    install_api()
     prepared = original(arguments[1:])
     try:
         refuse_arguments(prepared)

@@ -11,9 +11,8 @@ from typing import Any
 
 from sglang.srt.managers.io_struct import AbortReq, GenerateReqInput
 
-from multiverse_sglang.frontend.program_states import FIELD, IDLE, PREFIX, States, key
-
-_ATTRIBUTE = "multiverse_programs"
+from multiverse_sglang.channels import PROGRAM, PROGRAMS, STATE
+from multiverse_sglang.frontend.program_states import IDLE, States, key
 
 
 class Programs:
@@ -27,8 +26,8 @@ class Programs:
     @classmethod
     def of(cls, manager: Any) -> Programs:
         """Those of the engine with this tokenizer manager."""
-        if (found := manager.__dict__.get(_ATTRIBUTE)) is None:
-            found = manager.__dict__[_ATTRIBUTE] = cls(manager)
+        if (found := manager.__dict__.get(PROGRAMS)) is None:
+            found = manager.__dict__[PROGRAMS] = cls(manager)
         return found
 
     def _encode(self, text: str, beginning: bool) -> list[int]:
@@ -42,10 +41,10 @@ class Programs:
         """
         sampling = request.sampling_params
         for parameters in sampling if isinstance(sampling, list) else [sampling]:
-            if FIELD in ((parameters or {}).get("custom_params") or {}):
-                raise ValueError(f"custom_params can't have {FIELD!r}: name the state in rid")
+            if PROGRAM in ((parameters or {}).get("custom_params") or {}):
+                raise ValueError(f"custom_params can't have {PROGRAM!r}: name the state in rid")
         names = request.rid if isinstance(request.rid, list) else [request.rid]
-        if not any(isinstance(name, str) and name.startswith(PREFIX) for name in names):
+        if not any(isinstance(name, str) and name.startswith(STATE) for name in names):
             return
         if not isinstance(request.rid, str) or not isinstance(request.text, str) or isinstance(sampling, list):
             raise ValueError("a state of a program makes requests one by one, with text")
@@ -56,7 +55,7 @@ class Programs:
         if request.image_data or request.video_data or request.audio_data:
             raise ValueError("a branch, or a state that was joined, can't have images, video or audio")
         request.text, request.input_ids = None, ids
-        request.sampling_params = given | {"custom_params": {**(given.get("custom_params") or {}), FIELD: program}}
+        request.sampling_params = given | {"custom_params": {**(given.get("custom_params") or {}), PROGRAM: program}}
 
     async def fork(self, source: str, names: list[str], text: str, offsets: list[int] | None) -> None:
         """Let the state `source`, whose text is `text`, go on as several.

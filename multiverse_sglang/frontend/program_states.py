@@ -15,11 +15,8 @@ from typing import Any
 from multiverse.decoding.budgets import UNBOUNDED
 from multiverse.decoding.program import EMPTY, Laid, shifted
 from multiverse.errors import MultiverseError, shown
+from multiverse_sglang.channels import STATE
 
-FIELD = "multiverse_program"
-"""Key of what the scheduler is told of a request that a state makes, in `custom_params` of its sampling parameters."""
-PREFIX = "program-"
-"""Names of states begin with it, so that a request of a state that is gone is no plain request."""
 IDLE = 600.0
 """Seconds after the last request of any state of a program that its states may be forgotten."""
 MOST = 10_000
@@ -100,8 +97,8 @@ class States:
                 f"position_ids_offset must be {len(names)} integers >= 0, one per branch, got {shown(offsets)}"
             )
         for name in (source, *names):
-            if not name.startswith(PREFIX) or "/" in name:
-                raise StateError(f"a state's name must begin with {PREFIX!r} and have no '/', got {shown(name)}")
+            if not name.startswith(STATE) or "/" in name:
+                raise StateError(f"a state's name must begin with {STATE!r} and have no '/', got {shown(name)}")
         if taken := [name for name in names if name in self._states or name == source]:
             raise StateError(f"there is a state {shown(taken[0])} already")
         if len(set(names)) != len(names):

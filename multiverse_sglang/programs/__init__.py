@@ -23,7 +23,7 @@ from multiverse.structure.dialects import Dialect
 from multiverse.structure.parser import parse_text
 from multiverse.structure.tree import Transcript
 from multiverse.wire.responses import FIELD
-from multiverse_sglang.frontend.program_states import PREFIX
+from multiverse_sglang.channels import STATE
 from multiverse_sglang.hooks import FRONT_END
 
 
@@ -95,7 +95,7 @@ class RuntimeEndpoint(_RuntimeEndpoint):
 
 def _name(sid: str) -> str:
     """What the server calls a state."""
-    return PREFIX + sid
+    return STATE + sid
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from multiverse.serving.options import Options
 from multiverse.structure.binding import Binding
 from multiverse.structure.reasons import Reason
 from multiverse.wire.responses import FIELD
+from multiverse_sglang.channels import MEMBER
 from multiverse_sglang.refusals import check_options, check_program, eligible, is_new
 from multiverse_sglang.scheduler.memory_pressure import MemoryPressure
 from multiverse_sglang.scheduler.prefix_cache import LayoutCache
@@ -33,7 +34,7 @@ from multiverse_sglang.scheduler.retained import program_of
 from multiverse_sglang.scheduler.single_pass import SinglePass
 from multiverse_sglang.scheduler.stops import wanted_stops
 from multiverse_sglang.scheduler.strict import StrictTags
-from multiverse_sglang.scheduler.tree import ATTRIBUTE, Program, RequestTree
+from multiverse_sglang.scheduler.tree import Program, RequestTree
 
 logger = logging.getLogger("sglang.multiverse")
 INTERNAL_ERROR = "The request ended with an internal error of multiverse; the server's log has it."
@@ -76,7 +77,7 @@ class Admission(MemoryPressure):
         controller = tree.controller
         if not tree.commit and not request.sampling_params.max_new_tokens:
             return  # scores of a causal prompt
-        setattr(request, ATTRIBUTE, tree.root)
+        setattr(request, MEMBER, tree.root)
         if tree.commit:
             controller.end(controller.root, FinishReason.LENGTH)
         else:
@@ -85,7 +86,7 @@ class Admission(MemoryPressure):
             request.grammar = StrictTags(tree, controller.root)
         if program is not None or tree.structured:
             self.queue.remove(request)
-            setattr(request, ATTRIBUTE, None)
+            setattr(request, MEMBER, None)
             tree.open, tree.root.run, tree.scores = True, None, scores_for(tree)
             self.trees[request.rid] = tree
             self.guard.run(tree, self.begin, tree, True, otherwise=None)
@@ -131,7 +132,7 @@ class Admission(MemoryPressure):
     def _refuse(self, request: Any, reason: Any) -> None:
         """Answer a request that can't be served; whatever was begun for it is not known any more."""
         self.queue.remove(request)
-        setattr(request, ATTRIBUTE, None)
+        setattr(request, MEMBER, None)
         request.finished_reason = reason
         self.scheduler.output_streamer.stream_output([request], request.return_logprob)
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from multiverse.serving.integrity import leftovers, ownership, repeated, strangers
-from multiverse_sglang.scheduler.tree import ATTRIBUTE, Held, Member
+from multiverse_sglang.channels import MEMBER
+from multiverse_sglang.scheduler.tree import Held, Member
 from multiverse_sglang.scheduler.waiting_queue import tree_of
 
 if TYPE_CHECKING:
@@ -99,5 +100,5 @@ def _in_batches(scheduler: Any) -> list[Any]:
 
 
 def _member(request: Any) -> Member:
-    found: Member = getattr(request, ATTRIBUTE)
+    found: Member = getattr(request, MEMBER)
     return found

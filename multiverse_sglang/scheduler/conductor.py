@@ -22,6 +22,7 @@ from multiverse.serving.integrity import IntegrityCheck
 from multiverse.serving.metrics import Tally
 from multiverse.serving.options import Options
 from multiverse.structure.binding import bind, detect
+from multiverse_sglang.channels import MEMBER
 from multiverse_sglang.refusals import refuse_unsupported
 from multiverse_sglang.scheduler.admission import arrivals
 from multiverse_sglang.scheduler.books import problems_while_running
@@ -34,7 +35,7 @@ from multiverse_sglang.scheduler.retained import KeptStates
 from multiverse_sglang.scheduler.runs import Runs
 from multiverse_sglang.scheduler.single_pass import SinglePass
 from multiverse_sglang.scheduler.slots import SlotPool
-from multiverse_sglang.scheduler.tree import ATTRIBUTE, Member, RequestTree
+from multiverse_sglang.scheduler.tree import Member, RequestTree, member_of
 from multiverse_sglang.scheduler.upkeep import Upkeep
 from multiverse_sglang.scheduler.waiting_queue import WaitingQueue
 from multiverse_sglang.scheduler.weights import begin_versions, show_versions
@@ -91,7 +92,7 @@ class Conductor(Upkeep):
         self._rests = False
         trees: dict[float, RequestTree] = {}
         for request in batch.reqs:
-            member: Member | None = getattr(request, ATTRIBUTE, None)
+            member = member_of(request)
             if member is None or member.run is not request or not member.arrived:
                 continue
             if self.guard.run(member.tree, self._has_strands, member, otherwise=False):
@@ -125,7 +126,7 @@ class Conductor(Upkeep):
         """Take a request apart if it just forked: from now on SGLang's request is only what the client sees."""
         run, root = tree.client, tree.root
         if run.finished():
-            setattr(run, ATTRIBUTE, None)
+            setattr(run, MEMBER, None)
             return False
         if root.strand.status is Status.RUNNING:
             return False
@@ -133,7 +134,7 @@ class Conductor(Upkeep):
         client.output_ids, client.kv, client.lock = run.output_ids[:], ReqKvInfo(), None
         client.full_untruncated_fill_ids = array("q")
         client.grammar = None
-        setattr(client, ATTRIBUTE, None)
+        setattr(client, MEMBER, None)
         root.tokens, root.tokens_submitted = run.origin_input_ids[:] + run.output_ids, len(run.output_ids)
         tree.open, self.trees[run.rid] = True, tree
         tree.stream.skip(len(run.output_ids))  # SGLang has shown them by itself

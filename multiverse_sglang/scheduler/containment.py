@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
+from multiverse_sglang.channels import MEMBER
 from multiverse_sglang.scheduler.admission import INTERNAL_ERROR, Admission
-from multiverse_sglang.scheduler.tree import ATTRIBUTE, RequestTree
+from multiverse_sglang.scheduler.tree import RequestTree
 from multiverse_sglang.scheduler.waiting_queue import tree_of
 
 Result = TypeVar("Result")
@@ -75,7 +76,7 @@ class Containment(Admission):
     def _end_failed(self, tree: RequestTree) -> None:
         client, reason = tree.client, FINISH_ABORT(INTERNAL_ERROR, HTTPStatus.INTERNAL_SERVER_ERROR)
         if not tree.open:  # SGLang computes it as any other request, and ends it so with its next token
-            setattr(client, ATTRIBUTE, None)
+            setattr(client, MEMBER, None)
             client.to_finish = reason
         elif not tree.ended:
             tree.ended = True

@@ -19,13 +19,12 @@ from sglang.srt.managers.schedule_policy import AddReqResult, PrefillAdder
 from multiverse.serving.containment import Guard
 from multiverse.serving.pressure import senior_first, seniority, victims
 from multiverse.serving.readmission import readmittable
+from multiverse_sglang.channels import CONDUCTOR, MEMBER
 from multiverse_sglang.scheduler.retained import KeptStates
 from multiverse_sglang.scheduler.runs import Runs
-from multiverse_sglang.scheduler.tree import ATTRIBUTE, Member, RequestTree
+from multiverse_sglang.scheduler.tree import Member, RequestTree
 from multiverse_sglang.scheduler.waiting_queue import PLAIN, WaitingQueue, seniority_of, tree_of
 
-CONDUCTOR = "multiverse_conductor"
-"""Of SGLang's scheduler, and of its radix tree, which others can reach: the conductor."""
 logger = logging.getLogger("sglang.multiverse")
 
 
@@ -64,7 +63,7 @@ class MemoryPressure:
     def retract(self, run: Any) -> None:
         """SGLang has retracted a run. Its tree is replayed before the next step: others of its runs are in the batch
         that is being made."""
-        self.retracted.append(getattr(run, ATTRIBUTE).tree)
+        self.retracted.append(getattr(run, MEMBER).tree)
 
     def make_room(self) -> None:
         """Before a step: free the slots that it needs, so that SGLang does not retract what it can't recompute."""
@@ -178,7 +177,7 @@ class MemoryPressure:
 
 def release(run: Any) -> None:
     """SGLang is about to retract a run: it gives back what is its own, also what its strand had brought along."""
-    member: Member = getattr(run, ATTRIBUTE)
+    member: Member = getattr(run, MEMBER)
     if member.run is run:
         member.tree.retracted += max(0, min(run.kv.kv_committed_len, run.seqlen) - run.kv.cache_protected_len)
         if member.held is not None:

@@ -17,7 +17,7 @@ from sglang.srt.sampling.penaltylib import (
     BatchedRepetitionPenalizer,
 )
 
-from multiverse_sglang.scheduler.tree import ATTRIBUTE, Member
+from multiverse_sglang.scheduler.tree import Member, member_of
 
 
 def generated_before(member: Member | None, late: bool) -> Sequence[int]:
@@ -35,7 +35,7 @@ def generated_before(member: Member | None, late: bool) -> Sequence[int]:
 
 def complete_penalties(orchestrator: Any, batch: Any) -> None:
     """Let penalties count what the strands of a new `batch` have generated in runs before."""
-    members = [getattr(request, ATTRIBUTE, None) for request in batch.reqs]
+    members = [member_of(request) for request in batch.reqs]
     complete(orchestrator, [generated_before(member, batch.enable_overlap) for member in members])
 
 

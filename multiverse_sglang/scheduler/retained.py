@@ -17,7 +17,7 @@ from typing import Any
 
 from multiverse.decoding.document import to_transcript
 from multiverse.decoding.strand import Strand
-from multiverse_sglang.frontend.program_states import FIELD
+from multiverse_sglang.channels import PROGRAM
 from multiverse_sglang.scheduler.prefix_cache import sequence_key
 from multiverse_sglang.scheduler.slots import SlotPool
 from multiverse_sglang.scheduler.tree import Held, Member, Program, RequestTree
@@ -26,7 +26,7 @@ from multiverse_sglang.scheduler.tree import Held, Member, Program, RequestTree
 def program_of(request: Any) -> Program | None:
     """What the server says about a request, if it belongs to a state of a program."""
     given = request.sampling_params.custom_params
-    found = given.get(FIELD) if isinstance(given, dict) else None
+    found = given.get(PROGRAM) if isinstance(given, dict) else None
     if found is None:
         return None
     if found["shared"] is not None:

@@ -13,15 +13,13 @@ from typing import Any
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, Req
 
 from multiverse.decoding.strand import derive_seed
+from multiverse_sglang.channels import MEMBER, ORPHAN
 from multiverse_sglang.sampling import in_branches
 from multiverse_sglang.scheduler.prompt_logprobs import ask
 from multiverse_sglang.scheduler.slots import SlotPool
 from multiverse_sglang.scheduler.strict import StrictTags
-from multiverse_sglang.scheduler.tree import ATTRIBUTE, Held, Member
+from multiverse_sglang.scheduler.tree import Held, Member
 from multiverse_sglang.scheduler.waiting_queue import tree_of
-
-_ORPHAN = "multiverse_orphan"
-"""Of an SGLang request: it was a run, and its strand wants nothing from it any more."""
 
 
 class Runs:
@@ -65,7 +63,7 @@ class Runs:
         if member.tree.options.structure == "strict" and not member.draining:
             run.grammar = StrictTags(member.tree, member.strand)
         run.skip_radix_cache_insert = client.skip_radix_cache_insert or member.held is not None
-        setattr(run, ATTRIBUTE, member)
+        setattr(run, MEMBER, member)
         return run
 
     def _parameters(self, member: Member) -> Any:
@@ -125,14 +123,14 @@ def _expected_tokens(member: Member) -> int:
 
 def is_run(request: Any) -> bool:
     """Whether `request` computes something for a strand, or did: no client hears of it."""
-    return tree_of(request) is not None or getattr(request, _ORPHAN, False)
+    return tree_of(request) is not None or getattr(request, ORPHAN, False)
 
 
 def orphan(run: Any) -> None:
     """Leave a run to SGLang alone, which ends it with its next token. What its strand holds stays with that."""
-    getattr(run, ATTRIBUTE).run = None
-    setattr(run, ATTRIBUTE, None)
-    setattr(run, _ORPHAN, True)
+    getattr(run, MEMBER).run = None
+    setattr(run, MEMBER, None)
+    setattr(run, ORPHAN, True)
     run.skip_radix_cache_insert, run.to_finish = True, FINISH_ABORT("its strand failed")
 
 

@@ -23,12 +23,10 @@ from multiverse.decoding.controller import Controller
 from multiverse.decoding.document import to_transcript
 from multiverse.structure.layout import Interval, Segment, layout
 from multiverse_sglang.attention import NAME
-from multiverse_sglang.scheduler.tree import ATTRIBUTE
+from multiverse_sglang.scheduler.tree import member_of
 
 BACKENDS = (NAME, "torch_native", "triton", "fa3")
 """Write before they attend, in every layer. FlashInfer does if it prefills from pages; by default it does not."""
-PIECES = "multiverse"
-"""Of a ForwardBatch: its pieces, if attention has to be told about them."""
 
 
 class Piece(NamedTuple):
@@ -141,7 +139,7 @@ def pieces(batch: Any) -> list[Piece]:
     """What an extend batch of SGLang consists of, in the order of its tokens."""
     found: list[Piece] = []
     for request, start, length in zip(batch.reqs, batch.prefix_lens, batch.extend_lens, strict=True):
-        member, row = getattr(request, ATTRIBUTE, None), request.kv.req_pool_idx
+        member, row = member_of(request), request.kv.req_pool_idx
         if member is not None and member.passage is not None:
             found.extend(member.passage.pieces(row, start, start + length))
         else:

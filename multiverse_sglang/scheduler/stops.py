@@ -1,4 +1,4 @@
-"""Stops as SGLang has them: what a request wants, and the text of an answer that ends at a stop string.
+"""Stops as SGLang has them: what a request wants, and what a stop string in a strand is told as.
 
 SGLang looks for stop strings itself while a request is its own. Once it is taken apart into strands, its runs look for
 none: the search goes strand by strand and survives that a strand is computed by another run.
@@ -11,9 +11,7 @@ from typing import Any
 from sglang.srt.managers.schedule_batch import FINISH_MATCHED_STR
 
 from multiverse.serving.stops import Stops
-
-FROM_END = "multiverse_from_end"
-"""Of a finish reason on its way to the detokenizer: how far from the end of the text the stop string begins."""
+from multiverse_sglang.channels import FROM_END
 
 
 def wanted_stops(request: Any) -> Stops:
@@ -38,11 +36,3 @@ class MatchedInStrand(FINISH_MATCHED_STR):
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), FROM_END: self.from_end}
-
-
-def trim_matched_stop(original: Any, manager: Any, output: Any, finished_reason: Any, no_stop_trim: bool) -> Any:
-    """Cut the text of an answer at the stop string that ended it, not at the first place where it stands."""
-    if not isinstance(output, str) or not finished_reason or FROM_END not in finished_reason:
-        return original(manager, output, finished_reason, no_stop_trim)
-    start = max(0, len(output) - finished_reason.pop(FROM_END))
-    return output[:start] + original(manager, output[start:], finished_reason, no_stop_trim)

@@ -9,22 +9,21 @@ from typing import Any
 from sglang.srt.managers.scheduler_components.output_streamer import SchedulerOutputStreamer
 
 from multiverse.wire.responses import FIELD
+from multiverse_sglang.channels import EXTRAS
 
 News = dict[str, Any] | Callable[[], dict[str, Any] | None]
-TOLD = "multiverse_told"
-"""Of an SGLang request: what its client was not told yet. A list of objects with `events` or `record`."""
 
 _log = logging.getLogger("sglang.multiverse")
 
 
 def tell(request: Any, news: News) -> None:
     """Send `news` along with what SGLang sends next of `request`; what there is to say by then, if it is a function."""
-    request.__dict__.setdefault(TOLD, []).append(news)
+    request.__dict__.setdefault(EXTRAS, []).append(news)
 
 
 def take_news(request: Any) -> list[dict[str, Any]]:
     """What the client of `request` was not told yet."""
-    told = (news() if callable(news) else news for news in request.__dict__.pop(TOLD, None) or ())
+    told = (news() if callable(news) else news for news in request.__dict__.pop(EXTRAS, None) or ())
     return [news for news in told if news is not None]
 
 

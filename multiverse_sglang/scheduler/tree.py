@@ -22,13 +22,11 @@ from multiverse.serving.containment import Guard
 from multiverse.serving.metrics import Tally
 from multiverse.serving.stops import Stops
 from multiverse.serving.verdict import Judge
+from multiverse_sglang.channels import MEMBER
 from multiverse_sglang.scheduler.streamer import tell
 
 if TYPE_CHECKING:
     from multiverse_sglang.scheduler.single_pass import Passage
-
-ATTRIBUTE = "multiverse"
-"""Of an SGLang request: the member it is computed for."""
 
 
 class Row(NamedTuple):
@@ -95,6 +93,12 @@ class Member(request_tree.Member):
     def closed(self) -> bool:
         """Whether it is a branch that ended, with nothing under way for it. Its last tokens may have no KV yet."""
         return self.run is None and self.strand.status is Status.CLOSED and self.part == len(self.parts()) - 1
+
+
+def member_of(request: Any) -> Member | None:
+    """What a request of SGLang is computed for, if it can have blocks."""
+    found: Member | None = getattr(request, MEMBER, None)
+    return found
 
 
 @dataclass(frozen=True)

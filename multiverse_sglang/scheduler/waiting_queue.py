@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from multiverse.serving.pressure import seniority
-from multiverse_sglang.scheduler.tree import ATTRIBUTE, Member, RequestTree
+from multiverse_sglang.scheduler.tree import RequestTree, member_of
 
 PLAIN = (1 << 62, 0.0)
 """Seniority of requests that can't have blocks: they come last."""
@@ -15,13 +15,13 @@ PLAIN = (1 << 62, 0.0)
 
 def tree_of(request: Any) -> RequestTree | None:
     """The tree that `request` computes a strand of, if any."""
-    member: Member | None = getattr(request, ATTRIBUTE, None)
+    member = member_of(request)
     return member.tree if member is not None and member.tree.open else None
 
 
 def seniority_of(request: Any) -> tuple[int, float]:
     """That of what `request` belongs to; `PLAIN` if it can't have blocks."""
-    member: Member | None = getattr(request, ATTRIBUTE, None)
+    member = member_of(request)
     return PLAIN if member is None else seniority(member.tree)
 
 

@@ -6,44 +6,18 @@ import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from sglang.srt.plugins.hook_registry import HookType
 from sglang.srt.runtime_context import get_serving
 
 from multiverse.serving.containment import Guard
-from multiverse_sglang.attention.wrappers import (
-    forward_batch_init_new,
-    from_schedule_batch,
-    get_last_loc,
-    model_forward,
-    prefix_kv_indices,
-)
-from multiverse_sglang.frontend.answers import generate_request, update_request_meta_info
-from multiverse_sglang.frontend.arguments import add_cli_args, prepare_server_args
-from multiverse_sglang.hooks import (
-    ALLOCATION,
-    ARGUMENTS,
-    BATCH,
-    CHECKER,
-    DETOKENIZER,
-    FORWARD,
-    FRONT,
-    OBSERVER,
-    RELEASE,
-    REQUEST,
-    RUNNER,
-    SAMPLING,
-    SCHEDULER,
-    STREAMER,
-)
+from multiverse_sglang.channels import CONDUCTOR
 from multiverse_sglang.refusals import refuse_arguments
 from multiverse_sglang.scheduler.conductor import Conductor
-from multiverse_sglang.scheduler.memory_pressure import CONDUCTOR, ShortageNoter, release
+from multiverse_sglang.scheduler.memory_pressure import ShortageNoter, release
 from multiverse_sglang.scheduler.ranks import check_ranks
 from multiverse_sglang.scheduler.runs import begin_where_held, is_run, orphan
-from multiverse_sglang.scheduler.stops import trim_matched_stop
 from multiverse_sglang.scheduler.streamer import BlocksStreamer
 from multiverse_sglang.scheduler.tokens import accept
-from multiverse_sglang.scheduler.tree import ATTRIBUTE, Member
+from multiverse_sglang.scheduler.tree import member_of
 from multiverse_sglang.scheduler.waiting_queue import by_seniority, tree_of
 
 _aside = Guard(lambda _: None, str, logging.getLogger("sglang.multiverse")).aside
@@ -107,7 +81,7 @@ def process_batch_result(original: Any, scheduler: Any, batch: Any, result: Any)
 
 
 def update_finish_state(original: Any, req: Any, new_accepted_len: int = 1) -> None:
-    member: Member | None = getattr(req, ATTRIBUTE, None)
+    member = member_of(req)
     if member is None or new_accepted_len != 1 or req.finished():
         original(req, new_accepted_len)
         return
@@ -124,7 +98,7 @@ def release_req(*_: Any, req: Any, **__: Any) -> None:
 
 
 def init_next_round_input(original: Any, req: Any, tree_cache: Any = None, cow_mamba: Any = None) -> None:
-    member: Member | None = getattr(req, ATTRIBUTE, None)
+    member = member_of(req)
     if member is None or member.held is None or req.kv.holds_kv or tree_cache is None:
         original(req, tree_cache, cow_mamba)
     elif not member.tree.guard.run(member.tree, begin_where_held, tree_cache, req, member.held, otherwise=False):
@@ -191,38 +165,3 @@ def get_total_uncached_sizes(sizes: tuple[int, int], checker: Any) -> tuple[int,
 
 def get_output_streamer_class(streamer: Any, scheduler: Any) -> Any:  # noqa: ARG001
     return BlocksStreamer
-
-
-WRAPPERS = {
-    f"{ARGUMENTS}:prepare_server_args": (HookType.AROUND, prepare_server_args),
-    f"{ARGUMENTS}:ServerArgs.add_cli_args": (HookType.AFTER, add_cli_args),
-    f"{SCHEDULER}.__init__": (HookType.AROUND, scheduler_init),
-    f"{SCHEDULER}.get_output_streamer_class": (HookType.AFTER, get_output_streamer_class),
-    f"{SCHEDULER}.get_prefill_adder_class": (HookType.AFTER, get_prefill_adder_class),
-    f"{SCHEDULER}._add_request_to_queue": (HookType.AROUND, add_request_to_queue),
-    f"{SCHEDULER}.get_next_batch_to_run": (HookType.AROUND, get_next_batch_to_run),
-    f"{SCHEDULER}.process_batch_result": (HookType.AROUND, process_batch_result),
-    f"{SCHEDULER}._abort_on_queued_limit": (HookType.AROUND, abort_on_queued_limit),
-    f"{SCHEDULER}.is_fully_idle": (HookType.AFTER, is_fully_idle),
-    f"{SCHEDULER}.on_idle": (HookType.AFTER, on_idle),
-    f"{SCHEDULER}.pause_generation": (HookType.AROUND, pause_generation),
-    f"{SCHEDULER}.record_weight_version_change": (HookType.AROUND, record_weight_version_change),
-    f"{SCHEDULER}.abort_request": (HookType.AROUND, abort_request),
-    f"{REQUEST}.update_finish_state": (HookType.AROUND, update_finish_state),
-    f"{REQUEST}.init_next_round_input": (HookType.AROUND, init_next_round_input),
-    RELEASE: (HookType.BEFORE, release_req),
-    f"{BATCH}._get_decode_retraction_order": (HookType.AFTER, get_decode_retraction_order),
-    f"{ALLOCATION}:_prefix_kv_indices": (HookType.AROUND, prefix_kv_indices),
-    f"{ALLOCATION}:get_last_loc": (HookType.AROUND, get_last_loc),
-    f"{FORWARD}.init_new": (HookType.AFTER, forward_batch_init_new),
-    f"{RUNNER}.forward": (HookType.AROUND, model_forward),
-    f"{SAMPLING}.from_schedule_batch": (HookType.AFTER, from_schedule_batch),
-    f"{DETOKENIZER}.trim_matched_stop": (HookType.AROUND, trim_matched_stop),
-    f"{FRONT}.update_request_meta_info": (HookType.AROUND, update_request_meta_info),
-    f"{FRONT}.generate_request": (HookType.AROUND, generate_request),
-    f"{STREAMER}.stream_output": (HookType.AROUND, stream_output),
-    f"{SCHEDULER}.flush_cache": (HookType.AROUND, flush_cache),
-    f"{OBSERVER}.session_held_tokens": (HookType.AFTER, session_held_tokens),
-    f"{CHECKER}._get_total_uncached_sizes": (HookType.AFTER, get_total_uncached_sizes),
-}
-"""By target of the table: how SGLang's registry has to apply what."""

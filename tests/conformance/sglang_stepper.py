@@ -164,7 +164,7 @@ class Stepper(Operator):
 
     def _check_groups(self) -> None:
         """Rows begin with the same slots wherever the plugin says so."""
-        from multiverse_sglang.attention.groups import GROUPS
+        from multiverse_sglang.channels import GROUPS
 
         backend, pool = self.scheduler.tp_worker.model_runner.attn_backend, self.scheduler.req_to_token_pool
         prepare = backend.init_forward_metadata

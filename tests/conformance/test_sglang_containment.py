@@ -19,7 +19,8 @@ from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 from multiverse.serving.containment import Guard
 from multiverse_sglang.scheduler.strict import StrictTags
-from multiverse_sglang.scheduler.wrappers import WRAPPERS, get_total_uncached_sizes, session_held_tokens
+from multiverse_sglang.scheduler.wrappers import get_total_uncached_sizes, session_held_tokens
+from multiverse_sglang.wrappers import WRAPPERS
 
 ROOM = "multiverse_sglang"
 PLACES = {
