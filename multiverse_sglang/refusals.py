@@ -13,29 +13,32 @@ from multiverse.serving.refusals import present, refuse
 from multiverse.serving.rope import refusals_of_rope
 from multiverse.wire.responses import STRUCTURED_OUTPUTS
 from multiverse_sglang.channels import MEMBER
+from multiverse_sglang.host import ModelRunner, Request, ServerArgs
 from multiverse_sglang.sampling import check_branch_sampling
-from multiverse_sglang.scheduler.slots import can_move
-from multiverse_sglang.scheduler.strict import BACKENDS
-from multiverse_sglang.scheduler.tree import Program
+from multiverse_sglang.scheduler.program import Program
+from multiverse_sglang.scheduler.slot_moves import can_move
+
+_BIT_MASKS = ("xgrammar", "llguidance", "none")
+"""Grammar backends of SGLang whose masks are bits."""
 
 
-def is_new(request: Any, least: int = 1) -> bool:
-    """Whether a request that was queued is one that nobody has looked at, and that is to generate `least` tokens.
+def is_new(request: Request, min_tokens: int = 1) -> bool:
+    """Whether a request that was queued is one that nobody has looked at, and that is to generate `min_tokens` tokens.
 
     For several answers to one prompt SGLang computes that first, with a request that generates nothing.
     """
     known = hasattr(request, MEMBER) or request.finished() or request.to_finish is not None
-    return not known and request.sampling_params.max_new_tokens >= least
+    return not known and request.sampling_params.max_new_tokens >= min_tokens
 
 
-def check_options(request: Any, options: Options) -> None:
+def check_options(request: Request, options: Options) -> None:
     """Raise OptionError if the client of `request` asks for blocks and for something that blocks can't have."""
     if options.enabled and request.grammar is not None:
         raise OptionError(STRUCTURED_OUTPUTS)
     check_branch_sampling(options)
 
 
-def check_program(request: Any, program: Program) -> None:
+def check_program(request: Request, program: Program) -> None:
     """Raise OptionError if `request` of a state of a program asks for something that a joined text can't have."""
     if program.spans and not eligible(request):
         raise OptionError("a state that was joined can't have a grammar, a session, beams, images or hidden states")
@@ -55,7 +58,7 @@ def eligible(request: Any) -> bool:
     )
 
 
-def refuse_arguments(arguments: Any) -> None:
+def refuse_arguments(arguments: ServerArgs) -> None:
     """Raise UnsupportedHostError if blocks can't work with these `ServerArgs`, before anything is loaded."""
     checks = {
         "speculative decoding (--speculative-algorithm)": arguments.speculative_algorithm is not None,
@@ -93,12 +96,12 @@ def refuse_unsupported(scheduler: Any, options: Options) -> None:
         "diffusion language models": scheduler.dllm_config is not None,
         "embedding models": not scheduler.is_generation,
         f"--multiverse-structure strict with --grammar-backend {backend}": options.structure == "strict"
-        and backend not in BACKENDS,
+        and backend not in _BIT_MASKS,
     }
     refuse(present(checks) + refusals_of_rope(scheduler.model_config.hf_text_config))
 
 
-def refuse_attention(runner: Any) -> None:
+def refuse_attention(runner: ModelRunner) -> None:
     """Raise UnsupportedHostError if `--attention-backend multiverse` can't compute what the model of `runner` needs."""
     layers = [module for module in runner.model.modules() if isinstance(module, RadixAttention)]
     checks = {

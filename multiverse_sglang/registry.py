@@ -8,7 +8,9 @@ from typing import Any
 from multiverse.errors import UnsupportedHostError
 from multiverse.serving.hooks import Hook, resolve
 
-Wrappers = Mapping[str, tuple[Any, Callable[..., Any]]]
+Original = Callable[..., Any]
+"""What a wrapper is put around."""
+Wrappers = Mapping[str, tuple[object, Original]]
 """By target of a hook table: how SGLang's registry has to apply what."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from sglang.srt.sampling.sampling_params import TOP_K_ALL, SamplingParams
 
@@ -13,7 +12,7 @@ from multiverse.serving.options import Options
 _ANY_VOCABULARY = 1 << 31
 
 
-def check_branch_sampling(options: Options, top_k: int = TOP_K_ALL) -> Any:
+def check_branch_sampling(options: Options, top_k: int = TOP_K_ALL) -> SamplingParams:
     """What `branch_sampling` says as SGLang's `SamplingParams`.
 
     Raises:
@@ -27,7 +26,7 @@ def check_branch_sampling(options: Options, top_k: int = TOP_K_ALL) -> Any:
     return checked
 
 
-def in_branches(parameters: Any, options: Options) -> Any:
+def in_branches(parameters: SamplingParams, options: Options) -> SamplingParams:
     """The sampling parameters of a branch of a request with `parameters`: a copy."""
     changed = copy.copy(parameters)
     wanted = options.branch_sampling or {}

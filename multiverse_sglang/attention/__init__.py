@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from multiverse_sglang.host import ModelRunner
 
 NAME = "multiverse"
 
@@ -17,7 +17,7 @@ def offer() -> None:
         add_attention_backend_choices([NAME])
 
 
-def _make(runner: Any) -> Any:
+def _make(runner: ModelRunner) -> object:
     from multiverse_sglang.attention.backend import SharedPrefixBackend
 
     return SharedPrefixBackend(runner)

@@ -6,13 +6,15 @@ SGLang's own loops over rows and, in an extend, computes every row's queries fro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import torch
 from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
+from sglang.srt.layers.radix_attention import RadixAttention
 from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
 from multiverse.attention.batched import WORTH, BatchedAttention, extend
 from multiverse.attention.shared_prefix import Group, kv_tokens, plan
+from multiverse_sglang.host import ForwardBatch, ModelRunner
 from multiverse_sglang.refusals import refuse_attention
 
 
@@ -20,14 +22,14 @@ class SharedPrefixBackend(TorchNativeAttnBackend):
     """Attention on a CPU.
 
     Attributes:
-        groups_of_step: who shares what in the next decode step (`groups.GROUPS`).
+        groups_of_step: who shares what in the next decode step (`channels.GROUPS`).
         kv_tokens: slots read per layer by all decode steps so far.
 
     Raises:
         UnsupportedHostError: if the model or the device needs something else.
     """
 
-    def __init__(self, runner: Any) -> None:
+    def __init__(self, runner: ModelRunner) -> None:
         refuse_attention(runner)
         super().__init__(runner)
         self.kv_tokens = 0
@@ -35,7 +37,7 @@ class SharedPrefixBackend(TorchNativeAttnBackend):
         self._attention = BatchedAttention()
         self._dtype = runner.dtype
 
-    def init_forward_metadata(self, forward: Any) -> None:
+    def init_forward_metadata(self, forward: ForwardBatch) -> None:
         """Decide, for all layers, who attends to what."""
         mode = forward.forward_mode
         if mode.is_idle():
@@ -48,7 +50,15 @@ class SharedPrefixBackend(TorchNativeAttnBackend):
         table = self.req_to_token_pool.req_to_token
         self._attention.prepare(passes, table, forward.req_pool_indices, self._dtype)
 
-    def forward_decode(self, q: Any, k: Any, v: Any, layer: Any, forward: Any, save_kv_cache: bool = True) -> Any:
+    def forward_decode(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor | None,
+        v: torch.Tensor,
+        layer: RadixAttention,
+        forward: ForwardBatch,
+        save_kv_cache: bool = True,
+    ) -> torch.Tensor:
         """Write the KV of the new tokens, then attend: `[tokens, heads x width]`."""
         pool = self.token_to_kv_pool
         if save_kv_cache and k is not None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from multiverse.attention.shared_prefix import Group
 from multiverse.decoding.strand import Strand
+from multiverse_sglang.host import Request
 from multiverse_sglang.scheduler.tree import member_of
 
 
-def groups(requests: Sequence[Any]) -> list[Group]:
+def groups(requests: Sequence[Request]) -> list[Group]:
     """Of all strands that were forked, those below it that decode in this batch.
 
-    Slots that a strand does not own are its parent's, so siblings share as many as none of them owns.
+    Rows are numbered as in the batch; what is shared is counted in slots. Those that a strand does not own are its
+    parent's, so siblings share as many as none of them owns.
     """
     rows: dict[Strand, list[int]] = {}
     shared: dict[Strand, int] = {}
@@ -25,6 +26,6 @@ def groups(requests: Sequence[Any]) -> list[Group]:
         while (parent := strand.parent) is not None:
             rows.setdefault(parent, []).append(row)
             shared[parent] = min(owned_from, shared.get(parent, owned_from))
-            held = member.tree.members[parent.key].held
-            strand, owned_from = parent, 0 if held is None else held.own
+            slots = member.tree.members[parent.key].slots
+            strand, owned_from = parent, 0 if slots is None else slots.owned_from
     return [Group(tuple(among), shared[parent]) for parent, among in rows.items() if len(among) > 1]

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from multiverse_sglang.attention.groups import groups
+from multiverse_sglang.attention.segments import segments_of
 from multiverse_sglang.channels import GROUPS, SEGMENTS
-from multiverse_sglang.scheduler.single_pass import pieces
+from multiverse_sglang.host import Batch, ForwardBatch
 from multiverse_sglang.scheduler.slots import SlotPool
 from multiverse_sglang.scheduler.tree import member_of
 
 
-def prepare_forward(pool: SlotPool, batch: Any, forward: Any) -> None:
+def prepare_forward(pool: SlotPool, batch: Batch, forward: ForwardBatch) -> None:
     """Copy the pages that branches share in part; add each strand's position delta to what came of lengths."""
-    pool.copy()
+    pool.moves.run()
     if forward.forward_mode.is_extend():
-        found = pieces(batch)
-        deltas, lengths = [piece.shift for piece in found], [piece.length for piece in found]
-        if any(piece.intervals is not None for piece in found):
+        found = segments_of(batch)
+        deltas, lengths = [segment.shift for segment in found], [segment.length for segment in found]
+        if any(segment.intervals is not None for segment in found):
             setattr(forward, SEGMENTS, found)
     else:
         members = [member_of(request) for request in batch.reqs or ()]

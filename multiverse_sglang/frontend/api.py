@@ -17,34 +17,40 @@ from multiverse.wire.responses import FIELD, Lines, ResponseExtras
 from multiverse_sglang.channels import LISTENER
 from multiverse_sglang.frontend.field import FieldMiddleware
 from multiverse_sglang.hooks import API_HOOKS, CHAT, COMPLETION
-from multiverse_sglang.registry import Wrappers, apply, require
+from multiverse_sglang.registry import Original, Wrappers, apply, require
+
+Stream = AsyncGenerator[str, None]
 
 
 def _listen(handler: Any, adapted: Any, request: Any) -> ResponseExtras:
-    told = ResponseExtras(handler.tokenizer_manager.tokenizer, request.skip_special_tokens)
-    setattr(adapted, LISTENER, told)
-    return told
+    extras = ResponseExtras(handler.tokenizer_manager.tokenizer, request.skip_special_tokens)
+    setattr(adapted, LISTENER, extras)
+    return extras
 
 
-def stream_chat(original: Any, handler: Any, adapted: Any, request: Any, raw: Any) -> AsyncGenerator[str, None]:
+def stream_chat(original: Original, handler: Any, adapted: Any, request: Any, raw: Any) -> Stream:
+    """SGLang's lines of a chat completion (`data: ...`), with events, trees and figures as lines or fields of ours."""
     lines = Lines(_listen(handler, adapted, request), "chat.completion.chunk")
     return lines.around(original(handler, adapted, request, raw))
 
 
-def stream_completion(original: Any, handler: Any, adapted: Any, request: Any, raw: Any) -> AsyncGenerator[str, None]:
+def stream_completion(
+    original: Original, handler: Any, adapted: Any, request: Any, raw: Any
+) -> AsyncGenerator[str, None]:
+    """The same of a text completion."""
     lines = Lines(_listen(handler, adapted, request), "text_completion")
     return lines.around(original(handler, adapted, request, raw))
 
 
-async def answer(original: Any, handler: Any, adapted: Any, request: Any, raw: Any) -> Any:
+async def answer(original: Original, handler: Any, adapted: Any, request: Any, raw: Any) -> Any:
     """A whole response, with figures and trees if there are any."""
-    told = _listen(handler, adapted, request)
+    extras = _listen(handler, adapted, request)
     response = await original(handler, adapted, request, raw)
-    if (figures := told.usage()) is None or not hasattr(response, "usage") or _is_for_sglang(raw):
+    if (figures := extras.usage()) is None or not hasattr(response, "usage") or _is_for_sglang(raw):
         return response
     content = response.model_dump(mode="json")
     content["usage"][FIELD] = figures
-    trees = told.trees()
+    trees = extras.trees()
     for choice in content["choices"]:
         if choice["index"] in trees:
             choice[FIELD] = trees[choice["index"]]
@@ -53,7 +59,8 @@ async def answer(original: Any, handler: Any, adapted: Any, request: Any, raw: A
 
 def _is_for_sglang(raw: Any) -> bool:
     """Whether SGLang makes something else of the response, which has no place for figures: it must stay what it is."""
-    return getattr(getattr(raw, "url", None), "path", None) == "/v1/messages"
+    path: str | None = getattr(getattr(raw, "url", None), "path", None)
+    return path == "/v1/messages"
 
 
 WRAPPERS: Wrappers = {

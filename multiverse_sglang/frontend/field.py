@@ -27,8 +27,10 @@ OTHERS = ("/v1/messages", "/v1/responses", "/vertex_generate", "/api/chat", "/ap
 _LOOKS = re.compile(rb'"(multiverse|custom_params)"|\\u00[4-7]', re.IGNORECASE)
 """A body that may have a key of interest: as it is, or with letters written as escapes."""
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class FieldMiddleware:
@@ -37,10 +39,10 @@ class FieldMiddleware:
     Bodies without the field are passed on byte for byte.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in ("POST", "PUT") or scope["path"] not in PATHS + OTHERS:
             await self._app(scope, receive, send)
             return
@@ -105,7 +107,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
     """What was read, to be read again; afterwards whatever comes, such as a disconnect."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def next_message() -> MutableMapping[str, Any]:
+    async def next_message() -> Message:
         return messages.pop() if messages else await receive()
 
     return next_message

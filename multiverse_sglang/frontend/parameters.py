@@ -13,7 +13,7 @@ from multiverse_sglang.sampling import check_branch_sampling
 _CONSTRAINTS = ("regex", "ebnf", "json_schema", "structural_tag")
 
 
-def check_parameters(given: Any) -> None:
+def check_parameters(given: object) -> None:
     """Refuse sampling parameters whose `custom_params` the scheduler could not read.
 
     Args:
@@ -31,7 +31,7 @@ def check_parameters(given: Any) -> None:
         check_branch_sampling(options)
 
 
-def holders(given: Any) -> Iterator[dict[str, Any]]:
+def holders(given: object) -> Iterator[dict[str, Any]]:
     """The objects that may have `custom_params`."""
     for holder in given if isinstance(given, list) else [given]:
         if holder is None:

@@ -7,24 +7,24 @@ state is the abort of all its requests.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from sglang.srt.managers.io_struct import AbortReq, GenerateReqInput
 
 from multiverse_sglang.channels import PROGRAM, PROGRAMS, STATE
 from multiverse_sglang.frontend.program_states import IDLE, States, key
+from multiverse_sglang.host import GenerateRequest, TokenizerManager
 
 
 class Programs:
     """The states of one engine, and its way to the scheduler: SGLang's tokenizer manager."""
 
-    def __init__(self, manager: Any) -> None:
+    def __init__(self, manager: TokenizerManager) -> None:
         self._manager = manager
         self._sweeper: asyncio.Task[None] | None = None
         self.states = States(self._encode, context=manager.context_len)
 
     @classmethod
-    def of(cls, manager: Any) -> Programs:
+    def of(cls, manager: TokenizerManager) -> Programs:
         """Those of the engine with this tokenizer manager."""
         if (found := manager.__dict__.get(PROGRAMS)) is None:
             found = manager.__dict__[PROGRAMS] = cls(manager)
@@ -33,7 +33,7 @@ class Programs:
     def _encode(self, text: str, beginning: bool) -> list[int]:
         return list(self._manager.tokenizer.encode(text, add_special_tokens=beginning))
 
-    def translate(self, request: Any) -> None:
+    def translate(self, request: GenerateRequest) -> None:
         """Put a request that a state makes into tokens, with what the scheduler has to know of them.
 
         Raises:

@@ -206,7 +206,7 @@ class States:
         told = laid.spans or shared is not None or tokens == 0
         return f"{key(name)}{self._requests}", laid.ids, program if told else None
 
-    def _check_reach(self, name: str, laid: Laid, tokens: Any) -> None:
+    def _check_reach(self, name: str, laid: Laid, tokens: object) -> None:
         """Raise StateError if offsets could lead a request beyond the model's positions; SGLang counts tokens only."""
         if laid.reach > len(laid.ids) and not (isinstance(tokens, int) and laid.reach + tokens <= self._context):
             raise StateError(

@@ -1,7 +1,6 @@
 """The life of requests inside SGLang's scheduler: tokens go to controllers, what they order is done between steps.
 
-One conductor per scheduler. It is called by the wrappers of `hooks.py` and touches SGLang through `runs`, `slots` and
-`outputs`; all decisions are the core's, and branches are started and joined by `forks`.
+One conductor per scheduler. It is called by the wrappers of the hook table, and has one object for each job.
 """
 
 from __future__ import annotations
@@ -11,39 +10,39 @@ import logging
 import time
 from array import array
 from http import HTTPStatus
-from typing import Any
 
-from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH, ReqKvInfo
-from sglang.srt.runtime_context import get_serving
+from sglang.srt.managers.schedule_batch import FINISH_ABORT, ReqKvInfo
 
 from multiverse.decoding.strand import Status
-from multiverse.serving.containment import Guard
 from multiverse.serving.integrity import IntegrityCheck
 from multiverse.serving.metrics import Tally
 from multiverse.serving.options import Options
 from multiverse.structure.binding import bind, detect
-from multiverse_sglang.channels import MEMBER
+from multiverse_sglang.channels import CONDUCTOR, MEMBER
+from multiverse_sglang.host import Batch, Message, Scheduler
 from multiverse_sglang.refusals import refuse_unsupported
-from multiverse_sglang.scheduler.admission import arrivals
-from multiverse_sglang.scheduler.books import problems_while_running
+from multiverse_sglang.scheduler.admission import Admission
+from multiverse_sglang.scheduler.books import Books
+from multiverse_sglang.scheduler.containment import Containment
 from multiverse_sglang.scheduler.forks import Forks
+from multiverse_sglang.scheduler.life import Life
+from multiverse_sglang.scheduler.memory_pressure import MemoryPressure
 from multiverse_sglang.scheduler.metrics import Metrics
-from multiverse_sglang.scheduler.outputs import record_plain, record_row, show
-from multiverse_sglang.scheduler.prefix_cache import LayoutCache
+from multiverse_sglang.scheduler.outputs import record_host_streamed, record_row
+from multiverse_sglang.scheduler.preemption import Preemption
 from multiverse_sglang.scheduler.prompt_logprobs import record_scores
-from multiverse_sglang.scheduler.retained import KeptStates
+from multiverse_sglang.scheduler.retained import RetainedKV
 from multiverse_sglang.scheduler.runs import Runs
-from multiverse_sglang.scheduler.single_pass import SinglePass
 from multiverse_sglang.scheduler.slots import SlotPool
 from multiverse_sglang.scheduler.tree import Member, RequestTree, member_of
-from multiverse_sglang.scheduler.upkeep import Upkeep
+from multiverse_sglang.scheduler.trees import Trees
 from multiverse_sglang.scheduler.waiting_queue import WaitingQueue
-from multiverse_sglang.scheduler.weights import begin_versions, show_versions
+from multiverse_sglang.scheduler.weights import begin_versions, note_version
 
 logger = logging.getLogger("sglang.multiverse")
 
 
-class Conductor(Upkeep):
+class Conductor:
     """Forks, parks and joins the requests of one scheduler.
 
     Raises:
@@ -51,70 +50,69 @@ class Conductor(Upkeep):
         BindingError: if the tokenizer knows the tags of no dialect.
     """
 
-    def __init__(self, scheduler: Any) -> None:
-        self.options = Options.from_environment()
-        refuse_unsupported(scheduler, self.options)
-        self.scheduler = scheduler
-        dialect = self.options.dialect or detect(scheduler.tokenizer)
-        self.binding = bind(dialect, scheduler.tokenizer, eos=())  # SGLang decides what ends a sequence
-        self.tally = Tally()
-        self.pool = SlotPool(scheduler, self.tally)
-        self.queue = WaitingQueue(scheduler)
-        self.runs = Runs(scheduler, self.pool)
-        self.single_pass = SinglePass(scheduler)
-        self.cache = LayoutCache(scheduler.tree_cache, self.pool.page)
-        self.states = KeptStates(self.pool)
-        self.forks = Forks(self.binding.dialect.join, self.pool, self.runs, self.states, self.tally)
-        self.trees: dict[str, RequestTree] = {}
-        self.exiles: list[RequestTree] = []
-        self.retracted: list[RequestTree] = []
-        self.failing: list[RequestTree] = []
-        self.guard: Guard[RequestTree] = Guard(self.failing.append, lambda tree: str(tree.client.rid), logger)
-        self.integrity = IntegrityCheck(self.options.integrity_interval, self.tally, logger)
-        self.metrics = Metrics.of(scheduler)
-        self._arrivals = arrivals()
+    def __init__(self, scheduler: Scheduler) -> None:
+        options = Options.from_environment()
+        refuse_unsupported(scheduler, options)
+        self._scheduler = scheduler
+        binding = bind(options.dialect or detect(scheduler.tokenizer), scheduler.tokenizer, eos=())  # SGLang ends it
+        self.tally, self.trees = Tally(), Trees()
+        self.pool, self.queue = SlotPool(scheduler, self.tally), WaitingQueue(scheduler)
+        self.runs, self.retained = Runs(scheduler, self.pool, self.queue), RetainedKV(self.pool)
+        self.containment = Containment(scheduler, self.trees, self.runs)
+        forks = Forks(binding.dialect.join, self.pool, self.runs, self.retained, self.tally)
+        self.life = Life(scheduler, self.pool, self.runs, forks, self.retained, self.containment)
+        self.preemption = Preemption(self.trees, self.pool, self.runs, self.life, self.containment)
+        self.memory = MemoryPressure(
+            scheduler, self.trees, self.pool, self.queue, self.retained, self.preemption, self.life
+        )
+        self.admission = Admission(
+            scheduler, options, binding, self.tally, self.trees, self.pool, self.queue, self.life, self.containment
+        )
+        self.books = Books(scheduler, self.trees, self.pool, self.retained)
+        self.integrity = IntegrityCheck(options.integrity_interval, self.tally, logger)
+        self._metrics = Metrics.of(scheduler)
         self._rests = False
 
-    # --- steps ------------------------------------------------------------------------------------------------
+    # --- steps ---------------------------------------------------------------------------------------------------
 
     def before_step(self) -> None:
         """SGLang is about to plan its next step."""
-        self.end_failing()
+        self.containment.end_failing()
         if self.integrity.is_due():
-            self.integrity.enter(problems_while_running(self))
-        self.make_room()
-        self.end_failing()
+            self.integrity.enter(self.books.problems_while_running())
+        self.memory.make_room()
+        self.containment.end_failing()
 
-    # --- after a step ------------------------------------------------------------------------------------------
-
-    def settle(self, batch: Any) -> None:
+    def process_results(self, batch: Batch) -> None:
         """Do what the tokens of `batch` decided: fork, park, join, answer."""
         self._rests = False
+        guard = self.containment.guard
         trees: dict[float, RequestTree] = {}
         for request in batch.reqs:
             member = member_of(request)
-            if member is None or member.run is not request or not member.arrived:
+            if member is None or member.run is not request or not member.has_result:
                 continue
-            if self.guard.run(member.tree, self._has_strands, member, otherwise=False):
+            if guard.run(member.tree, self._has_strands, member, otherwise=False):
                 trees[member.tree.arrived] = member.tree
         for tree in trees.values():
-            if tree not in self.failing:
-                self.guard.run(tree, self.advance, tree, otherwise=None)
-        self.end_failing()
-        self.publish()
+            if tree not in self.trees.failing:
+                guard.run(tree, self.life.advance, tree, otherwise=None)
+        self.containment.end_failing()
+        self._publish()
 
     def _has_strands(self, member: Member) -> bool:
-        """Note the result that came for a member, and whether its tree, which this may open, has strands to see to."""
-        tree = member.tree
-        member.arrived = False
-        member.end_passage()
-        if tree.open:
+        """Note the result that came for a member, and whether its tree, which this may take apart, has strands."""
+        tree, run = member.tree, member.run
+        assert run is not None
+        member.has_result = False
+        member.end_prefill()
+        if tree.is_forked:
             record_scores(member)
             record_row(member)
             stats = tree.client.time_stats
-            stats.forward_entry_time = stats.forward_entry_time or member.run.time_stats.forward_entry_time
+            stats.forward_entry_time = stats.forward_entry_time or run.time_stats.forward_entry_time
             tree.has_begun = True
-        elif not self._open(tree):
+        elif not self._take_apart(tree):
             return False
         if member.draining or member.strand.status is not Status.RUNNING:
             self.runs.end(member)
@@ -122,8 +120,8 @@ class Conductor(Upkeep):
                 member.drain_started_at = time.monotonic()
         return True
 
-    def _open(self, tree: RequestTree) -> bool:
-        """Take a request apart if it just forked: from now on SGLang's request is only what the client sees."""
+    def _take_apart(self, tree: RequestTree) -> bool:
+        """Split a request that just forked into the run of its root, which SGLang has, and what the client sees."""
         run, root = tree.client, tree.root
         if run.finished():
             setattr(run, MEMBER, None)
@@ -136,61 +134,66 @@ class Conductor(Upkeep):
         client.grammar = None
         setattr(client, MEMBER, None)
         root.tokens, root.tokens_submitted = run.origin_input_ids[:] + run.output_ids, len(run.output_ids)
-        tree.open, self.trees[run.rid] = True, tree
+        self.trees.add(tree)
         tree.stream.skip(len(run.output_ids))  # SGLang has shown them by itself
-        record_plain(tree)
+        record_host_streamed(tree)
         tree.has_begun = True
         begin_versions(tree, run.weight_version_events)
         root.part, root.delta = len(root.parts()) - 1, 0
         return True
 
-    def advance(self, tree: RequestTree) -> None:
-        """Start and join what can be, and show the client what is new."""
-        if tree.commit:
-            self.forks.reconcile(tree)
-            if tree.computed:
-                self.finish(tree, FINISH_LENGTH(0))
-        elif tree.controller.finish_reason is None:
-            self.forks.reconcile(tree)
-            self._show(tree)
-        else:
-            self.finish(tree, tree.reason or FINISH_LENGTH(tree.controller.ledger.used))
+    # --- what operators ask --------------------------------------------------------------------------------------
 
-    def _show(self, tree: RequestTree) -> None:
-        show_versions(tree, get_serving().weight_version)
-        show(self.scheduler, tree)
-
-    # --- the end -----------------------------------------------------------------------------------------------
-
-    def finish(self, tree: RequestTree, reason: Any) -> None:
-        """Answer the client for the last time and give back everything."""
-        tree.abort()  # nothing if it ended by itself
-        root = tree.root
-        if root.run is not None:
-            self.runs.end(root)
-        if root.held is not None and not isinstance(reason, FINISH_ABORT):
-            program = tree.program
-            if program is not None and (program.shared is not None or not self.cache.suffices(tree, root.held)):
-                self.states.keep(tree)
-            else:
-                self.cache.insert(tree, root.held)
-        self.forget(tree)
-        tree.client.finished_reason = reason
-        tree.client.time_stats.set_completion_time()
-        self._show(tree)
-        tree.ended = True
-
-    def abort(self, wanted: Any) -> None:
+    def abort(self, wanted: Message) -> None:
         """End the trees that an abort message of SGLang means, branches and all; forget the states it names.
 
         SGLang may mean a run of a tree: one that has waited or run for too long. That is then said of the whole tree.
         """
-        self.states.drop(None if wanted.abort_all else wanted.rid)
+        self.retained.drop(None if wanted.abort_all else wanted.rid)
         status = HTTPStatus.SERVICE_UNAVAILABLE if wanted.abort_message else None
-        for tree in list(self.trees.values()):
+        for tree in self.trees:
             rids = [tree.client.rid, *(m.run.rid for m in tree.members.values() if m.run is not None)]
             if wanted.abort_all or tree.client.rid.startswith(wanted.rid) or wanted.rid in rids:
                 reason = FINISH_ABORT(wanted.abort_message or "Aborted", status)
-                self.guard.run(tree, self.finish, tree, reason, otherwise=None)
-        self.end_failing()
-        self.publish()
+                self.containment.guard.run(tree, self.life.finish, tree, reason, otherwise=None)
+        self.containment.end_failing()
+        self._publish()
+
+    def drop_kv(self) -> None:
+        """SGLang drops its KV, or is about to: trees give up theirs, and what is retained goes."""
+        self.retained.drop(None)
+        self.preemption.preempt_all()
+
+    def before_flush(self) -> None:
+        """SGLang is about to flush its KV cache; it does so while requests wait if it is paused and computes none."""
+        if self._scheduler._engine_paused and self._scheduler.is_fully_idle(ignore_waiting=True):
+            self.drop_kv()
+        self.retained.drop(None)
+
+    def note_version(self, old_version: str) -> None:
+        """The weights have changed."""
+        note_version(self.trees, old_version)
+
+    def rest(self) -> None:
+        """Nothing is left to be done: nothing may be left over either (I8). Looked at once per rest."""
+        if not self._rests:
+            self._rests = True
+            self.integrity.enter(self.books.problems_at_rest())
+            self._publish()
+
+    def _publish(self) -> None:
+        """Bring the metrics up to date."""
+        if self._metrics is not None:
+            self.containment.guard.aside(self._metrics.update, self.tally, self.trees, otherwise=None)
+
+
+def conductor_of(holder: object) -> Conductor:
+    """The conductor of a scheduler, by the scheduler or its radix tree."""
+    found: Conductor = getattr(holder, CONDUCTOR)
+    return found
+
+
+def find_conductor(holder: object) -> Conductor | None:
+    """The same, where it may not be there yet."""
+    found: Conductor | None = getattr(holder, CONDUCTOR, None)
+    return found

@@ -1,6 +1,7 @@
 """Map and reduce: what SGLang computes is brought to what the controller of a tree wants.
 
-A strand that forks or closes loses its run; its last tokens have no KV yet and are computed by a run that samples
+By looking at strands, not at actions: those are the journal that events are told from (`RequestTree.publish`). A
+strand that forks or closes loses its run; its last tokens have no KV yet and are computed by a run that samples
 nothing (draining): a parent's before its branches start, those of branches together once the last of them closed.
 """
 
@@ -9,9 +10,10 @@ from __future__ import annotations
 import time
 
 from multiverse.decoding.replay import Part
-from multiverse.decoding.strand import Status, Strand
+from multiverse.decoding.strand import Strand
 from multiverse.serving.metrics import Tally
-from multiverse_sglang.scheduler.retained import KeptStates, strand_tokens
+from multiverse.serving.reconcile import reconcile
+from multiverse_sglang.scheduler.retained import RetainedKV, strand_tokens
 from multiverse_sglang.scheduler.runs import Runs
 from multiverse_sglang.scheduler.slots import SlotPool
 from multiverse_sglang.scheduler.tree import Member, RequestTree
@@ -24,65 +26,57 @@ class Forks:
         join: how the dialect joins: `splice`, or by computing the branches again.
     """
 
-    def __init__(self, join: str, pool: SlotPool, runs: Runs, states: KeptStates, tally: Tally) -> None:
+    def __init__(self, join: str, pool: SlotPool, runs: Runs, retained: RetainedKV, tally: Tally) -> None:
         self._join_mode = join
-        self._pool, self._runs, self._states, self._tally = pool, runs, states, tally
+        self._pool, self._runs, self._retained, self._tally = pool, runs, retained, tally
 
     def reconcile(self, tree: RequestTree) -> None:
         """Bring what SGLang computes to what the controller wants: start branches, join closed ones."""
-        for member in list(tree.members.values()):
-            if member.run is not None or tree.members.get(member.strand.key) is not member:
-                continue
-            known = member.parts()
-            children = known[member.part].children
-            if not children:
-                continue  # closed: its parent sees to it
-            if member.computed < len(member.tokens):
-                member.draining = True
-                self._runs.queue(member)
-                continue
-            for child in children:
-                if child.key not in tree.members and child.status is not Status.WAITING:
-                    self._start(tree, child, member)
-            branches = [tree.members[child.key] for child in children if child.key in tree.members]
-            if len(branches) == len(children) and all(branch.closed for branch in branches):
-                self._join(member, branches, known[member.part + 1])
+        reconcile(tree.members, self)
+
+    def is_complete(self, parent: Member) -> bool:
+        """Whether all KV of an idle strand that forks is there; else a run is queued for the rest."""
+        if parent.computed < len(parent.tokens):
+            self._drain(parent)
+            return False
+        return True
+
+    def _drain(self, member: Member) -> None:
+        """Compute the last tokens of a strand, and sample nothing."""
+        member.draining = True
+        self._runs.enqueue(member)
 
     # --- map ---------------------------------------------------------------------------------------------------
 
-    def _start(self, tree: RequestTree, strand: Strand, parent: Member) -> None:
+    def start(self, parent: Member, strand: Strand) -> None:
         """Make a member of a branch; its KV begins with its parent's."""
-        assert parent.held is not None
-        kept = self._states.adopt(tree, strand, parent)
-        member = tree.members[strand.key] = Member(
-            tree, strand, tokens=parent.tokens[:], held=kept or self._pool.share(parent.held)
-        )
-        member.tokens.extend(member.parts()[0].tokens if kept is None else strand_tokens(strand))
-        member.advance_to(0 if kept is None else len(member.parts()) - 1)
-        tree.started_at.setdefault(strand.key, time.monotonic())
+        assert parent.slots is not None
+        tree = parent.tree
+        claimed = self._retained.claim_branch(tree, strand, parent)
+        slots = self._pool.share(parent.slots) if claimed is None else claimed
+        member = tree.members[strand.key] = Member(tree, strand, tokens=parent.tokens[:], slots=slots)
+        member.tokens.extend(member.parts()[0].tokens if claimed is None else strand_tokens(strand))
+        member.advance_to(0 if claimed is None else len(member.parts()) - 1)
+        tree.note_start(parent, strand, self._tally)
         if member.computed < len(member.tokens):
-            self._runs.queue(member)
-        if strand.key[-1] == 0:
-            self._tally.count("forks")
-            if parent.drain_started_at is not None:
-                self._tally.observe("fork_seconds", time.monotonic() - parent.drain_started_at)
+            self._runs.enqueue(member)
 
     # --- reduce ------------------------------------------------------------------------------------------------
 
-    def _join(self, parent: Member, branches: list[Member], part: Part) -> None:
+    def join(self, parent: Member, branches: list[Member], part: Part) -> None:
         """Hand the branches' KV to the parent and let it go on; before, complete it, for all of them at once."""
         tree = parent.tree
         if incomplete := [branch for branch in branches if branch.computed < len(branch.tokens)]:
             for branch in incomplete:
-                branch.draining = True
-                self._runs.queue(branch)
+                self._drain(branch)
             return
-        assert parent.held is not None
-        shared = len(parent.held.slots)
-        held = [branch.held for branch in branches if branch.held is not None]
+        assert parent.slots is not None
+        shared = parent.slots.length
+        slots = [branch.slots for branch in branches if branch.slots is not None]
+        assert len(slots) == len(branches)
         if self._join_mode == "splice":
-            parent.held = self._pool.splice(parent.held, held)
-            self._tally.count("spliced_tokens", len(parent.held.slots) - shared)
+            parent.slots = self._pool.splice(parent.slots, slots)
+            self._tally.count("spliced_tokens", parent.slots.length - shared)
         for branch in branches:
             parent.tokens.extend(branch.tokens[shared:])
             if self._join_mode != "splice":
@@ -95,6 +89,6 @@ class Forks:
         if closed := [branch.drain_started_at for branch in branches if branch.drain_started_at is not None]:
             self._tally.observe("join_seconds", time.monotonic() - max(closed))
         if parent.computed < len(parent.tokens):
-            self._runs.queue(parent)
+            self._runs.enqueue(parent)
         else:  # nothing is between this join and the next fork, or the end of a program's prompt
             self.reconcile(tree)

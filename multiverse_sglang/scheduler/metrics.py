@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from sglang.srt.runtime_context import get_parallel
 
 from multiverse.serving.metrics import Exporter, Tally
+from multiverse_sglang.host import Scheduler
 from multiverse_sglang.scheduler.tree import RequestTree
 
 
@@ -18,7 +18,7 @@ class Metrics:
         self._exporter = Exporter(model, engine)
 
     @classmethod
-    def of(cls, scheduler: Any) -> Metrics | None:
+    def of(cls, scheduler: Scheduler) -> Metrics | None:
         """Those of `scheduler`; `None` without `--enable-metrics`, and for all ranks but the first of a model."""
         arguments = scheduler.server_args
         ranks = get_parallel()

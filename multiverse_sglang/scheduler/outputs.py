@@ -9,18 +9,20 @@ from sglang.srt.runtime_context import get_serving
 
 from multiverse.decoding.sampled_rows import SampledRows
 from multiverse.decoding.stream import Span, tokens_of
+from multiverse_sglang.host import Logprobs, Request, Scheduler
 from multiverse_sglang.scheduler.prompt_logprobs import deliver
-from multiverse_sglang.scheduler.streamer import tell
+from multiverse_sglang.scheduler.streamer import Extras, attach
 from multiverse_sglang.scheduler.tree import Member, RequestTree, Row
 from multiverse_sglang.scheduler.weights import begin_versions
 
 
 def record_row(member: Member) -> None:
     """Keep the logprobs that came with the token just sampled for `member`, and clear its run's lists."""
-    if not member.run.return_logprob:
+    run = member.run
+    if run is None or not run.return_logprob:
         return
-    found = member.run.logprob
-    lists = [
+    found = run.logprob
+    lists: list[Any] = [
         found.output_token_logprobs_val,
         found.output_token_logprobs_idx,
         found.output_top_logprobs_val,
@@ -37,14 +39,14 @@ def record_row(member: Member) -> None:
         values.clear()
 
 
-def record_plain(tree: RequestTree) -> None:
+def record_host_streamed(tree: RequestTree) -> None:
     """Keep the logprobs of what SGLang has answered by itself, for the tree."""
     if tree.rows is not None and tree.rows.keep_values:
         for offset, value in enumerate(tree.client.logprob.output_token_logprobs_val):
             tree.rows.record(tree.controller.root, offset, value, None)
 
 
-def show(scheduler: Any, tree: RequestTree) -> None:
+def show(scheduler: Scheduler, tree: RequestTree) -> None:
     """Hand what can be shown now to SGLang's streamer, which decides by itself when to send it."""
     client = tree.client
     if tree.scores is not None and tree.scores.complete:
@@ -64,19 +66,19 @@ def show(scheduler: Any, tree: RequestTree) -> None:
     scheduler.output_streamer.stream_output([client], client.return_logprob)
 
 
-def add_record(tree: RequestTree, request: Any) -> None:
+def add_record(tree: RequestTree, request: Request) -> None:
     """Send the record of a request that ended with its last output: its last token may have no logprob yet."""
-    tell(request, lambda: _record(tree))
+    attach(request, lambda: _record(tree))
 
 
-def _record(tree: RequestTree) -> dict[str, Any] | None:
-    if not tree.open:
-        record_plain(tree)
+def _record(tree: RequestTree) -> Extras | None:
+    if not tree.is_forked:
+        record_host_streamed(tree)
         begin_versions(tree, tree.client.weight_version_events)
     return tree.record(tree.tally, tree.asked, get_serving().weight_version)
 
 
-def _append_rows(found: Any, spans: Sequence[Span], rows: SampledRows[Row]) -> None:
+def _append_rows(found: Logprobs, spans: Sequence[Span], rows: SampledRows[Row]) -> None:
     """Logprobs of the tokens of `spans`. A token that the engine wrote has logprob 0: it was not left to chance."""
     wanted = found.token_ids_logprob
     for token, known in zip(tokens_of(spans), rows.take(spans), strict=True):

@@ -17,6 +17,7 @@ from sglang.srt.sampling.penaltylib import (
     BatchedRepetitionPenalizer,
 )
 
+from multiverse_sglang.host import Batch
 from multiverse_sglang.scheduler.tree import Member, member_of
 
 
@@ -27,13 +28,13 @@ def generated_before(member: Member | None, late: bool) -> Sequence[int]:
         member: what the run is computed for; `None`, or one that SGLang computes by itself, has none.
         late: leave out the last token of the sequence, which SGLang counts itself, a step later.
     """
-    if member is None or not member.tree.open:
+    if member is None or not member.tree.is_forked:
         return ()
     tokens = member.tokens[len(member.tree.controller.prompt.ids) :]
     return tokens[:-1] if late else tokens
 
 
-def complete_penalties(orchestrator: Any, batch: Any) -> None:
+def complete_penalties(orchestrator: Any, batch: Batch) -> None:
     """Let penalties count what the strands of a new `batch` have generated in runs before."""
     members = [member_of(request) for request in batch.reqs]
     complete(orchestrator, [generated_before(member, batch.enable_overlap) for member in members])

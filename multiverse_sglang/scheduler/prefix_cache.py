@@ -15,7 +15,6 @@ import hashlib
 import secrets
 from array import array
 from collections.abc import Iterable
-from typing import Any
 
 from sglang.srt.mem_cache.base_prefix_cache import InsertParams
 from sglang.srt.mem_cache.common import match_kv_cache
@@ -25,7 +24,10 @@ from multiverse.decoding.controller import Controller
 from multiverse.decoding.document import to_transcript
 from multiverse.decoding.replay import parts, starts
 from multiverse.decoding.splice import Entry, Path, kv_order
-from multiverse_sglang.scheduler.tree import Held, RequestTree
+from multiverse.serving.resume import resume_point
+from multiverse_sglang.host import RadixCache
+from multiverse_sglang.scheduler.kv_slots import KVSlots
+from multiverse_sglang.scheduler.tree import RequestTree
 
 _SECRET = secrets.token_bytes(32)
 
@@ -45,24 +47,24 @@ def _mark(shift: int, path: Path) -> int | None:
     return int.from_bytes(digest, "big") >> 1
 
 
-def sequence_key(controller: Controller, page: int = 1) -> array[int]:
+def sequence_key(controller: Controller, page_size: int = 1) -> array[int]:
     """The key of all that a request has so far, its prompt included, as it is or will be computed.
 
     Args:
-        page: tokens of a page.
+        page_size: tokens of a page.
     """
     if controller.binding.dialect.join == "splice":
-        return layout_key(kv_order(controller, controller.root, page).entries)
+        return layout_key(kv_order(controller, controller.root, page_size).entries)
     return array("q", to_transcript(controller).ids)
 
 
-def _usable(controller: Controller, length: int) -> int:
+def _usable_length(controller: Controller, length: int) -> int:
     """How many of the first `length` tokens of the prompt are of use: those before a block that begins among them and
     does not end there, if there is such a block."""
     strand = controller.prompt.strand
-    seams = starts(strand)
-    part = bisect.bisect(seams, length) - 1
-    return min(length, seams[part] + len(parts(controller, strand)[part].tokens))
+    part_offsets = starts(strand)
+    part = bisect.bisect(part_offsets, length) - 1
+    return min(length, part_offsets[part] + len(parts(controller, strand)[part].tokens))
 
 
 class LayoutCache:
@@ -70,64 +72,59 @@ class LayoutCache:
 
     Args:
         cache: SGLang's.
-        page: tokens of a page.
+        page_size: tokens of a page.
     """
 
-    def __init__(self, cache: Any, page: int) -> None:
-        self._cache = cache
-        self._page = page
+    def __init__(self, cache: RadixCache, page_size: int) -> None:
+        self._cache, self._page_size = cache, page_size
 
-    def insert(self, tree: RequestTree, held: Held) -> None:
-        """Enter a finished root's sequence; the tree then owns all of its full pages."""
+    def insert(self, tree: RequestTree, slots: KVSlots) -> None:
+        """Enter a finished root's sequence. The radix tree then owns all of its full pages, and `slots` the rest."""
         client = tree.client
-        key = sequence_key(tree.controller, self._page)
-        length = len(held.slots) // self._page * self._page
-        if length > held.own and self._cache.supports_prefix_sharing():
+        key = sequence_key(tree.controller, self._page_size)
+        length = slots.length // self._page_size * self._page_size
+        if length > slots.owned_from and self._cache.supports_prefix_sharing():
             self._cache.insert(
                 InsertParams(
                     key=RadixKey(key[:length], client.extra_key, cache_salt=client.cache_salt),
-                    value=held.slots[:length],
-                    prev_prefix_len=held.own,
-                    inserted_len=held.own,
+                    value=slots.indices[:length],
+                    prev_prefix_len=slots.owned_from,
+                    inserted_len=slots.owned_from,
                     priority=client.priority or 0,
                 )
             )
-            held.own = length
+            slots.owned_from = length
 
-    def suffices(self, tree: RequestTree, held: Held) -> bool:
+    def suffices(self, tree: RequestTree, slots: KVSlots) -> bool:
         """Whether the radix tree can hold all blocks of a root's sequence for whoever goes on behind it.
 
         With pages of more than one token it can't if the last block ends in a page that is not full.
         """
-        last, _ = kv_order(tree.controller, tree.controller.root, self._page).spans[-1]
-        return len(held.slots) // self._page * self._page >= last
+        last, _ = kv_order(tree.controller, tree.controller.root, self._page_size).spans[-1]
+        return slots.length // self._page_size * self._page_size >= last
 
-    def find(self, tree: RequestTree) -> Held | None:
-        """What the radix tree has of a prompt, locked; of a program's branch, what it has in common with its source."""
+    def find(self, tree: RequestTree) -> KVSlots | None:
+        """What the radix tree has of a prompt: locked, owned by the radix tree, and up to where a root can go on.
+
+        Of a program's branch, no more than what it has in common with its source.
+        """
         controller, client, program = tree.controller, tree.client, tree.program
-        order, most = kv_order(controller, controller.root, self._page), len(controller.prompt.ids)
+        order, max_length = kv_order(controller, controller.root, self._page_size), len(controller.prompt.ids)
         if program is None:
-            most -= 1
+            max_length -= 1
         elif program.shared is not None:
-            most = program.shared
+            max_length = program.shared
         if tree.scores is not None:
-            most = min(most, tree.scores.first)
+            max_length = min(max_length, tree.scores.first)
         key = layout_key(order.entries)
-        match_kv_cache(client, self._cache, key, max_prefix_len=most)
-        length = client.prefix_len if self._page == 1 else self._usable(client.prefix_len, order.spans)
-        if program is not None and (usable := _usable(controller, length)) < length:
+        match_kv_cache(client, self._cache, key, max_prefix_len=max_length)
+        length = client.prefix_len
+        if self._page_size > 1:
+            length = resume_point(order.spans, length, self._page_size, whole=False).length
+        if program is not None and (usable := _usable_length(controller, length)) < length:
             length = usable
             match_kv_cache(client, self._cache, key, max_prefix_len=length)  # so that no more than that is locked
         if length == 0:
             return None
         lock = self._cache.lock(client.last_node)
-        slots = self._cache.prefix_device_indices(client)[:length].clone()
-        return Held(slots, length, lock)
-
-    def _usable(self, found: int, spans: list[tuple[int, int]]) -> int:
-        """How many tokens to replay behind: whole pages that end in one of the `spans` of parts, not with its last."""
-        for start, end in reversed(spans):
-            length = min(found, (end - 1) // self._page * self._page)
-            if length >= start:
-                return length
-        return 0
+        return KVSlots(self._cache.prefix_device_indices(client)[:length].clone(), length, lock)

@@ -8,9 +8,9 @@ the model's own logits, whatever the client's sampling parameters are.
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from multiverse.decoding.prompt_scores import PromptScores, Target
+from multiverse_sglang.host import Logprobs, Request
 from multiverse_sglang.scheduler.tree import Member, RequestTree, Row
 
 NEUTRAL = {
@@ -35,7 +35,7 @@ def scores_for(tree: RequestTree) -> PromptScores[Row] | None:
     return PromptScores(prompt, client.logprob_start_len)
 
 
-def ask(member: Member, run: Any) -> None:
+def ask(member: Member, run: Request) -> None:
     """Let a run that was just made report what `member` still misses of the prompt's scores."""
     scores, length = member.tree.scores, len(member.tokens)
     run.logprob_start_len = length
@@ -55,14 +55,14 @@ def ask(member: Member, run: Any) -> None:
 def record_scores(member: Member) -> None:
     """Keep what the run of `member` reported of its prompt."""
     scores, run = member.tree.scores, member.run
-    if scores is None or run.logprob_start_len >= len(run.origin_input_ids):
+    if scores is None or run is None or run.logprob_start_len >= len(run.origin_input_ids):
         return
     for target in scores.targets(member.strand.key, run.logprob_start_len, len(run.origin_input_ids)):
         scores.record(target.place, _row(member.tree.client.logprob, run, target))
     run.logprob_start_len = len(run.origin_input_ids)  # that was all
 
 
-def _row(asked: Any, run: Any, target: Target) -> Row:
+def _row(asked: Logprobs, run: Request, target: Target) -> Row:
     """The row of `target`, cut to what the client asked for."""
     found, at = run.logprob, target.at - run.logprob_start_len + 1
     last = target.at == len(run.origin_input_ids) - 1

@@ -7,7 +7,6 @@ that it is there, and waits for the others to say the same.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from torch import distributed
 
@@ -29,7 +28,7 @@ def check_ranks() -> None:
         compare(store, distributed.get_rank(), distributed.get_world_size(), repr(Options.from_environment()))
 
 
-def compare(store: Any, rank: int, world: int, options: str, patience: timedelta = PATIENCE) -> None:
+def compare(store: distributed.Store, rank: int, world: int, options: str, patience: timedelta = PATIENCE) -> None:
     """Say in `store` that this `rank` of a `world` is there with these `options`, and hear it of the others.
 
     Raises:

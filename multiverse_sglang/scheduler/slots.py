@@ -3,214 +3,186 @@
 A sequence is a list of slot indices; attention does not mind their order (`decoding.splice`). With pages of more than
 one token, backends need each page's worth of them, counted from the first, to be one page in order. So a branch gets a
 copy of its parent's last page if that is not full, and a join moves loose tokens into whole pages; with pages of one
-token nothing is copied or moved. Every page has one owner: the pool, the radix tree, a request in a batch, or a strand
-that holds it here.
+token nothing is copied or moved. Every page has one owner (I1): the pool, the radix tree, a request in a batch, or a
+strand that has it as `KVSlots`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 
 from multiverse.decoding.splice import Span, plan_splice
 from multiverse.serving.metrics import Tally
-from multiverse_sglang.scheduler.tree import Held
+from multiverse_sglang.host import Request, Scheduler
+from multiverse_sglang.scheduler.kv_slots import KVSlots
+from multiverse_sglang.scheduler.slot_moves import SlotMoves
 
 
 class SlotPool:
-    """SGLang's KV pool and radix tree, as far as strands need them."""
+    """SGLang's KV pool and radix tree, as far as strands need them. All that is counted is counted in slots.
 
-    def __init__(self, scheduler: Any, tally: Tally) -> None:
+    Attributes:
+        total: slots that there are.
+        page_size: tokens of a page.
+        moves: of tokens from slot to slot.
+    """
+
+    def __init__(self, scheduler: Scheduler, tally: Tally) -> None:
         self.cache = scheduler.tree_cache
         self.allocator = scheduler.token_to_kv_pool_allocator
         self.rows = scheduler.req_to_token_pool
-        self.total: int = scheduler.max_total_num_tokens
-        self.page: int = scheduler.page_size
-        self._kv = self.allocator.get_kvcache()
-        self._scheduler = scheduler
+        self.total = scheduler.max_total_num_tokens
+        self.page_size = scheduler.page_size
+        self.moves = SlotMoves(scheduler)
         self._tally = tally
-        self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    # --- how much ----------------------------------------------------------------------------------------------
+    # --- how many ------------------------------------------------------------------------------------------------
 
-    def free(self) -> int:
-        """Tokens there is room for, those included that the radix tree can give back."""
-        return int(self.allocator.available_size() + self.cache.evictable_size())
+    def free_slots(self) -> int:
+        """Slots that are free, those included that the radix tree can give back."""
+        return self.allocator.available_size() + self.cache.evictable_size()
 
-    def owned(self, held: Held) -> int:
-        """Slots in the pages that `held` owns."""
-        length = len(held.slots)
-        return self.whole(length) - held.own if length > held.own else 0
+    def owned_slots(self, slots: KVSlots) -> int:
+        """Slots of the pages that `slots` owns, those of no token included."""
+        return self.round_up(slots.length) - slots.owned_from if slots.length > slots.owned_from else 0
 
-    def whole(self, length: int) -> int:
-        """Slots in the pages of a sequence of `length` tokens."""
-        return -(-length // self.page) * self.page
+    def round_up(self, tokens: int) -> int:
+        """Slots in the pages of a sequence of so many tokens."""
+        return -(-tokens // self.page_size) * self.page_size
 
-    def growth(self, requests: Iterable[Any]) -> int:
-        """Slots that SGLang takes for the next token of each of `requests`."""
-        return self.page * sum(request.kv.kv_committed_len % self.page == 0 for request in requests)
+    def slots_next_step(self, requests: Iterable[Request]) -> int:
+        """Slots that SGLang takes for the next token of each of `requests`: a page where the last one is full."""
+        return self.page_size * sum(request.kv.kv_committed_len % self.page_size == 0 for request in requests)
 
-    def missing(self, held: Held | None, length: int) -> int:
-        """Slots that a sequence of `length` tokens takes beyond what it holds."""
-        have = 0 if held is None else len(held.slots)
-        alone = held is not None and held.own < have
-        return max(0, self.whole(length) - (self.whole(have) if alone else have // self.page * self.page))
+    def slots_missing(self, slots: KVSlots | None, tokens: int) -> int:
+        """Slots that a sequence of so many tokens takes beyond those it has.
 
-    def least(self, length: int, branches: int) -> int:
-        """Slots that a sequence of `length` tokens and as many branches with a few of their own take."""
-        rest = length % self.page
-        return length - rest + branches * self.whole(rest + 8)
+        A last page that is not full counts as there only if it is the sequence's own: else it gets one (`unshare`).
+        """
+        if slots is None:
+            return self.round_up(tokens)
+        owns_last_page = slots.owned_from < slots.length
+        there = self.round_up(slots.length) if owns_last_page else slots.length // self.page_size * self.page_size
+        return max(0, self.round_up(tokens) - there)
 
-    @property
-    def pending(self) -> int:
-        """Pages that the next forward has to fill first."""
-        return len(self._copies)
+    def min_slots(self, tokens: int, branches: int) -> int:
+        """Slots that a sequence of so many tokens takes together with branches that have a few of their own."""
+        rest = tokens % self.page_size
+        return tokens - rest + branches * self.round_up(rest + 8)
 
     # --- from SGLang's requests and back -------------------------------------------------------------------------
 
-    def take(self, run: Any, length: int, lock: Any) -> Held:
-        """Take the first `length` tokens of a request's row, and free the rest of it and the row."""
+    def take_over(self, run: Request, tokens: int, lock: object) -> KVSlots:
+        """Take the slots of the first so many tokens of a request's row, and free the rest of it and the row.
+
+        Afterwards the request has no KV, and the caller owns what the request owned: all behind what it found in the
+        radix tree, or was begun with (`cache_protected_len`). `lock` goes with it.
+        """
         kv = run.kv
-        row = self.rows.req_to_token[kv.req_pool_idx]
-        slots = row[:length].to(torch.int64, copy=True)
-        if kv.kv_allocated_len > self.whole(length):
-            self.allocator.free(row[self.whole(length) : kv.kv_allocated_len].to(torch.int64, copy=True))
-        held = Held(slots, min(kv.cache_protected_len, length), lock)
+        row, end = self.rows.req_to_token[kv.req_pool_idx], self.round_up(tokens)
+        indices = row[:tokens].to(torch.int64, copy=True)
+        if kv.kv_allocated_len > end:
+            self.allocator.free(row[end : kv.kv_allocated_len].to(torch.int64, copy=True))
+        slots = KVSlots(indices, min(kv.cache_protected_len, tokens), lock)
         self.rows.free(run)
         kv.mark_kv_released()
-        return held
+        return slots
 
-    def nothing(self) -> Held:
+    def empty(self) -> KVSlots:
         """What a sequence begins with that has no KV yet."""
-        return Held(torch.empty(0, dtype=torch.int64, device=self.rows.device), 0)
+        return KVSlots(torch.empty(0, dtype=torch.int64, device=self.rows.device), 0)
 
-    def cut(self, held: Held, length: int) -> None:
-        """Keep the first `length` slots of `held` and give back what it owns of the others, which is whole pages.
+    def release(self, slots: KVSlots) -> None:
+        """Give back what `slots` owns, and its lock. The caller forgets it."""
+        if slots.length > slots.owned_from:
+            self.allocator.free(slots.owned)
+        self.cache.unlock(slots.lock)
 
-        What comes next is written into the last page of what is kept, so that has to be its own.
+    def truncate(self, slots: KVSlots, tokens: int) -> None:
+        """Go on with the first so many tokens of `slots`, and give back what it owns of the others: whole pages.
+
+        What comes next is written into the last page of what stays, so that has to be its own.
         """
-        assert self.page == 1 or length >= held.own
-        first = max(self.whole(length), held.own)
-        if len(held.slots) > first:
-            self.allocator.free(held.slots[first:])
-        held.slots, held.own = held.slots[:length], min(held.own, length)
+        assert self.page_size == 1 or tokens >= slots.owned_from
+        first = max(self.round_up(tokens), slots.owned_from)
+        if slots.length > first:
+            self.allocator.free(slots.indices[first:])
+        slots.indices, slots.owned_from = slots.indices[:tokens], min(slots.owned_from, tokens)
 
-    def adopt(self, parent: Held, kept: Held) -> Held:
-        """A branch computed apart, as one that began with the slots of `parent`. Nothing stays with `kept`.
+    def adopt(self, parent: KVSlots, retained: KVSlots) -> KVSlots:
+        """A branch that was computed apart, as one that began with the slots of `parent`; `retained` has nothing then.
 
         Of the page in which it goes on by itself it keeps its own.
         """
-        start = len(parent.slots) // self.page * self.page
-        self.allocator.free(kept.slots[kept.own : start])
-        self.cache.unlock(kept.lock)
-        return Held(torch.cat([parent.slots[:start], kept.slots[start:]]), start)
+        start = parent.length // self.page_size * self.page_size
+        self.allocator.free(retained.indices[retained.owned_from : start])
+        self.cache.unlock(retained.lock)
+        return KVSlots(torch.cat([parent.indices[:start], retained.indices[start:]]), start)
 
-    def release(self, held: Held) -> None:
-        """Give back what `held` owns."""
-        if len(held.slots) > held.own:
-            self.allocator.free(held.slots[held.own :])
-        self.cache.unlock(held.lock)
+    # --- fork ------------------------------------------------------------------------------------------------------
 
-    # --- map -----------------------------------------------------------------------------------------------------
+    def share(self, slots: KVSlots) -> KVSlots:
+        """What a branch begins with: all slots of its parent, none of them its own. The parent has to outlive it."""
+        return KVSlots(slots.indices, slots.length)
 
-    def share(self, held: Held) -> Held:
-        """What a branch begins with: all slots of its parent, none of them its own."""
-        return Held(held.slots, len(held.slots))
-
-    def part(self, held: Held) -> None:
+    def unshare(self, slots: KVSlots) -> None:
         """Give a branch that SGLang is about to extend a page of its own in place of one that it shares in part.
 
-        SGLang has room for it: it reserves a page more than a request is extended by.
+        Its tokens are copied before the next forward. SGLang has room for it: it reserves a page more than a request is
+        extended by.
+
+        Raises:
+            RuntimeError: if no page is free.
         """
-        rest = held.own % self.page
+        rest = slots.owned_from % self.page_size
         if not rest:
             return
-        self.allocator.evict_to_free_tokens(self.cache, self.page)
-        page = self.allocator.alloc(self.page)
+        assert slots.owned_from == slots.length, "a branch that owns anything begins with a page"
+        self.allocator.evict_to_free_tokens(self.cache, self.page_size)
+        page = self.allocator.alloc(self.page_size)
         if page is None:
             raise RuntimeError("multiverse: no page is free for a branch that SGLang admitted")
-        self._copies.append((held.slots[-rest:], page[:rest]))
-        held.slots, held.own = torch.cat([held.slots[:-rest], page[:rest]]), held.own - rest
+        self.moves.schedule(slots.indices[-rest:], page[:rest])
+        slots.indices = torch.cat([slots.indices[:-rest], page[:rest]])
+        slots.owned_from -= rest
         self._tally.count("copied_tokens", rest)
 
-    def copy(self) -> None:
-        """Fill the pages that branches were given. To be called where the next forward runs, before it."""
-        if self._copies:
-            sources, targets = zip(*self._copies, strict=True)
-            self._copies = []
-            self._move(sources, targets)
+    # --- join ------------------------------------------------------------------------------------------------------
 
-    # --- reduce --------------------------------------------------------------------------------------------------
+    def splice(self, parent: KVSlots, branches: Sequence[KVSlots]) -> KVSlots:
+        """The parent's slots and behind them each branch's own: `[tokens of parent + own tokens of each branch]`.
 
-    def splice(self, parent: Held, branches: Sequence[Held]) -> Held:
-        """The parent's slots and behind them each branch's own. The branches own nothing afterwards.
-
-        Loose tokens are moved into pages that some of them come from, so no page has to be free.
+        It owns what parent and branches owned; they are not to be used afterwards. Whole pages change their owner as
+        they are. Loose tokens are moved, first into what is free of the parent's last page, then into pages that some
+        of them come from, so no page has to be free; pages that are left over are freed.
         """
-        assert parent.own % self.page == 0
-        length, nothing = len(parent.slots), parent.slots[:0]
-        plan = plan_splice(length, [len(branch.slots) for branch in branches], self.page)
+        assert parent.owned_from % self.page_size == 0
+        length, nothing = parent.length, parent.indices[:0]
+        plan = plan_splice(length, [branch.length for branch in branches], self.page_size)
 
-        def slots(spans: Iterable[Span]) -> torch.Tensor:
-            return torch.cat([nothing, *(branches[branch].slots[start:end] for branch, start, end in spans)])
+        def indices(spans: Iterable[Span]) -> torch.Tensor:
+            return torch.cat([nothing, *(branches[branch].indices[start:end] for branch, start, end in spans)])
 
-        loose, adopted = slots(plan.loose), slots(plan.adopted)
+        loose, adopted = indices(plan.loose), indices(plan.adopted)
         if pages := [page for branch in branches for page in self._partial_pages(branch, length)]:
             firsts = torch.cat(pages)
-            wanted = -(-(len(loose) - plan.fill) // self.page)
-            room = torch.arange(self.page, device=loose.device)
+            wanted = -(-(len(loose) - plan.fill) // self.page_size)
+            room = torch.arange(self.page_size, device=loose.device)
             fresh = (firsts[:wanted, None] + room).flatten()[: len(loose) - plan.fill]
-            filled = parent.slots[-1:] + 1 + room[: plan.fill]
-            with self._forward_order():
-                self._move([loose], [filled, fresh])
+            filled = parent.indices[-1:] + 1 + room[: plan.fill]
+            self.moves.now(loose, torch.cat([filled, fresh]))
             self.allocator.free(firsts[wanted:])
             adopted = torch.cat([filled, adopted, fresh])
             self._tally.count("moved_tokens", len(loose))
-        return Held(torch.cat([parent.slots, adopted]), parent.own, parent.lock)
+        assert len(adopted) == sum(branch.length - length for branch in branches)
+        return KVSlots(torch.cat([parent.indices, adopted]), parent.owned_from, parent.lock)
 
-    def _partial_pages(self, branch: Held, shared: int) -> Iterable[torch.Tensor]:
+    def _partial_pages(self, branch: KVSlots, shared: int) -> Iterable[torch.Tensor]:
         """The first slots of the pages of a branch that are not all of its own tokens: at most two."""
-        end = len(branch.slots)
-        full = range(self.whole(shared), end // self.page * self.page)
-        for at in (*range(branch.own, min(full.start, end), self.page), max(full.start, full.stop)):
+        end = branch.length
+        full = range(self.round_up(shared), end // self.page_size * self.page_size)
+        for at in (*range(branch.owned_from, min(full.start, end), self.page_size), max(full.start, full.stop)):
             if at < end:
-                yield branch.slots[at : at + 1]
-
-    # --- moves ---------------------------------------------------------------------------------------------------
-
-    def _move(self, sources: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> None:
-        """Move tokens in every layer; all are gathered before any is written."""
-        for slots in (*sources, *targets):
-            if slots.device.type != "cpu":  # made on the scheduler's stream, and not to be used again before this ran
-                slots.record_stream(torch.get_device_module(slots.device).current_stream())
-        self._kv.move_kv_cache(torch.cat(targets), torch.cat(sources))
-
-    def _forward_order(self) -> AbstractContextManager[Any]:
-        """What is done here comes after the forward under way and before the next one."""
-        scheduler = self._scheduler
-        if not scheduler.enable_overlap:
-            return nullcontext()
-        scheduler.forward_stream.wait_stream(scheduler.schedule_stream)
-        context: AbstractContextManager[Any] = scheduler.forward_stream_ctx
-        return context
-
-
-def can_move(kv: Any) -> bool:
-    """Whether tokens can be moved within the KV pool `kv`.
-
-    From then on by indexing: SGLang prepares its own kernel for speculative decoding only, and that writes some tokens
-    before it has read all.
-    """
-    if getattr(kv, "kv_cache_layout", "") == "vectorized_5d":
-        return False  # SGLang would index pages as if they were tokens
-    if hasattr(kv, "use_native_move_kv_cache"):
-        kv.use_native_move_kv_cache = True
-    padding = torch.zeros(1, dtype=torch.int64, device=kv.device)
-    try:
-        kv.move_kv_cache(padding, padding)
-    except (AttributeError, AssertionError, RuntimeError):
-        return False
-    return True
+                yield branch.indices[at : at + 1]

@@ -6,15 +6,14 @@ none: the search goes strand by strand and survives that a strand is computed by
 
 from __future__ import annotations
 
-from typing import Any
-
 from sglang.srt.managers.schedule_batch import FINISH_MATCHED_STR
 
 from multiverse.serving.stops import Stops
 from multiverse_sglang.channels import FROM_END
+from multiverse_sglang.host import Request
 
 
-def wanted_stops(request: Any) -> Stops:
+def wanted_stops(request: Request) -> Stops:
     """What a request wants to end at."""
     parameters, tokenizer = request.sampling_params, request.tokenizer
     turn_ends = {getattr(tokenizer, "eos_token_id", None), *(request.eos_token_ids or ())}
@@ -34,5 +33,5 @@ class MatchedInStrand(FINISH_MATCHED_STR):
         super().__init__(matched)
         self.from_end = from_end
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {**super().to_json(), FROM_END: self.from_end}

@@ -1,47 +1,49 @@
-"""What clients are told beside tokens, on its way out of the scheduler: SGLang's streamer, with a field more."""
+"""What clients are sent beside tokens, on its way out of the scheduler: SGLang's streamer, with a field more."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from sglang.srt.managers.scheduler_components.output_streamer import SchedulerOutputStreamer
 
 from multiverse.wire.responses import FIELD
-from multiverse_sglang.channels import EXTRAS
+from multiverse_sglang.channels import EXTRAS, FAILED
+from multiverse_sglang.host import Request
 
-News = dict[str, Any] | Callable[[], dict[str, Any] | None]
+Extras = dict[str, object]
+"""What a client is sent beside tokens: `events` or a `record`."""
 
 _log = logging.getLogger("sglang.multiverse")
 
 
-def tell(request: Any, news: News) -> None:
-    """Send `news` along with what SGLang sends next of `request`; what there is to say by then, if it is a function."""
-    request.__dict__.setdefault(EXTRAS, []).append(news)
+def attach(request: Request, extras: Extras | Callable[[], Extras | None]) -> None:
+    """Send `extras` along with what SGLang sends next of `request`; what there is by then, if it is a function."""
+    request.__dict__.setdefault(EXTRAS, []).append(extras)
 
 
-def take_news(request: Any) -> list[dict[str, Any]]:
-    """What the client of `request` was not told yet."""
-    told = (news() if callable(news) else news for news in request.__dict__.pop(EXTRAS, None) or ())
-    return [news for news in told if news is not None]
+def take_extras(request: Request) -> list[Extras]:
+    """What the client of `request` was not sent yet."""
+    waiting = request.__dict__.pop(EXTRAS, None) or ()
+    found = (extras() if callable(extras) else extras for extras in waiting)
+    return [extras for extras in found if extras is not None]
 
 
 class BlocksStreamer(SchedulerOutputStreamer):
-    """SGLang's streamer. Requests that have nothing to tell go out as they are."""
+    """SGLang's streamer. Requests that have nothing of ours go out as they are."""
 
     __slots__ = ()
     has_additional_customized_info = True
 
-    def build_additional_customized_info(self, reqs: list[Any]) -> dict[str, list[Any]]:
-        """For each request that goes out, what is to be told with it."""
-        told = [self._told(req) for req in reqs]
-        return {FIELD: told} if any(told) else {}
+    def build_additional_customized_info(self, reqs: list[Request]) -> dict[str, list[list[Extras]]]:
+        """For each request that goes out, what is sent with it."""
+        found = [self._extras(req) for req in reqs]
+        return {FIELD: found} if any(found) else {}
 
-    def _told(self, request: Any) -> list[dict[str, Any]]:
-        """What is to be told of one request; that something went wrong with it, if it did."""
+    def _extras(self, request: Request) -> list[Extras]:
+        """What is sent with one request; that something went wrong with it, if it did."""
         try:
-            return take_news(request)
+            return take_extras(request)
         except Exception as error:
             _log.error("multiverse: request %s ended with an error: %r", request.rid, error, exc_info=error)
-            return [{"failed": repr(error)}]
+            return [{FAILED: repr(error)}]

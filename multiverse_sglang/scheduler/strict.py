@@ -8,15 +8,13 @@ llguidance, one bit per token, so that batches may hold requests with grammars o
 from __future__ import annotations
 
 import functools
-from typing import Any
 
+import torch
 from sglang.srt.constrained.xgrammar_backend import XGrammarGrammar
 
 from multiverse.decoding.strand import Status, Strand
 from multiverse_sglang.scheduler.tree import RequestTree
 
-BACKENDS = ("xgrammar", "llguidance", "none")
-"""Grammar backends of SGLang whose masks are bits."""
 _NOTHING: list[tuple[int, int]] = []
 
 
@@ -41,7 +39,7 @@ class StrictTags(XGrammarGrammar):
         """Itself: it has no state."""
         return self
 
-    def fill_vocab_mask(self, vocab_mask: Any, idx: int) -> None:
+    def fill_vocab_mask(self, vocab_mask: torch.Tensor, idx: int) -> None:
         """Clear the bits of the tags that must not come next in row `idx` of `vocab_mask`, int32 `[batch, words]`."""
         if self._strand.status is Status.RUNNING:
             words: list[tuple[int, int]] = self._tree.guard.run(self._tree, self._masked, otherwise=_NOTHING)

@@ -3,43 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH
 
 from multiverse.decoding.budgets import FinishReason
 from multiverse.serving.verdict import Verdict
+from multiverse_sglang.host import FinishReason as HostReason
+from multiverse_sglang.host import Request
 from multiverse_sglang.scheduler.outputs import add_record
 from multiverse_sglang.scheduler.stops import MatchedInStrand
 from multiverse_sglang.scheduler.tree import Member
 
 
-def accept(update_finish_state: Callable[[Any], None], request: Any, member: Member) -> None:
-    """Decide about the token that SGLang just appended to `request`: SGLang's own rules first, then ours."""
+def accept(update_finish_state: Callable[[Request], None], request: Request, member: Member) -> None:
+    """Decide about the token that SGLang just appended to `request`: SGLang's own rules first, then ours.
+
+    What the controller orders is done once the step is over, by looking at strands (`forks.reconcile`); the actions are
+    the journal that events are told from.
+    """
     tree, strand = member.tree, member.strand
-    member.arrived, member.sampled = True, None
+    member.has_result, member.sampled = True, None
     if member.draining:
         del request.output_ids[-1:]
         return
-    if tree.open:
+    if tree.is_forked:
         _reserve(request)
     update_finish_state(request)
     reason = request.finished_reason
     offset, token = len(strand.tokens), request.output_ids[-1]
-    verdict = (tree.judge if tree.open else tree.plain_judge).decide(strand, token, _ended(reason))
-    tree.tell(strand, verdict.actions)
+    verdict = (tree.judge if tree.is_forked else tree.host_judge).decide(strand, token, _ended(reason))
+    tree.publish(strand, verdict.actions)
     member.sampled = offset if verdict.kept > offset else None
     if verdict.kept <= offset:
         _truncate(member, request, verdict.kept)
         tree.drop_rows(strand.key, verdict.kept)
-    if tree.open:
+    if tree.is_forked:
         _end_run(member, request, reason, verdict)
     elif tree.controller.finish_reason is not None:
         request.finished_reason = reason or FINISH_LENGTH(len(request.output_ids))
         add_record(tree, request)
 
 
-def _ended(reason: Any) -> FinishReason | None:
+def _ended(reason: HostReason | None) -> FinishReason | None:
     """What SGLang ended a request with."""
     if reason is None:
         return None
@@ -48,13 +53,13 @@ def _ended(reason: Any) -> FinishReason | None:
     return FinishReason.LENGTH if isinstance(reason, FINISH_LENGTH) else FinishReason.STOP
 
 
-def _reserve(run: Any) -> None:
+def _reserve(run: Request) -> None:
     """Keep SGLang from holding a run back because its next token might be the last it may generate."""
     parameters = run.sampling_params
     parameters.max_new_tokens = max(parameters.max_new_tokens, len(run.output_ids) + 2)
 
 
-def _truncate(member: Member, run: Any, kept: int) -> None:
+def _truncate(member: Member, run: Request, kept: int) -> None:
     """Keep the first `kept` tokens of a strand in its run; some may be of the prompt that the run was made with."""
     own = kept - member.tokens_submitted
     del run.output_ids[max(0, own) :]
@@ -64,7 +69,7 @@ def _truncate(member: Member, run: Any, kept: int) -> None:
         run.origin_input_ids = run.origin_input_ids[: len(member.tokens)]
 
 
-def _end_run(member: Member, run: Any, reason: Any, verdict: Verdict) -> None:
+def _end_run(member: Member, run: Request, reason: HostReason | None, verdict: Verdict) -> None:
     """SGLang, or a stop string, may have ended a run. Its KV is not SGLang's to release."""
     tree, aborted = member.tree, isinstance(reason, FINISH_ABORT)
     run.finished_reason = run.finished_len = None

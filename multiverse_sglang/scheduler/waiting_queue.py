@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
 from multiverse.serving.pressure import seniority
+from multiverse_sglang.host import Request, Scheduler
 from multiverse_sglang.scheduler.tree import RequestTree, member_of
 
 PLAIN = (1 << 62, 0.0)
 """Seniority of requests that can't have blocks: they come last."""
+_Shown = tuple[Request, Request | None]
+"""What waits, and as which request of a client SGLang sees it, if it does."""
 
 
-def tree_of(request: Any) -> RequestTree | None:
+def tree_of(request: Request) -> RequestTree | None:
     """The tree that `request` computes a strand of, if any."""
     member = member_of(request)
-    return member.tree if member is not None and member.tree.open else None
+    return member.tree if member is not None and member.tree.is_forked else None
 
 
-def seniority_of(request: Any) -> tuple[int, float]:
+def seniority_of(request: Request) -> tuple[int, float]:
     """That of what `request` belongs to; `PLAIN` if it can't have blocks."""
     member = member_of(request)
     return PLAIN if member is None else seniority(member.tree)
 
 
-def by_seniority(requests: Sequence[Any], order: list[int]) -> list[int]:
+def by_seniority(requests: Sequence[Request], order: list[int]) -> list[int]:
     """Whom SGLang shall keep first when it retracts: the most senior; its own order if no tree is among them."""
     if all(tree_of(request) is None for request in requests):
         return order
@@ -33,32 +35,39 @@ def by_seniority(requests: Sequence[Any], order: list[int]) -> list[int]:
 
 
 class WaitingQueue:
-    """What SGLang is shown of the queue of `scheduler`, and in which order."""
+    """The only one that touches the queue of `scheduler`: who waits, and what SGLang is shown of it."""
 
-    def __init__(self, scheduler: Any) -> None:
+    def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
 
     @property
-    def requests(self) -> list[Any]:
+    def requests(self) -> list[Request]:
         """All that wait, in order."""
-        found: list[Any] = self._scheduler.waiting_queue
-        return found
+        return self._scheduler.waiting_queue
 
-    def remove(self, request: Any) -> None:
-        """Take `request` out, if it is there."""
-        self._scheduler.waiting_queue = [waiting for waiting in self.requests if waiting is not request]
+    def enqueue(self, run: Request) -> None:
+        """Let a run wait behind all others."""
+        self.requests.append(run)
+
+    def remove(self, request: Request) -> bool:
+        """Take `request` out, and say whether it was there."""
+        for place, waiting in enumerate(self.requests):
+            if waiting is request:
+                del self.requests[place]
+                return True
+        return False
 
     def put_strands_first(self) -> None:
         """Strands hold slots: they go before requests that hold none, those of more senior trees first."""
 
-        def place(request: Any) -> tuple[bool, tuple[int, float]]:
+        def place(request: Request) -> tuple[bool, tuple[int, float]]:
             tree = tree_of(request)
             return (True, PLAIN) if tree is None else (False, seniority(tree))
 
         self._scheduler.waiting_queue.sort(key=place)
 
     @contextmanager
-    def without(self, hidden: Sequence[Any]) -> Iterator[None]:
+    def without(self, hidden: Sequence[Request]) -> Iterator[None]:
         """SGLang does not see `hidden`, which are put back behind what it left and was given meanwhile."""
         known = set(map(id, hidden))
         self._scheduler.waiting_queue = [request for request in self.requests if id(request) not in known]
@@ -79,7 +88,7 @@ class WaitingQueue:
         return self._showing([(request, _client_of(request)) for request in self.requests], evicted)
 
     @contextmanager
-    def _showing(self, shown: list[tuple[Any, Any]], evicted: Callable[[RequestTree], None]) -> Iterator[None]:
+    def _showing(self, shown: list[_Shown], evicted: Callable[[RequestTree], None]) -> Iterator[None]:
         self._scheduler.waiting_queue = [client for _, client in shown if client is not None]
         try:
             yield
@@ -91,7 +100,7 @@ class WaitingQueue:
                 evicted(tree)
 
 
-def _client_of(request: Any) -> Any:
+def _client_of(request: Request) -> Request | None:
     """The request of a client that waits as `request`, if one does."""
     tree = tree_of(request)
     if tree is None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from sglang.srt.utils.weight_versions import WeightVersionEvent
 
 from multiverse_sglang.scheduler.tree import RequestTree
 
 
-def begin_versions(tree: RequestTree, events: Iterable[Any]) -> None:
+def begin_versions(tree: RequestTree, events: Iterable[WeightVersionEvent]) -> None:
     """Take over what SGLang noted of a request before its first fork, when its answer was that of its root."""
     tree.weights.begin(tree.controller.root, [(event.old_version, event.num_output_tokens) for event in events])
 

@@ -116,7 +116,7 @@ class Operator:
 
     def on_generated(self, rid: str) -> int:
         """Tokens of all strands of a request that is being decoded in branches."""
-        root = self.scheduler.multiverse_conductor.trees[rid].controller.root
+        root = self.scheduler.multiverse_conductor.trees.by_rid[rid].controller.root
         return sum(len(strand.tokens) for strand in root.walk())
 
     def on_time_out(self, kind: str) -> list[str]:
@@ -135,7 +135,7 @@ class Operator:
         return [request.rid for request in self.scheduler.waiting_queue]
 
     def on_trees(self) -> list[str]:
-        return list(self.scheduler.multiverse_conductor.trees)
+        return list(self.scheduler.multiverse_conductor.trees.by_rid)
 
     def on_entered(self) -> dict[str, set[float]]:
         """When what is running began, by request of a client."""
@@ -146,9 +146,8 @@ class Operator:
         return found
 
     def on_integrity(self) -> list[str]:
-        from multiverse_sglang.scheduler.books import problems_while_running
-
-        return problems_while_running(self.scheduler.multiverse_conductor)
+        problems: list[str] = self.scheduler.multiverse_conductor.books.problems_while_running()
+        return problems
 
     def on_logged(self) -> list[tuple[str, bool]]:
         found, self.log.lines = self.log.lines, []
@@ -187,15 +186,15 @@ class Operator:
 
     def on_remember(self, rid: str) -> None:
         """Keep the tree of a request."""
-        self._remembered = self.scheduler.multiverse_conductor.trees[rid]
+        self._remembered = self.scheduler.multiverse_conductor.trees.by_rid[rid]
 
     def on_haunt(self, there: bool) -> None:
         """Let the adapter believe that the tree is still there; or not any more, nor that it ever was wrong."""
         conductor = self.scheduler.multiverse_conductor
         if there:
-            conductor.trees["ghost"] = self._remembered
+            conductor.trees.by_rid["ghost"] = self._remembered
         else:
-            del conductor.trees["ghost"]
+            del conductor.trees.by_rid["ghost"]
             conductor.tally.totals["integrity_failures"] = 0
 
     def on_remove(self, place: str) -> bool:

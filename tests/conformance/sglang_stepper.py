@@ -73,9 +73,9 @@ def check_pages(scheduler: Any) -> None:
         (rows[request.kv.req_pool_idx, : request.kv.kv_allocated_len].long(), request.kv.cache_protected_len)
         for request in requests.values()
     ]
-    members = [m for tree in scheduler.multiverse_conductor.trees.values() for m in tree.members.values()]
-    idle = [m.held for m in members if m.held is not None and not (m.run is not None and m.run.kv.holds_kv)]
-    found += [(held.slots, held.own) for held in idle]
+    members = [m for tree in scheduler.multiverse_conductor.trees for m in tree.members.values()]
+    idle = [m.slots for m in members if m.slots is not None and not (m.run is not None and m.run.kv.holds_kv)]
+    found += [(slots.indices, slots.owned_from) for slots in idle]
     pages = allocator.get_all_free_pages().tolist()
     for slots, own in found:
         first = slots[::size].repeat_interleave(size)[: len(slots)]
@@ -302,7 +302,7 @@ class Stepper(Operator):
             "slots": scheduler.max_total_num_tokens - free,
             "rows": scheduler.req_to_token_pool.size - scheduler.req_to_token_pool.available_size(),
             "protected": scheduler.tree_cache.protected_size(),
-            "requests": len(running) + len(scheduler.waiting_queue) + len(conductor.trees),
+            "requests": len(running) + len(scheduler.waiting_queue) + len(conductor.trees.by_rid),
         }
 
     def on_counters(self) -> dict[str, int]:
@@ -330,7 +330,7 @@ class Stepper(Operator):
         return time.process_time()
 
     def on_configure(self, values: dict[str, Any]) -> dict[str, Any]:
-        single_pass, before = self.scheduler.multiverse_conductor.single_pass, {}
+        single_pass, before = self.scheduler.multiverse_conductor.life.single_pass, {}
         for name, value in values.items():
             owner, attribute = (single_pass, "sound") if name == "single_pass" else (self.scheduler, name)
             before[name] = getattr(owner, attribute)

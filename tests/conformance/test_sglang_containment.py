@@ -27,36 +27,36 @@ PLACES = {
     "Scheduler._add_request_to_queue": [(f"{ROOM}.scheduler.admission:Admission._make_tree", 1)],
     "Scheduler.get_next_batch_to_run": [
         (f"{ROOM}.scheduler.memory_pressure:MemoryPressure.make_room", 40),
-        (f"{ROOM}.scheduler.memory_pressure:MemoryPressure.newcomers_held_back", 40),
-        (f"{ROOM}.scheduler.admission:Admission.begin", 0),
+        (f"{ROOM}.scheduler.memory_pressure:MemoryPressure.defer_new_requests", 40),
+        (f"{ROOM}.scheduler.life:Life.start", 0),
     ],
     "Scheduler.process_batch_result": [
-        (f"{ROOM}.scheduler.conductor:Conductor.settle", 45),
-        (f"{ROOM}.scheduler.conductor:Conductor._open", 2),
-        (f"{ROOM}.scheduler.conductor:Conductor.advance", 30),
-        (f"{ROOM}.scheduler.forks:Forks._start", 2),
-        (f"{ROOM}.scheduler.forks:Forks._join", 0),
+        (f"{ROOM}.scheduler.conductor:Conductor.process_results", 45),
+        (f"{ROOM}.scheduler.conductor:Conductor._take_apart", 2),
+        (f"{ROOM}.scheduler.life:Life.advance", 30),
+        (f"{ROOM}.scheduler.forks:Forks.start", 2),
+        (f"{ROOM}.scheduler.forks:Forks.join", 0),
         (f"{ROOM}.scheduler.conductor:record_row", 60),
-        (f"{ROOM}.scheduler.conductor:show", 25),
+        (f"{ROOM}.scheduler.life:show", 25),
     ],
     "Req.update_finish_state": [(f"{ROOM}.scheduler.wrappers:accept", 20), (f"{ROOM}.scheduler.wrappers:accept", 150)],
-    "Req.init_next_round_input": [(f"{ROOM}.scheduler.wrappers:begin_where_held", 3)],
-    "allocation:_prefix_kv_indices": [(f"{ROOM}.scheduler.slots:SlotPool.part", 2)],
+    "Req.init_next_round_input": [(f"{ROOM}.scheduler.wrappers:begin_behind", 3)],
+    "allocation:_prefix_kv_indices": [(f"{ROOM}.scheduler.slots:SlotPool.unshare", 2)],
     "ForwardBatch.init_new": [
         (f"{ROOM}.attention.wrappers:prepare_forward", 40),
-        (f"{ROOM}.attention.positions:pieces", 5),
+        (f"{ROOM}.attention.positions:segments_of", 5),
     ],
-    "ModelRunner.forward": [(f"{ROOM}.scheduler.single_pass:PieceAttention._write_rows", 0)],
+    "ModelRunner.forward": [(f"{ROOM}.attention.segments:SegmentAttention._write_rows", 0)],
     "SamplingBatchInfo.from_schedule_batch": [(f"{ROOM}.attention.wrappers:complete_penalties", 4)],
-    "SchedulerOutputStreamer.stream_output": [(f"{ROOM}.scheduler.streamer:take_news", 30)],
+    "SchedulerOutputStreamer.stream_output": [(f"{ROOM}.scheduler.streamer:take_extras", 30)],
     "Scheduler.on_idle": [(f"{ROOM}.scheduler.conductor:Conductor.rest", 0)],
     "ScheduleBatch._get_decode_retraction_order": [(f"{ROOM}.scheduler.wrappers:by_seniority", 0)],
     "Scheduler.abort_request": [(f"{ROOM}.scheduler.conductor:Conductor.abort", 0)],
     "Scheduler.pause_generation": [
-        (f"{ROOM}.scheduler.conductor:Conductor.give_up_kv", 0),
-        (f"{ROOM}.scheduler.conductor:Conductor.replay", 1),
+        (f"{ROOM}.scheduler.conductor:Conductor.drop_kv", 0),
+        (f"{ROOM}.scheduler.preemption:Preemption.preempt", 1),
     ],
-    "schedule_batch:release_req": [(f"{ROOM}.scheduler.wrappers:release", 1)],
+    "schedule_batch:release_req": [(f"{ROOM}.scheduler.wrappers:release_retracted", 1)],
     "Scheduler.flush_cache": [(f"{ROOM}.scheduler.conductor:Conductor.before_flush", 0)],
     "Scheduler.record_weight_version_change": [(f"{ROOM}.scheduler.conductor:Conductor.note_version", 0)],
     "Scheduler._abort_on_queued_limit": [(f"{ROOM}.scheduler.waiting_queue:WaitingQueue.as_clients_see_it", 1)],
@@ -77,7 +77,7 @@ NOTHING_TO_RAISE = {
     "TokenizerManager.generate_request",
 }
 """Calls at the start, where a server that can't work had better not start; that only read; and those below."""
-SPARED = ("Scheduler.on_idle", "ScheduleBatch._get", "newcomers_held_back", "as_clients_see_it")
+SPARED = ("Scheduler.on_idle", "ScheduleBatch._get", "defer_new_requests", "as_clients_see_it")
 """Where nobody's request is handled, and nobody's ends: SGLang goes on with what it has itself."""
 KINDS = ("flat", "nested", "chain", "flat")
 
@@ -174,12 +174,12 @@ def test_books_that_do_not_agree_are_found_and_counted(host: SGLangHost, prompts
 
 def test_what_is_added_to_the_sums_of_sglangs_leak_checks_is_left_out_if_it_raises() -> None:
     class Broken:
-        def held_tokens(self) -> int:
+        def parked_slots(self) -> int:
             raise RuntimeError("planted")
 
-        kept_tokens = held_tokens
+        retained_slots = parked_slots
 
-    cache = SimpleNamespace(multiverse_conductor=Broken())
+    cache = SimpleNamespace(multiverse_conductor=SimpleNamespace(books=Broken()))
     assert get_total_uncached_sizes((7, 3), SimpleNamespace(tree_cache=cache)) == (7, 3)
     assert session_held_tokens(5, SimpleNamespace(tree_cache=cache)) == 5
 

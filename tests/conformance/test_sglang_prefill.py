@@ -22,7 +22,7 @@ from multiverse import Binding, Limits, parse_ids
 from multiverse.decoding.controller import Controller
 from multiverse.oracle import load
 from multiverse.structure.layout import layout
-from multiverse_sglang.scheduler.single_pass import Passage, SinglePass
+from multiverse_sglang.scheduler.single_pass import SinglePass, SinglePassPrefill
 
 Settings = dict[str, Any]
 
@@ -198,7 +198,7 @@ def test_only_what_writes_kv_before_it_attends_computes_in_one_forward(
     assert (made is not None) is sound
 
 
-def test_the_rows_of_the_pieces_hold_exactly_what_each_token_sees(binding: Binding) -> None:
+def test_the_rows_of_the_segments_hold_exactly_what_each_token_sees(binding: Binding) -> None:
     """Whatever the tree, wherever what is cached ends, and wherever chunks begin: dense visibility is the reference."""
     rng = Random(27)
     for prompt in structured_prompts(rng, binding, 40):
@@ -206,27 +206,27 @@ def test_the_rows_of_the_pieces_hold_exactly_what_each_token_sees(binding: Bindi
         hidden = {i: segment.hidden for segment in laid.segments for i in range(segment.start, segment.end)}
         start = rng.choice([0, rng.randrange(len(prompt) - 1)])
         single_pass = SinglePass(host := scheduler())
-        passage = single_pass.begin(Controller(binding, Limits(), prompt), start)
-        if passage is None:
+        prefill = single_pass.begin(Controller(binding, Limits(), prompt), start)
+        if prefill is None:
             assert not any(hidden[i] for i in range(start, len(prompt)))
             continue
         cuts = sorted({start, len(prompt), *rng.sample(range(start, len(prompt)), min(3, len(prompt) - start))})
         at = start
         for first, last in pairwise(cuts):
-            for piece in passage.pieces(4097, first, last):
-                row = [i for a, b in piece.intervals or ((0, at + piece.length),) for i in range(a, b)]
-                assert (piece.row == piece.source == 4097) is (piece.intervals is None)
-                for token in range(at, at + piece.length):
+            for segment in prefill.segments_of(4097, first, last):
+                row = [i for a, b in segment.intervals or ((0, at + segment.length),) for i in range(a, b)]
+                assert (segment.row == segment.source == 4097) is (segment.intervals is None)
+                for token in range(at, at + segment.length):
                     seen = [i for i in range(token + 1) if not any(a <= i < b for a, b in hidden[token])]
-                    assert row[: piece.prefix + token - at + 1] == seen
-                    assert token + piece.shift == laid.positions[token]
-                assert len(row) == piece.prefix + piece.length
-                at += piece.length
+                    assert row[: segment.prefix + token - at + 1] == seen
+                    assert token + segment.shift == laid.positions[token]
+                assert len(row) == segment.prefix + segment.length
+                at += segment.length
         assert at == len(prompt)
-        beyond = list(passage.pieces(4097, len(prompt), len(prompt) + 3))
+        beyond = list(prefill.segments_of(4097, len(prompt), len(prompt) + 3))
         assert [(p.row, p.prefix, p.shift) for p in beyond] == [(4097, len(prompt), laid.position_delta)]
-        assert passage.segments[-1].end == sys.maxsize
-        passage.release()
+        assert prefill.segments[-1].end == sys.maxsize
+        prefill.release()
         assert len(host.req_to_token_pool.free) == 4096
 
 
@@ -234,5 +234,5 @@ def test_rows_are_only_taken_while_half_of_them_are_left(binding: Binding) -> No
     (prompt,) = structured_prompts(Random(26), binding, 1)
     needed = len(layout(parse_ids(prompt, binding)).segments) - 1
     for rows, enough in ((2 * needed, True), (2 * needed - 2, False)):
-        made: Passage | None = SinglePass(scheduler(rows)).begin(Controller(binding, Limits(), prompt), 0)
+        made: SinglePassPrefill | None = SinglePass(scheduler(rows)).begin(Controller(binding, Limits(), prompt), 0)
         assert (made is not None) is enough

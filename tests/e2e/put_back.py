@@ -50,8 +50,9 @@ def sglang_parameters() -> None:
 
 def sglang_pause() -> None:
     """A pause that retracts leaves trees the KV that their strands hold."""
-    from multiverse_sglang.scheduler import wrappers  # noqa: F401
     from multiverse_sglang.scheduler.upkeep import Upkeep
+
+    from multiverse_sglang.scheduler import wrappers  # noqa: F401
 
     Upkeep.give_up_kv = lambda _: None  # type: ignore[method-assign]
 
