@@ -6,7 +6,7 @@
 |---|---|---|---|
 | `CONDUCTOR` | the scheduler, its radix tree | `scheduler.wrappers` | wrappers, which get one of the two |
 | `MEMBER` | a request of the scheduler | `scheduler.admission`, `.runs`, `.conductor` | whatever is about its strand |
-| `ORPHAN` | the same | `scheduler.runs` | `scheduler.runs`: no client hears of it |
+| `ORPHAN` | the same | `scheduler.runs` | the same: it has no client |
 | `EXTRAS` | the same, a client's | `scheduler.streamer` | `scheduler.streamer`, as it goes out |
 | `SEGMENTS`, `FAIL` | a forward batch | `attention.positions`, `.wrappers` | `attention.wrappers` |
 | `GROUPS` | a forward batch, an attention backend | `attention.positions`, `.wrappers` | `attention.backend` |
@@ -17,7 +17,7 @@
 | `FIELD` | `meta_info` of an output | `frontend.answers` | clients, `programs` |
 | `LISTENER` | a request of the tokenizer manager | `frontend.api` | `frontend.answers` |
 | `FIELD` | `custom_params` | clients, `frontend.field` | `scheduler.admission` |
-| `PROGRAM` | `custom_params` | `frontend.program_calls` | `scheduler.retained` |
+| `PROGRAM` | `custom_params` | `frontend.program_calls` | `scheduler.program` |
 | `PROGRAMS` | the tokenizer manager | `frontend.program_calls` | the same, `frontend.program_routes` |
 | `STATE` | `rid`, how it begins | `programs` | `frontend.program_states` |
 """
@@ -33,9 +33,9 @@ ORPHAN = "multiverse_orphan"
 EXTRAS = "multiverse_extras"
 """What the client was not sent yet: a list of objects with `events` or `record`, or of functions that make them."""
 SEGMENTS = "multiverse"
-"""The pieces of a batch, if attention has to be told about them."""
+"""The segments of a batch, if attention has to be told about them."""
 FAIL = "multiverse_fail"
-"""Who is to be told what goes wrong with its strands."""
+"""A function that takes what went wrong with its strands."""
 GROUPS = "groups_of_step"
 """The groups of a decode step that share a prefix. A backend that has the attribute wants to know."""
 FROM_END = "multiverse_from_end"
@@ -48,7 +48,7 @@ EXTRA = "extra"
 LISTENER = "multiverse_listener"
 """The `ResponseExtras` that wants events and records instead of `meta_info`."""
 PROGRAM = "multiverse_program"
-"""What the scheduler is told of a request that a state of a program makes."""
+"""What the scheduler has to know of a request that a state of a program makes."""
 PROGRAMS = "multiverse_programs"
 """The states of this engine."""
 STATE = "program-"

@@ -61,7 +61,7 @@ def _own_parts(strand: Strand) -> list[Part]:
     return found
 
 
-def starts(strand: Strand) -> list[int]:
+def part_offsets(strand: Strand) -> list[int]:
     """Where in the KV sequence of `strand`, whose branches are all joined, each of its parts begins."""
     found, at = [0], 0
     for offset, children in strand.forks:

@@ -34,9 +34,7 @@ def stream_chat(original: Original, handler: Any, adapted: Any, request: Any, ra
     return lines.around(original(handler, adapted, request, raw))
 
 
-def stream_completion(
-    original: Original, handler: Any, adapted: Any, request: Any, raw: Any
-) -> AsyncGenerator[str, None]:
+def stream_completion(original: Original, handler: Any, adapted: Any, request: Any, raw: Any) -> Stream:
     """The same of a text completion."""
     lines = Lines(_listen(handler, adapted, request), "text_completion")
     return lines.around(original(handler, adapted, request, raw))

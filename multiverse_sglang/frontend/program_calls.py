@@ -91,7 +91,7 @@ class Programs:
         self._forget([name for name in names if self.states.end(name)])
 
     def _forget(self, names: list[str]) -> None:
-        """Let the scheduler give back what it keeps for states, and end what they still compute."""
+        """Let the scheduler give back what it retains for states, and end what they still compute."""
         for name in names:
             self._manager._dispatch_to_scheduler(AbortReq(rid=key(name)))
 

@@ -19,7 +19,7 @@ from multiverse_sglang.channels import STATE
 
 IDLE = 600.0
 """Seconds after the last request of any state of a program that its states may be forgotten."""
-MOST = 10_000
+CAPACITY = 10_000
 """States that a server remembers at a time."""
 
 
@@ -103,14 +103,14 @@ class States:
             raise StateError(f"there is a state {shown(taken[0])} already")
         if len(set(names)) != len(names):
             raise StateError(f"names of branches must differ, got {shown(list(names))}")
-        if len(self._states) + len(names) > MOST:
-            raise StateError(f"there are {len(self._states)} states of programs already, and at most {MOST} can be")
+        if len(self._states) + len(names) > CAPACITY:
+            raise StateError(f"there are {len(self._states)} states of programs already, and at most {CAPACITY} can be")
         state = self._states.get(source) or State(source, Life())
         laid = self._lay(state, text)
-        if (most := max(offsets, default=0)) and most + laid.reach >= self._context:
+        if (farthest := max(offsets, default=0)) and farthest + laid.reach >= self._context:
             raise StateError(
                 f"position_ids_offset must leave room within the model's {self._context} positions, of which the text "
-                f"takes {laid.reach}, got {shown(most)}"
+                f"takes {laid.reach}, got {shown(farthest)}"
             )
         self._states[source] = state
         for name, offset in zip(names, offsets, strict=True):
@@ -203,8 +203,8 @@ class States:
         shared = len(state.fork.ids) if state.source is not None else None
         program = {"state": key(name), "spans": laid.spans, "shared": shared}
         program["branches"] = [key(branch) for branch in state.joins]
-        told = laid.spans or shared is not None or tokens == 0
-        return f"{key(name)}{self._requests}", laid.ids, program if told else None
+        special = laid.spans or shared is not None or tokens == 0
+        return f"{key(name)}{self._requests}", laid.ids, program if special else None
 
     def _check_reach(self, name: str, laid: Laid, tokens: object) -> None:
         """Raise StateError if offsets could lead a request beyond the model's positions; SGLang counts tokens only."""

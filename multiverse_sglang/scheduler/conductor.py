@@ -147,7 +147,7 @@ class Conductor:
     def abort(self, wanted: Message) -> None:
         """End the trees that an abort message of SGLang means, branches and all; forget the states it names.
 
-        SGLang may mean a run of a tree: one that has waited or run for too long. That is then said of the whole tree.
+        SGLang may mean a run of a tree: one that has waited or run for too long. The whole tree is meant then.
         """
         self.retained.drop(None if wanted.abort_all else wanted.rid)
         status = HTTPStatus.SERVICE_UNAVAILABLE if wanted.abort_message else None

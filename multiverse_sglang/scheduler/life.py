@@ -11,7 +11,7 @@ from array import array
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH
 from sglang.srt.runtime_context import get_serving
 
-from multiverse.decoding.replay import starts
+from multiverse.decoding.replay import part_offsets
 from multiverse_sglang.host import FinishReason, Scheduler
 from multiverse_sglang.scheduler.containment import Containment
 from multiverse_sglang.scheduler.forks import Forks
@@ -60,9 +60,9 @@ class Life:
             use_cache: whether what the radix tree has of its blocks may be locked; not if memory is short.
         """
         root, prompt = tree.root, tree.controller.prompt
-        part_offsets = starts(prompt.strand)
+        offsets = part_offsets(prompt.strand)
         root.slots = self._retained.claim(tree)
-        if root.slots is None and use_cache and (len(part_offsets) > 1 or tree.program is not None):
+        if root.slots is None and use_cache and (len(offsets) > 1 or tree.program is not None):
             root.slots = self._cache.find(tree)
         if tree.program is None:
             root.prefill = self.single_pass.begin(tree.controller, root.computed)
@@ -70,8 +70,8 @@ class Life:
             part, root.tokens = len(root.parts()) - 1, array("q", root.prefill.ids)
             root.slots = self._pool.empty() if root.slots is None else root.slots
         else:
-            part = 0 if root.slots is None else bisect.bisect(part_offsets, root.computed) - 1
-            root.tokens = array("q", [*prompt.ids[: part_offsets[part]], *root.parts()[part].tokens])
+            part = 0 if root.slots is None else bisect.bisect(offsets, root.computed) - 1
+            root.tokens = array("q", [*prompt.ids[: offsets[part]], *root.parts()[part].tokens])
         if root.slots is not None and part == 0 and tree.program is None:
             self._runs.release(root)  # it ends within the first block: SGLang finds it by itself
         root.advance_to(part)

@@ -22,7 +22,7 @@ from sglang.srt.mem_cache.radix_cache import RadixKey
 
 from multiverse.decoding.controller import Controller
 from multiverse.decoding.document import to_transcript
-from multiverse.decoding.replay import parts, starts
+from multiverse.decoding.replay import part_offsets, parts
 from multiverse.decoding.splice import Entry, Path, kv_order
 from multiverse.serving.resume import resume_point
 from multiverse_sglang.host import RadixCache
@@ -62,9 +62,9 @@ def _usable_length(controller: Controller, length: int) -> int:
     """How many of the first `length` tokens of the prompt are of use: those before a block that begins among them and
     does not end there, if there is such a block."""
     strand = controller.prompt.strand
-    part_offsets = starts(strand)
-    part = bisect.bisect(part_offsets, length) - 1
-    return min(length, part_offsets[part] + len(parts(controller, strand)[part].tokens))
+    offsets = part_offsets(strand)
+    part = bisect.bisect(offsets, length) - 1
+    return min(length, offsets[part] + len(parts(controller, strand)[part].tokens))
 
 
 class LayoutCache:

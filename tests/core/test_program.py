@@ -9,7 +9,7 @@ from toy import BINDINGS, Host, block, encode, goal
 from multiverse import Controller, layout
 from multiverse.decoding.document import to_transcript
 from multiverse.decoding.program import ProgramPrompt, Spans, shifted
-from multiverse.decoding.replay import parts, starts
+from multiverse.decoding.replay import part_offsets, parts
 
 BINDING = BINDINGS["multiverse"]
 
@@ -84,7 +84,7 @@ def test_it_is_computed_part_by_part_as_a_program_would_have() -> None:
     root = parts(Controller(BINDING, prompt=prompt), prompt.strand)
     assert [(part.tokens, part.delta) for part in root] == [(encode("ab"), 0), (encode("g"), -1)]
     assert [(child.tokens, child.deltas) for child in root[0].children] == [(encode("cde"), [0]), (encode("f"), [0])]
-    assert starts(prompt.strand) == [0, 6]
+    assert part_offsets(prompt.strand) == [0, 6]
 
 
 def test_spans_can_be_moved() -> None:

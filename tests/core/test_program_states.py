@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multiverse_sglang.frontend.program_states import IDLE, MOST, StateError, States
+from multiverse_sglang.frontend.program_states import CAPACITY, IDLE, StateError, States
 
 
 class Clock:
@@ -125,8 +125,8 @@ def test_a_program_is_alive_as_long_as_any_of_its_states_is(states: States, cloc
 
 
 def test_there_is_a_bound_to_how_many_there_are(states: States) -> None:
-    states.fork("program-s", [f"program-{i}" for i in range(MOST - 1)], "ab")
-    with pytest.raises(StateError, match=f"at most {MOST}"):
+    states.fork("program-s", [f"program-{i}" for i in range(CAPACITY - 1)], "ab")
+    with pytest.raises(StateError, match=f"at most {CAPACITY}"):
         states.fork("program-s", ["program-more"], "ab")
 
 
