@@ -204,7 +204,7 @@ FRONT_END = (
     _wraps("sglang.lang.backend.base_backend:BaseBackend.end_program", ("s",), "tell it of the end", _STATES),
     _reads("sglang.utils:http_request", ("url", "json", "api_key", "verify"), "call the server", "nothing"),
 )  # fmt: skip
-"""What the backend for programs (`programs/endpoint.py`) touches in their own process, which may be without a server."""
+"""What the backend of programs (`programs/endpoint.py`) touches in their own process, maybe without a server."""
 
 
 API_HOOKS = (

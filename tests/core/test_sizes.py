@@ -13,14 +13,14 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from sizes import files, functions, lines  # noqa: E402
 
 
-@pytest.mark.parametrize("package", ["multiverse", "multiverse_vllm"])
+@pytest.mark.parametrize("package", ["multiverse", "multiverse_vllm", "multiverse_sglang"])
 def test_no_file_has_more_than_250_lines(package: str) -> None:
     found = list(files(package))
     assert found
     assert [(str(file), length) for file in found if (length := lines(file)) > 250] == []
 
 
-@pytest.mark.parametrize("package", ["multiverse", "multiverse_vllm"])
+@pytest.mark.parametrize("package", ["multiverse", "multiverse_vllm", "multiverse_sglang"])
 def test_no_function_has_more_than_40_lines(package: str) -> None:
     found = [function for file in files(package) for function in functions(file)]
     assert found
