@@ -68,7 +68,7 @@ class Controller:
         self.finish_reason: FinishReason | None = None
         self.root = self._make_root()
         self._tags = binding.tags
-        self._eos = frozenset() if ignore_eos else binding.eos
+        self._special = binding.tags.keys() | (() if ignore_eos else binding.eos)
         self._advances = self.separators == "advance"
         self._branches = MapReduce(binding, self.grammar, self.limits, self.ledger, self._advances)
 
@@ -92,8 +92,7 @@ class Controller:
         """
         if strand.status is not Status.RUNNING:
             return ()
-        tag = self._tags.get(token)
-        if tag is None and token not in self._eos:  # the common case; nothing below is on the hot path
+        if token not in self._special:  # the common case; nothing below is on the hot path
             strand.tokens.append(token)
             strand.position += 1
             strand.kv_length += 1
@@ -102,6 +101,7 @@ class Controller:
             if ledger.used + ledger.reserved >= ledger.limit or strand.position >= strand.position_end:
                 return self._check_limits(strand, [])
             return ()
+        tag = self._tags.get(token)
         if tag is None:
             return self._end_of_sequence(strand, token)
         if tag is Tag.PATH_CLOSE and strand.frame.phase is Phase.BRANCH:

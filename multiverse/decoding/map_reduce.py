@@ -44,14 +44,11 @@ class MapReduce:
         """Fork `strand` as `goal` says, and start as many branches as may run."""
         self._ledger.reserve(goal.reserve)
         self._inject(strand, goal.inject)
-        block = len(strand.forks)
-        children = tuple(
-            Strand((*strand.key, block, i), label, strand, self._grammar.branch(strand.frame.depth))
-            for i, label in enumerate(goal.labels)
-        )
+        block, frame, end = len(strand.forks), self._grammar.branch(strand.frame.depth), self.position_end(strand)
+        children = tuple(Strand((*strand.key, block, i), label, strand, frame) for i, label in enumerate(goal.labels))
         for child, header in zip(children, goal.headers, strict=True):
             child.header, child.position, child.kv_length = header, goal.fork, strand.kv_length
-            child.position_end, child.shift = self.position_end(strand), strand.shift
+            child.position_end, child.shift = end, strand.shift
             child.deltas = [child.position_delta]
         strand.forks.append((len(strand.tokens), children))
         strand.open_children = len(children)
