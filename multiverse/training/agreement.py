@@ -12,6 +12,7 @@ from multiverse.training.collator import collate
 from multiverse.training.encode import IGNORE, Encoded, Encoder
 from multiverse.training.packing import join
 from multiverse.training.schema import Example
+from multiverse.wire.logprobs import is_rated
 
 PACKED = 3
 """Texts per row: packing is part of what is compared."""
@@ -33,7 +34,7 @@ def disagreement(
         model, tokenizer: what was trained, in float32.
         examples: what was asked.
         answers: the ids that were decoded, without the prompt.
-        logprobs: what was reported for each of them; `None` for a token that the decoder did not rate.
+        logprobs: what was reported for each of them; what the decoder did not rate (`is_rated`) is not compared.
 
     Raises:
         ValueError: if a text is not encoded to the prompt and the ids that were decoded.
@@ -52,7 +53,7 @@ def disagreement(
         expected = _rate(model, [encoded for encoded, _ in chunk])
         found = [value for _, values in chunk for value in values]
         pairs = zip(found, expected, strict=True)
-        worst = max([worst, *(abs(f - e) for f, e in pairs if f is not None and e is not None)])
+        worst = max([worst, *(abs(f - e) for f, e in pairs if is_rated(f) and e is not None)])
     return worst
 
 
