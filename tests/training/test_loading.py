@@ -49,6 +49,13 @@ def test_a_class_that_cuts_otherwise_is_refused_with_the_remedy(tmp_path: Path) 
     assert load_tokenizer(name).encode("12345") == TOKENIZER.encode("12345")
 
 
+def test_a_model_type_whose_class_always_wins_is_refused_with_what_is_left(tmp_path: Path) -> None:
+    name = tokenizer_files(tmp_path / "t", tokenizer_class="PreTrainedTokenizerFast")
+    (Path(name) / "config.json").write_text('{"model_type": "qwen2"}')
+    with pytest.raises(UnsupportedModelError, match="builds Qwen2Tokenizer for its model_type whatever"):
+        load_tokenizer(name)
+
+
 def test_training_and_the_oracle_refuse_it_alike(tmp_path: Path) -> None:
     name = save_model(tmp_path / "m")
     config = Path(name) / "tokenizer_config.json"
