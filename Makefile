@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and test every promise, on both hosts; make test-all also at length (docs/developing.md)
-.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention mix weights memory soak-vllm soak-sglang model docs site dist lock clean
+.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention mix weights memory soak-vllm soak-sglang model docs site dist lock clean
 
 PY = .venvs/core/bin/python
 # uv leaves it to the first import to compile; without that, each of a host's processes compiles all of it again
@@ -30,6 +30,7 @@ test-all:  ## also what is marked long: the same at length; the patches for upst
 	@$(MAKE) site
 	@$(MAKE) test TIER=
 	@$(MAKE) verify-patches
+	@$(MAKE) test-outside
 
 test-core:  ## no torch, no host: a minute from a fresh clone
 	@tools/setup core
@@ -74,6 +75,12 @@ verify-patches:  ## patches/ on copies of the installed hosts: each applies, its
 	@tools/setup vllm-tests
 	@tools/setup sglang-tests
 	patches/verify
+
+test-outside:  ## contracts: what outside software does that our code or pages rely on, in the environments of all steps
+	@for step in train curate eval vllm-tests sglang-tests; do tools/setup $$step || exit 1; done
+	$(PY) $(PYTEST) tests/outside/core
+	.venvs/vllm/bin/python $(PYTEST) tests/outside/vllm tests/outside/clients
+	.venvs/sglang/bin/python $(PYTEST) tests/outside/sglang tests/outside/clients
 
 lint:
 	@tools/setup core

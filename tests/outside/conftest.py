@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    line = "contract(package, *releases, ours): what `package` does in `releases`, and the file of ours that relies on it"
+    line = "contract(package, *releases, ours): what `package` does in `releases`, and what of ours relies on it"
     config.addinivalue_line("markers", line)
 
 

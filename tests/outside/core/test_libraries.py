@@ -68,7 +68,7 @@ class Busy(BaseHTTPRequestHandler):
 
     asked = 0
 
-    def do_POST(self) -> None:  # noqa: N802  # as the library calls it
+    def do_POST(self) -> None:  # as the library calls it
         Busy.asked += 1
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(429)

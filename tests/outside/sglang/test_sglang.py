@@ -70,7 +70,7 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> Any:
     return report
 
 
-@pytest.mark.contract(*SGLANG, ours="multiverse/wire/client.py")
+@pytest.mark.contract(*SGLANG, ours="multiverse/wire/logprobs.py")
 def test_logprobs_are_floored_in_a_batch_in_which_anybody_samples(sampled: Any) -> None:
     assert sampled([1.0, 1.0], [1, 1])[:, 2].tolist() == pytest.approx([-200.3133, -200.3133])
     assert sampled([1.0, 1.0], [1, TOP_K_ALL])[:, 2].tolist() == [FLOOR, FLOOR]
@@ -86,6 +86,13 @@ def test_logprobs_are_reported_after_the_temperature(sampled: Any) -> None:
 def test_a_greedy_request_is_one_of_top_k_1_and_keeps_its_other_cuts() -> None:
     made = SamplingParams(temperature=0, top_p=0.5, top_k=5, min_p=0.5)
     assert (made.temperature, made.top_p, made.top_k, made.min_p) == (1.0, 0.5, 1, 0.5)
+
+
+@pytest.mark.contract(*SGLANG, ours="multiverse_sglang/sampling.py")
+def test_min_p_and_seeds_exclude_each_other() -> None:
+    row, one = torch.ones(1, 2) / 2, torch.ones(1)
+    with pytest.raises(AssertionError, match="wrong results"):
+        sampler.top_k_top_p_min_p_sampling_from_probs_torch(row, one, one, one / 2, True, one, one)
 
 
 @pytest.mark.contract(*SGLANG, ours="docs/api.md")
