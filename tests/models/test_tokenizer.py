@@ -7,9 +7,11 @@ from random import Random
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from multiverse import Controller, bind
 from multiverse.decoding.stream import BranchEvent
 from multiverse.models.task import generate
-from multiverse.models.tokenizer import TAGS, TURN_END, build_tokenizer, turn
+from multiverse.models.tokenizer import TAGS, TURN_END, TURN_START, build_tokenizer, turn
+from multiverse.serving.stops import Stops, StopSearch
 from multiverse.wire.events import EventWriter
 
 
@@ -40,6 +42,18 @@ def test_text_survives_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None
         problem = generate(rng)
         text = turn(problem) + problem.parallel + TURN_END
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_a_stop_string_of_special_tokens_is_found_whether_they_are_shown_or_not(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """SEMANTICS 4. Text without special tokens has nothing of it."""
+    binding = bind("multiverse", tokenizer)
+    (token,) = tokenizer.encode(TURN_START)
+    assert tokenizer.decode([token], skip_special_tokens=True) == ""
+    found = StopSearch(Stops((TURN_START,)), binding).feed(Controller(binding).root, token)
+    assert found is not None
+    assert found.string == TURN_START
 
 
 def test_events_show_nothing_of_ids_beyond_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
