@@ -46,6 +46,13 @@ def test_a_greedy_request_forgets_its_cuts() -> None:
     assert (made.top_p, made.top_k, made.min_p) == (1.0, 0, 0.0)
 
 
+@pytest.mark.contract(*VLLM, ours="multiverse/serving/field.py")
+def test_a_temperature_is_at_most_2() -> None:
+    SamplingParams(temperature=2.0)
+    with pytest.raises(VLLMValidationError, match="temperature must be in"):
+        SamplingParams(temperature=2.1)
+
+
 @pytest.mark.contract(*VLLM, ours="docs/api.md")
 def test_several_greedy_answers_are_refused() -> None:
     with pytest.raises(VLLMValidationError, match="n must be 1"):
