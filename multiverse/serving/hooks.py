@@ -20,6 +20,7 @@ class Hook:
         why: what for.
         since: the first version in which it was seen like this.
         obsolete: what upstream change would remove the row.
+        native: what that change adds, as a target: where the host has it, it is used and the row is not needed.
     """
 
     target: str
@@ -28,6 +29,21 @@ class Hook:
     why: str
     since: str
     obsolete: str
+    native: str = ""
+
+
+def needed(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
+    """The rows for which the installed host offers nothing itself."""
+    return tuple(hook for hook in hooks if not (hook.native and offered(hook.native)))
+
+
+def offered(target: str) -> bool:
+    """Whether the installed host has what `target` names."""
+    try:
+        resolve(target)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 def missing(hooks: Iterable[Hook]) -> list[str]:
