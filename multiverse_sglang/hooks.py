@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any
 
-from multiverse.serving.hooks import Hook, describe, missing
+from multiverse.serving.hooks import Hook, describe, missing, needed
 
 VERSIONS = ("0.5.23",)
 """Versions of SGLang that this adapter was tested with."""
@@ -49,9 +49,12 @@ _STOPS = "finish reasons that say where the text ends"
 _PLAN = "a plan that says why it is empty"
 _STATES = "a front end that tells its server which state makes a request, and which were forked from it"
 
+HELD_TOKENS = f"{OBSERVER}.plugin_held_tokens"
+"""With `patches/sglang/held-tokens.patch`: the leak checks ask plugins what they hold."""
 
-def _wraps(target: str, parameters: tuple[str, ...], why: str, obsolete: str) -> Hook:
-    return Hook(target, parameters, True, why, "0.5.23", obsolete)
+
+def _wraps(target: str, parameters: tuple[str, ...], why: str, obsolete: str, native: str = "") -> Hook:
+    return Hook(target, parameters, True, why, "0.5.23", obsolete, native)
 
 
 def _reads(target: str, parameters: tuple[str, ...], why: str, obsolete: str) -> Hook:
@@ -109,10 +112,9 @@ HOOKS = (
            "receive records and events", _FIELDS),
     _wraps(f"{FRONT}.generate_request", ("obj", "request"),
            "check what is asked; hand answers on; put what states of programs ask for into tokens", _FIELDS),
-    _wraps(f"{STREAMER}.stream_output", ("reqs", "return_logprob", "skip_req"), "strands have no client of their own",
-           _FORK),
-    _wraps(f"{CHECKER}._get_total_uncached_sizes", (), "the leak check between steps has to know what strands hold",
-           _FORK),
+    _wraps(f"{STREAMER}.stream_output", ("reqs", "return_logprob", "skip_req"), "strands have no client", _FORK),
+    _wraps(f"{CHECKER}._get_total_uncached_sizes", (), "tell leak checks what strands hold", _FORK, HELD_TOKENS),
+    _reads(f"{CHECKER}._get_total_uncached_sizes", (), "whether slots add up", "nothing"),
     _reads(f"{STREAMER}.build_additional_customized_info", ("reqs",),
            "give records and events to the requests that go out", _OFFERED),
     _reads("sglang.srt.constrained.xgrammar_backend:XGrammarGrammar.fill_vocab_mask", ("vocab_mask", "idx"),
@@ -122,7 +124,7 @@ HOOKS = (
              "penalizers that ask requests for what they count") for kind in ("Frequency", "Presence", "Repetition")),
     _wraps(f"{SCHEDULER}.flush_cache", ("empty_cache",),
            "forget what states of programs keep and, while it is paused, what trees hold", _FORK),
-    _wraps(f"{OBSERVER}.session_held_tokens", (), "the leak checks have to know what states of programs keep", _ROUTE),
+    _wraps(f"{OBSERVER}.session_held_tokens", (), "tell them what states of programs keep", _ROUTE, HELD_TOKENS),
     _reads(f"{FRONT}._dispatch_to_scheduler", (), "say that a state ended", _ROUTE),
     _reads(FRONT, ("tokenizer", "rid_to_state", "context_len"),
            "tokens of pieces of text; states that are busy; positions there are", _ROUTE),
@@ -222,17 +224,22 @@ API_HOOKS = (
 """Of processes that serve HTTP only: their modules take seconds to import."""
 
 
+def table() -> tuple[Hook, ...]:
+    """The rows for which this SGLang offers nothing itself."""
+    return needed(HOOKS)
+
+
 def check() -> list[str]:
     """What of the table this SGLang does not have; empty if all is there."""
     version = host_version()
     untested = [f"SGLang {version} was never tested; known are {', '.join(VERSIONS)}"]
-    return [*([] if version in VERSIONS else untested), *missing(HOOKS)]
+    return [*([] if version in VERSIONS else untested), *missing(table())]
 
 
 def report() -> dict[str, Any]:
     """For `multiverse check`: the host, its version, what is wrong, and the table. Entry point `multiverse.hosts`."""
     version = host_version()
-    return describe("sglang", version, check() if version != "none" else [], (*HOOKS, *API_HOOKS, *FRONT_END))
+    return describe("sglang", version, check() if version != "none" else [], (*table(), *API_HOOKS, *FRONT_END))
 
 
 def host_version() -> str:

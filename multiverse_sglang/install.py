@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from multiverse_sglang.hooks import HOOKS, check
+from multiverse_sglang.hooks import check, table
 from multiverse_sglang.registry import apply, require
 
 
@@ -20,5 +20,5 @@ def install() -> None:
     from multiverse_sglang.attention import offer
     from multiverse_sglang.wrappers import WRAPPERS
 
-    apply(HOOKS, WRAPPERS)
+    apply(table(), WRAPPERS)
     offer()

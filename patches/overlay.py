@@ -19,6 +19,9 @@ SOURCES = {"vllm": ".", "sglang": "python"}
 TESTS = {"vllm": "tests", "sglang": "test"}
 """Where it has its tests, which no wheel has."""
 
+LONGEST = 900
+"""Seconds that one run may take."""
+
 
 class PatchError(Exception):
     """A patch that does not apply, or a host that isn't there."""
@@ -26,11 +29,12 @@ class PatchError(Exception):
 
 @dataclass(frozen=True)
 class Patch:
-    """One line of `series`."""
+    """One line of `series`; `rows` of our hook table are not needed on a host that has it."""
 
     host: str
     release: str
     name: str
+    rows: int
 
     @property
     def file(self) -> Path:
@@ -40,7 +44,8 @@ class Patch:
 def series() -> list[Patch]:
     """All patches, in order."""
     lines = (ROOT / "patches/series").read_text().splitlines()
-    return [Patch(*line.split()) for line in lines if line and not line.startswith("#")]
+    cells = [line.split() for line in lines if line and not line.startswith("#")]
+    return [Patch(host, release, name, int(rows)) for host, release, name, rows in cells]
 
 
 class Overlay:
@@ -78,12 +83,18 @@ class Overlay:
                 raise PatchError(done.stderr.strip())
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the host's Python with the copy, and this checkout, in front of what is installed."""
+        """Run the host's Python with the copy, and this checkout, in front of what is installed.
+
+        Raises:
+            subprocess.TimeoutExpired: after a quarter of an hour.
+        """
         path = f"{self.directory / SOURCES[self.host]}:{ROOT}"
         environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "SGLANG_USE_CPU_ENGINE": "1"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [str(self.python), *arguments]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST
+        )
 
     def tests(self) -> subprocess.CompletedProcess[str]:
         """Run the tests that patches added, apart from our own."""

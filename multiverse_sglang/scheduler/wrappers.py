@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from sglang.srt.runtime_context import get_serving
 
 from multiverse.serving.containment import Guard
+from multiverse.serving.hooks import offered
 from multiverse_sglang.channels import CONDUCTOR
+from multiverse_sglang.hooks import HELD_TOKENS
 from multiverse_sglang.host import (
     Batch,
     HasRadixCache,
@@ -46,6 +49,9 @@ def scheduler_init(
     conductor = Conductor(scheduler)
     setattr(scheduler, CONDUCTOR, conductor)
     setattr(scheduler.tree_cache, CONDUCTOR, conductor)  # what the leak checker can reach
+    if offered(HELD_TOKENS):  # it asks by itself
+        held = (conductor.books.parked_slots, conductor.books.retained_slots)
+        scheduler.pool_stats_observer.held_token_counters.extend(partial(_aside, count, otherwise=0) for count in held)
 
 
 def add_request_to_queue(original: Original, scheduler: Scheduler, req: Request, is_retracted: bool = False) -> None:
