@@ -8,6 +8,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.request import Request
 
 from multiverse.errors import OptionError
+from multiverse.serving.field import changed_in_branches
 from multiverse.serving.options import Options
 from multiverse.wire.responses import STRUCTURED_OUTPUTS
 from multiverse_vllm.channels import OPTIONS
@@ -42,8 +43,9 @@ def in_branches(params: SamplingParams, options: Options) -> SamplingParams:
         return params.clone()
     from vllm.exceptions import VLLMValidationError
 
+    changes = changed_in_branches(options.branch_sampling, greedy=params.temperature == 0 or params.top_k == 1)
     try:
-        return msgspec.structs.replace(params.clone(), **options.branch_sampling)
+        return msgspec.structs.replace(params.clone(), n=1, **changes)
     except (ValueError, VLLMValidationError) as error:
         raise OptionError(f"branch_sampling: {error}") from None
 

@@ -15,9 +15,13 @@ from multiverse.errors import OptionError, shown
 NAME = "multiverse"
 DEEPEST = 40
 """Objects and lists inside each other that the field may have: as many as the deepest shape needs."""
+ALL_TOKENS = 1 << 30
+"""The `top_k` that leaves no token out, whatever the vocabulary."""
 BRANCH_SAMPLING: dict[str, tuple[float, float]] = {
-    "temperature": (0, 100),
+    "temperature": (0, 2),
     "top_p": (0.001, 1),
+    "top_k": (1, ALL_TOKENS),
+    "min_p": (0, 1),
     "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),
     "repetition_penalty": (0.1, 2),
@@ -26,6 +30,8 @@ BRANCH_SAMPLING: dict[str, tuple[float, float]] = {
 
 The bounds are tighter than those of some hosts: logits that are divided by the least of them stay finite.
 """
+_CUTS = {"top_p": 1.0, "top_k": ALL_TOKENS, "min_p": 0.0}
+"""What leaves unlikely tokens out, at values that leave out none."""
 _NAMED = 3
 """Unknown keys that an error names; of the others it tells how many there are."""
 
@@ -126,3 +132,18 @@ def check_branch_sampling(given: Any) -> None:
         least, most = BRANCH_SAMPLING[name]
         if not least <= value <= most:  # which a number that is none (NaN) isn't either
             raise OptionError(f"branch_sampling: {name} must be from {least} to {most}, got {shown(value)}")
+        if name == "top_k" and not isinstance(value, int):
+            raise OptionError(f"branch_sampling: top_k must be an integer, got {shown(value)}")
+
+
+def changed_in_branches(wanted: Mapping[str, float], greedy: bool) -> dict[str, float]:
+    """What a branch samples with otherwise than its request, which is `greedy` or samples.
+
+    Hosts forget or keep different ones of the cuts of a greedy request (`temperature` 0 or `top_k` 1). Here it has
+    none, and stays greedy in branches unless `wanted` has a temperature.
+    """
+    if not greedy:
+        return dict(wanted)
+    if "temperature" in wanted:
+        return _CUTS | dict(wanted)
+    return {name: value for name, value in wanted.items() if name not in _CUTS}

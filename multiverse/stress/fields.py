@@ -125,7 +125,7 @@ OUR_FIELDS: tuple[Field, ...] = (
     Field("max_depth", whole(0, 4)),
     Field("max_parallel", whole(1, 8)),
     Field("max_critical_path", whole(1, 120)),
-    Field("branch_sampling", among({"temperature": 1.0}, {"top_p": 0.5}, {"repetition_penalty": 1.2}, {})),
+    Field("branch_sampling", among({"temperature": 1.0}, {"top_k": 3}, {"repetition_penalty": 1.2}, {})),
     Field("stream", among("document", "events")),
     Field("return_tree", among(True, True, False)),
 )

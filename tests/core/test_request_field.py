@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from multiverse.decoding.budgets import LARGEST
 from multiverse.errors import LONGEST, MultiverseError, shown
-from multiverse.serving.field import BRANCH_SAMPLING, DEEPEST, field_of, has_field
+from multiverse.serving.field import ALL_TOKENS, BRANCH_SAMPLING, DEEPEST, changed_in_branches, field_of, has_field
 from multiverse.serving.options import CAPS, Options
 
 LONGEST_ERROR = 400
@@ -60,6 +60,27 @@ def test_branch_sampling_is_bounded_on_both_sides(name: str) -> None:
         message = refusal({"branch_sampling": {name: value}})
         assert message.startswith(f"branch_sampling: {name} must be from {least} to {most}, got ")
         assert refusal(json.dumps({"branch_sampling": {name: value}})) == message
+
+
+@pytest.mark.parametrize("value", [1.5, 20.0, "20", True, None])
+def test_top_k_is_a_whole_number(value: Any) -> None:
+    assert refusal({"branch_sampling": {"top_k": value}}).startswith("branch_sampling: top_k must be a")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "greedy", "changed"),
+    [
+        ({"temperature": 1.0}, True, {"temperature": 1.0, "top_p": 1.0, "top_k": ALL_TOKENS, "min_p": 0.0}),
+        ({"temperature": 1.0, "top_k": 5}, True, {"temperature": 1.0, "top_p": 1.0, "top_k": 5, "min_p": 0.0}),
+        ({"top_k": 5, "presence_penalty": 1}, True, {"presence_penalty": 1}),
+        ({"temperature": 1.0, "top_k": 5}, False, {"temperature": 1.0, "top_k": 5}),
+        ({"temperature": 0}, False, {"temperature": 0}),
+    ],
+)
+def test_a_greedy_request_has_no_cuts_in_branches_and_stays_greedy_without_a_temperature(
+    wanted: dict[str, float], greedy: bool, changed: dict[str, float]
+) -> None:
+    assert changed_in_branches(wanted, greedy) == changed
 
 
 def test_logits_stay_finite_at_the_bounds() -> None:

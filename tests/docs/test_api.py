@@ -33,7 +33,7 @@ def test_every_field_of_a_request_has_a_row() -> None:
     assert rows("## The field of a request", "### What") == set(_REQUEST_FIELDS)
     bounds = dict(BRANCH_SAMPLING) | {"presence_penalty": (), "frequency_penalty": (-2, 2)}  # told together
     for name, between in bounds.items():
-        assert f"`{name}`" + (f" ({between[0]} to {between[1]})" if between else ",") in API
+        assert f"`{name}`" + (f" ({between[0]} to {between[1]}" if between else ",") in API
     assert f"integer from 1 to {LARGEST}" in API
 
 
