@@ -58,6 +58,8 @@ def sglang_pause() -> None:
 
 
 FAULTS = {
+    "vllm: none": lambda: None,
+    "sglang: none": lambda: None,
     "vllm: widths of logprobs": vllm_widths,
     "vllm: reset of the cache": vllm_reset,
     "sglang: parameters that are no object": sglang_parameters,
