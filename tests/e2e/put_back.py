@@ -29,9 +29,9 @@ def vllm_widths() -> None:
 
 def vllm_reset() -> None:
     """A reset of the cache preempts what runs, and knows nothing of what parents and closed branches hold."""
-    from multiverse_vllm.scheduler.pressure import MemoryPressure
+    from multiverse_vllm.scheduler.scheduler import MultiverseScheduler
 
-    del MemoryPressure.reset_prefix_cache
+    del MultiverseScheduler.reset_prefix_cache
 
 
 def sglang_parameters() -> None:
@@ -50,11 +50,9 @@ def sglang_parameters() -> None:
 
 def sglang_pause() -> None:
     """A pause that retracts leaves trees the KV that their strands hold."""
-    from multiverse_sglang.scheduler.upkeep import Upkeep
+    from multiverse_sglang.scheduler import wrappers
 
-    from multiverse_sglang.scheduler import wrappers  # noqa: F401
-
-    Upkeep.give_up_kv = lambda _: None  # type: ignore[method-assign]
+    wrappers.Conductor.drop_kv = lambda _: None  # type: ignore[method-assign]
 
 
 FAULTS = {

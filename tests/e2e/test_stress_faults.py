@@ -21,7 +21,7 @@ SAID = {
     "sglang: none": "verdict: held",
     "vllm: widths of logprobs": "500",
     "vllm: reset of the cache": "the server is gone|reset",
-    "sglang: parameters that are no object": "the server is gone",
+    "sglang: parameters that are no object": "the server is gone|500",
     "sglang: pause that retracts": "the server is gone|/flush_cache: 400|/update_weights_from_disk: 400",
 }
 """What the report has to say, by fault: an expression."""
