@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.core.sched.interface import PauseState
-from vllm.v1.request import Request
 
 from multiverse.decoding.controller import Controller
 from multiverse.decoding.prompt_scores import PromptScores
@@ -16,6 +15,7 @@ from multiverse.structure.binding import Binding
 from multiverse.structure.reasons import Reason
 from multiverse_vllm.sampling import may_fork
 from multiverse_vllm.scheduler.forks import Forks
+from multiverse_vllm.scheduler.host import Request
 from multiverse_vllm.scheduler.parameters import adapt_sampling
 from multiverse_vllm.scheduler.state import State
 from multiverse_vllm.scheduler.stops import wanted_stops
@@ -35,7 +35,7 @@ class Admission:
         if not is_new:  # more input for a session, or its end
             return
         options = may_fork(self._options, request, request.sampling_params)
-        if options is None:
+        if options is None or request.prompt_token_ids is None:
             return
         limits = options.limits(request.max_tokens, self._host.max_model_len)
         controller = options.controller(self._binding, limits, request.prompt_token_ids, self._refusal)

@@ -7,12 +7,13 @@ from dataclasses import astuple
 
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.outputs import LogprobsTensors
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import RequestStatus
 
 from multiverse.decoding.actions import Action
 from multiverse.decoding.stream import tokens_of
 from multiverse_vllm.channels import EVENTS, OPTIONS, RECORD, VERSIONS
 from multiverse_vllm.plan import Scoring
+from multiverse_vllm.scheduler.host import Request
 from multiverse_vllm.scheduler.logprobs import document_logprobs, record_row
 from multiverse_vllm.scheduler.prompt_logprobs import prompt_tensors, record_scores
 from multiverse_vllm.scheduler.state import State

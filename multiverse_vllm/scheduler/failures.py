@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from vllm.v1.engine import EngineCoreOutput
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import RequestStatus
 
 from multiverse_vllm.scheduler.answers import Answers, Results, send
+from multiverse_vllm.scheduler.host import Request
 from multiverse_vllm.scheduler.state import State
 
 

@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from vllm import SamplingParams
+from vllm.lora.request import LoRARequest
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
-from vllm.v1.request import Request
+from vllm.v1.metrics.stats import PrefillStats
+from vllm.v1.request import RequestStatus
+
+
+class Request(Protocol):
+    """vLLM's request, of a client or of a branch."""
+
+    request_id: str
+    client_index: int
+    priority: int
+    arrival_time: float
+    status: RequestStatus
+    stop_reason: int | str | None
+    sampling_params: SamplingParams
+    lora_request: LoRARequest | None
+    cache_salt: str | None
+    mm_features: list[object]
+    max_tokens: int
+    resumable: bool
+    skip_reading_prefix_cache: bool
+    prefill_stats: PrefillStats | None
+    prompt_token_ids: list[int] | None
+    _all_token_ids: list[int]
+    _output_token_ids: list[int]
+    num_prompt_tokens: int
+    num_computed_tokens: int
+    num_in_flight_tokens: int
+    num_stale_output_tokens: int
+    num_output_placeholders: int
+    drop_stale_output: bool
+    block_hashes: list[bytes]
+    _block_hasher: Callable[[Request], list[bytes]] | None
+
+    @property
+    def all_token_ids(self) -> Sequence[int]: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def num_output_tokens(self) -> int: ...
+    def append_output_token_ids(self, token_ids: int | list[int]) -> None: ...
+    def update_block_hashes(self) -> None: ...
+    def is_finished(self) -> bool: ...
 
 
 class Block(Protocol):
@@ -79,5 +122,5 @@ class HostScheduler(Protocol):
     def _enqueue_waiting_request(self, request: Request) -> None: ...
 
 
-Finish = Callable[[list[str], object], "list[Request]"]
+Finish = Callable[[list[str], object], list[Request]]
 """vLLM's own `finish_requests`, which knows no trees: by ids of requests that it knows, and with a status."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import RequestStatus
 
 from multiverse.serving.pressure import senior_first, seniority, victims
 from multiverse.serving.readmission import readmittable
 from multiverse_vllm.scheduler.demand import Demand
 from multiverse_vllm.scheduler.forks import Forks
+from multiverse_vllm.scheduler.host import Request
 from multiverse_vllm.scheduler.state import State
 from multiverse_vllm.scheduler.tree import Member, RequestTree
 

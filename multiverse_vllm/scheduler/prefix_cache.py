@@ -12,12 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys, hash_block_tokens
-from vllm.v1.request import Request
 
 from multiverse.decoding.splice import Entry, KVOrder, kv_order
 from multiverse.serving.resume import resume_point
 from multiverse_vllm.scheduler.blocks import BlockTable
-from multiverse_vllm.scheduler.host import Block
+from multiverse_vllm.scheduler.host import Block, Request
 from multiverse_vllm.scheduler.tree import Member
 
 

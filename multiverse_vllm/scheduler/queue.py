@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import RequestStatus
 
-from multiverse_vllm.scheduler.host import Finish, HostScheduler
+from multiverse_vllm.scheduler.host import Finish, HostScheduler, Request
 from multiverse_vllm.scheduler.tree import Member, Place
 
 

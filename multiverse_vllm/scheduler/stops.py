@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from vllm import SamplingParams
 from vllm.v1.core.sched.utils import check_stop
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import RequestStatus
 
 from multiverse.decoding.budgets import FinishReason
 from multiverse.serving.stops import Stops
+from multiverse_vllm.scheduler.host import Request
 
 STATUS = {
     FinishReason.LENGTH: RequestStatus.FINISHED_LENGTH_CAPPED,

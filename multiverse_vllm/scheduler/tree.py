@@ -8,13 +8,13 @@ from enum import Enum
 
 import numpy as np
 from vllm import SamplingParams
-from vllm.v1.request import Request
 
 from multiverse.decoding.prompt_scores import PromptScores
 from multiverse.decoding.sampled_rows import SampledRows
 from multiverse.decoding.strand import Strand
 from multiverse.decoding.stream import BranchEvent
 from multiverse.serving import request_tree
+from multiverse_vllm.scheduler.host import Request
 
 Row = tuple[np.ndarray, np.ndarray, int]
 """Logprobs of one sampled token: token ids and logprobs, arrays `[top + 1]` at most, itself first, and its rank."""

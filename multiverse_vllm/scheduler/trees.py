@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from vllm.v1.request import Request
-
 from multiverse.serving.containment import Guard
-from multiverse_vllm.scheduler.host import HostScheduler
+from multiverse_vllm.scheduler.host import HostScheduler, Request
 from multiverse_vllm.scheduler.tree import Member, RequestTree
 
 
