@@ -30,6 +30,6 @@ def test_the_oldest_of_all_never_waits() -> None:
 
 @given(st.lists(st.integers(0, 50)), st.integers(0, 100), st.integers(0, 100))
 def test_those_that_come_back_fit_together(sizes: list[int], free: int, promised: int) -> None:
-    exiles = [Tree(size) for size in sizes]
-    back = list(readmittable(exiles, Tree(0), free, promised))
+    preempted = [Tree(size) for size in sizes]
+    back = list(readmittable(preempted, Tree(0), free, promised))
     assert not back or promised + sum(tree.released_kv for tree in back) <= free
