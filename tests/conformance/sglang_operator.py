@@ -91,7 +91,7 @@ class Operator:
 
     def on_follow(self) -> dict[str, dict[tuple[int, ...], int]]:
         """Keep the trees that there are; how long each of their strands is, by request."""
-        self.followed = dict(self.scheduler.multiverse_conductor.trees)
+        self.followed = dict(self.scheduler.multiverse_conductor.trees.by_rid)
         return {
             rid: {strand.key: len(strand.tokens) for strand in tree.controller.root.walk()}
             for rid, tree in self.followed.items()
