@@ -84,7 +84,7 @@ class Operator:
 
         before = str(get_serving().weight_version)
         answer = self.scheduler.weight_updater.update_weights_from_disk(
-            UpdateWeightFromDiskReqInput(model_path=path, weight_version=version)
+            UpdateWeightFromDiskReqInput(model_path=path, load_format="auto", weight_version=version)
         )
         assert answer.success, answer.message
         return before
