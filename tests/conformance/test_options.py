@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -135,6 +136,63 @@ def test_several_answers_to_one_prompt_differ_and_come_again_with_the_same_seed(
     assert not any(host.leftovers().values()), host.leftovers()
 
 
+def forking(binding: Binding, tokenizer: Any) -> tuple[list[int], dict[int, float]]:
+    """A prompt behind which two branches are forked at once, and a bias under which nothing says a tag of its own."""
+    prompt = tokenizer.encode("<Parallel>\n<Goal>\n<Outline>\n1: x\n</Outline>\n<Outline>\n2: x\n</Outline>\n</Goal>")
+    close, conclude = binding.ids[Tag.PATH_CLOSE], binding.ids[Tag.CONCLUSION_CLOSE]
+    banned = [token for token in [*binding.tags, *tokenizer.all_special_ids] if token not in (close, conclude)]
+    return prompt, dict.fromkeys(banned, -100.0) | {close: 9.0, conclude: -100.0}
+
+
+GREEDY = {"temperature": 0.0, "top_p": 0.001, "top_k": 1, "min_p": 1.0}
+ONE = {"temperature": 1.0, "top_k": 1}
+HOT = {"temperature": 2.0, "seed": 4}
+
+
+@pytest.mark.parametrize(
+    ("outside", "in_branches", "sampled"),
+    [
+        (GREEDY, {"temperature": 2}, True),
+        (GREEDY, {"temperature": 2, "top_k": 1}, False),
+        (GREEDY, {"top_k": 50}, False),
+        (ONE, {"temperature": 2}, True),
+        (ONE, {"top_k": 50}, False),
+        (HOT, {"temperature": 0}, False),
+        (HOT | {"n": 2}, {"temperature": 0}, False),
+        (HOT, {"top_k": 1}, False),
+        (HOT, {"top_k": 1 << 30}, True),
+        (HOT | {"top_k": 1}, {}, False),
+    ],
+)
+def test_greedy_requests_with_hot_branches_and_back_by_one_rule(
+    random_host: Host,
+    binding: Binding,
+    tiny: tuple[Any, Any],
+    outside: dict[str, Any],
+    in_branches: dict[str, float],
+    sampled: bool,
+) -> None:
+    """Whether branches say what they say if everything is greedy."""
+    prompt, bias = forking(binding, tiny[1])
+
+    def branches(changed: dict[str, float], **sampling: Any) -> list[list[list[int]]]:
+        sampling["multiverse"] = {"return_tree": True, "branch_sampling": changed}
+        answers = random_host.generate([prompt], max_tokens=60, logit_bias=bias, ignore_eos=True, **sampling)
+        return [[strand["token_ids"] for strand in (answer.record or {})["tree"][1:]] for answer in answers]
+
+    (expected,) = branches({})
+    assert len(expected) == 2
+    assert all((found != expected) is sampled for found in branches(in_branches, **outside))
+
+
+@pytest.mark.skipif(find_spec("sglang") is None, reason="a limit of SGLang's")
+def test_min_p_in_branches_is_refused_where_sglang_would_fail_at_it(host: Host, flat: list[int]) -> None:
+    """SGLang's engines of this suite keep seeds."""
+    with pytest.raises(ValueError, match="no min_p under --enable-deterministic-inference"):
+        host.generate([flat], multiverse={"branch_sampling": {"temperature": 1.0, "min_p": 0.5}})
+    assert host.generate([flat], multiverse={"branch_sampling": {"min_p": 0}})[0].finish_reason == "stop"
+
+
 def test_a_penalty_counts_what_the_token_sees_of_what_was_generated(
     random_host: Host, random_model: Path, binding: Binding, tiny: tuple[Any, Any]
 ) -> None:
@@ -142,11 +200,7 @@ def test_a_penalty_counts_what_the_token_sees_of_what_was_generated(
     and, after the join, that of all branches counted."""
     model, _ = load(str(random_model))
     penalty = 1.5
-    prompt = tiny[1].encode("<Parallel>\n<Goal>\n<Outline>\n1: x\n</Outline>\n<Outline>\n2: x\n</Outline>\n</Goal>")
-    ids = binding.ids
-    close, conclude = ids[Tag.PATH_CLOSE], ids[Tag.CONCLUSION_CLOSE]
-    banned = [token for token in [*binding.tags, *tiny[1].all_special_ids] if token not in (close, conclude)]
-    bias = dict.fromkeys(banned, -100.0) | {close: 9.0, conclude: -100.0}
+    prompt, bias = forking(binding, tiny[1])
     sampling = {"max_tokens": 60, "logit_bias": bias, "frequency_penalty": penalty, "ignore_eos": True}
     (answer,) = random_host.generate([prompt], logprobs=1, **sampling)
     assert answer.logprobs is not None
