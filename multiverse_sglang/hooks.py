@@ -108,6 +108,8 @@ HOOKS = (
            "cut at the stop string that ended the answer: others may stand in branches", _STOPS),
     _reads(f"{REQUEST}.check_match_stop_str_prefix", (), "send nothing that may be cut", _STOPS),
     _reads("sglang.srt.managers.schedule_batch:FINISH_MATCHED_STR.to_json", (), "say where", _STOPS),
+    _reads("sglang.srt.managers.schedule_batch:FINISHED_MATCHED_REGEX", ("matched",),
+           "take what an expression matched out of a branch", _STOPS),
     _wraps(f"{FRONT}.update_request_meta_info", ("meta_info", "state", "customized_info", "index", "finish_reason"),
            "receive records and events", _FIELDS),
     _wraps(f"{FRONT}.generate_request", ("obj", "request"),

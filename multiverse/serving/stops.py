@@ -6,6 +6,7 @@ be in the making: most tokens have no character with which one begins.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -116,14 +117,7 @@ class StopSearch:
         if not places:
             return None
         start, string = min(places, key=lambda place: place[0] + len(place[1]))
-        at = start + len(string) if self._stops.keep else start
-        ends = [0, *self._ends]
-        kept = bisect_left(ends, at)
-        head = ""
-        if ends[kept] != at:
-            head = text[ends[kept - 1] : at]
-            kept = bisect_left(ends, ends[kept - 1])
-        return Found(string, self.open_from + kept, head, len(text) - start)
+        return _place(string, text, start, start + len(string) * self._stops.keep, [0, *self._ends], self.open_from)
 
     def _move_on(self, text: str) -> None:
         """Leave behind the tokens that can't belong to a stop string any more."""
@@ -136,6 +130,33 @@ class StopSearch:
         done += self._ends[done] == whole - begun > 0
         base = self._ends[done - 1] if done else 0
         self.open_from, self._ends = self.open_from + done, [end - base for end in self._ends[done:]]
+
+
+def matched(expression: str, strand: Strand, token: int, since: int, stops: Stops, texts: Texts) -> Found | None:
+    """What a host found by a regular `expression` as `token` was sampled behind the tokens of `strand`.
+
+    Args:
+        since: offset of the first token of the strand in which the host looked.
+    """
+    context, tokens = strand.tokens[max(0, since - _CONTEXT) : since], [*strand.tokens[since:], token]
+    skipped = len(texts.text(context))
+    ends = [len(texts.text([*context, *tokens[:n]])) - skipped for n in range(len(tokens) + 1)]
+    text = texts.text([*context, *tokens])[skipped:]
+    places = [match.span() for match in re.finditer(expression, text)]
+    if not places:
+        return None
+    start, end = next((place for place in places if place[1] > ends[-2]), places[-1])
+    return _place(expression, text, start, end if stops.keep else start, ends, since)
+
+
+def _place(string: str, text: str, start: int, at: int, ends: Sequence[int], first: int) -> Found:
+    """`string` begins at `start` of `text`, which is cut at `at`; its tokens, from offset `first` on, end at `ends`."""
+    kept = bisect_left(ends, at)
+    head = ""
+    if ends[kept] != at:
+        head = text[ends[kept - 1] : at]
+        kept = bisect_left(ends, ends[kept - 1])
+    return Found(string, first + kept, head, len(text) - start)
 
 
 def _begun(text: str, string: str) -> Iterator[int]:

@@ -9,7 +9,7 @@ from multiverse.decoding.actions import Action
 from multiverse.decoding.budgets import FinishReason
 from multiverse.decoding.controller import Controller
 from multiverse.decoding.strand import Status, Strand
-from multiverse.serving.stops import Found, Stops, StopSearch
+from multiverse.serving.stops import Found, Stops, StopSearch, matched
 
 
 class Verdict(NamedTuple):
@@ -41,17 +41,23 @@ class Judge:
         self._controller, self._stops = controller, stops
         self._searches: dict[tuple[int, ...], StopSearch] = {}
 
-    def decide(self, strand: Strand, token: int, ended: FinishReason | None = None) -> Verdict:
+    def decide(
+        self, strand: Strand, token: int, ended: FinishReason | None = None, expression: tuple[str, int] | None = None
+    ) -> Verdict:
         """Take a token that was sampled for `strand`.
 
         Args:
             ended: what the host ends the strand with at this token, by rules that know no strands: `STOP` at the end of
                 a turn or at a stop token, `LENGTH` if it allows no further one, `ABORT`.
+            expression: if it is a regular expression at which the host ends it, that, and the offset in the strand from
+                which on it looked.
         """
         at = len(strand.tokens)
         if strand.status is not Status.RUNNING:
             return Verdict((), at)
         found = self._search(strand, token)
+        if found is None and expression is not None and strand.parent is not None:
+            found = matched(expression[0], strand, token, expression[1], self._stops, self._controller.binding)
         if found is None and ended is None:
             return self._accept(strand, token)
         self._searches.pop(strand.key, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH
+from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH, FINISHED_MATCHED_REGEX
 
 from multiverse.decoding.budgets import FinishReason
 from multiverse.serving.verdict import Verdict
@@ -31,7 +31,10 @@ def accept(update_finish_state: Callable[[Request], None], request: Request, mem
     update_finish_state(request)
     reason = request.finished_reason
     offset, token = len(strand.tokens), request.output_ids[-1]
-    verdict = (tree.judge if tree.is_forked else tree.host_judge).decide(strand, token, _ended(reason))
+    expression = None
+    if isinstance(reason, FINISHED_MATCHED_REGEX):
+        expression = reason.matched, offset - len(request.output_ids) + 1
+    verdict = (tree.judge if tree.is_forked else tree.host_judge).decide(strand, token, _ended(reason), expression)
     tree.publish(strand, verdict.actions)
     member.sampled = offset if verdict.kept > offset else None
     if verdict.kept <= offset:

@@ -77,8 +77,8 @@ def _show_flags(add_cli_args: Any) -> Any:
 
 
 def _install_entry_point(name: str) -> None:
-    """Wrap the way by which requests come: vLLM's server, or its class `LLM`. Both take long to import."""
-    if name == "OPENAI_API_SERVER":
+    """Wrap the way by which requests come: vLLM's server and its batches, or its class `LLM`. Both import for long."""
+    if name in ("OPENAI_API_SERVER", "OPENAI_BATCH_RUNNER"):
         from multiverse_vllm.frontend import api
 
         api.install()

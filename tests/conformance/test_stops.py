@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -62,6 +64,27 @@ def test_a_stop_string_ends_each_branch_that_samples_it_and_goes_with_all_of_it(
         cut = sampled.index(stop) + len(stop) * keep if stop in sampled else None
         assert text == sampled[:cut].removesuffix("</Path>")
     assert answer.ids.count(host_path_close(tiny)) == 2
+    assert not any(host.leftovers().values()), host.leftovers()
+
+
+@pytest.mark.skipif(find_spec("sglang") is None, reason="expressions are SGLang's own")
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_an_expression_matches_in_a_branch_goes_with_all_of_it(
+    host: Host, tiny: tuple[Any, Any], prompt: list[int], whole: Answer, keep: bool
+) -> None:
+    """Or stays, if the request keeps it. The answer goes on."""
+    expression = "[27] [71]"
+    (answer,) = host.generate(
+        [prompt], logprobs=1, stop_regex=[expression], include_stop_str_in_output=keep, multiverse=TREE
+    )
+    check_counts(answer)
+    reasons = []
+    for (said, _), (text, reason) in zip(branches(whole, tiny), branches(answer, tiny), strict=True):
+        found = re.search(expression, said)
+        assert reason == ("stop" if found else "path_close")
+        assert text == (said[: found.end() if keep else found.start()] if found else said)
+        reasons.append(reason)
+    assert "stop" in reasons
     assert not any(host.leftovers().values()), host.leftovers()
 
 

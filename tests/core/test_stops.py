@@ -11,6 +11,7 @@ from toy import Host, decode, encode, goal, host
 from multiverse import Close, FinishReason, Limits, Strand
 from multiverse.serving.report import Observed, report
 from multiverse.serving.stops import Stops
+from multiverse.serving.verdict import Judge
 
 GOAL = len(encode(goal(2)))
 
@@ -58,6 +59,28 @@ def test_the_whole_stop_string_is_taken_out_of_the_branch_or_all_of_it_stays(
     h.feed(second, "h</Path>")
     assert h.running == [h.root]
     assert decode(h.shown).endswith("h</Path>\n<Conclusion>")
+
+
+@pytest.mark.parametrize(
+    ("sampled", "expression", "left", "kept"),
+    [
+        ("ab12", "[0-9]{2}", "ab", "ab12"),
+        ("ab1", "b[0-9]", "a", "ab1"),
+        ("ab", "a?b", "", "ab"),
+        ("ab a 1b", "a 1+", "ab ", "ab a 1"),
+    ],
+)
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_a_host_matched_by_an_expression_is_taken_out_of_the_branch_or_all_of_it_stays(
+    sampled: str, expression: str, left: str, kept: str, keep: bool
+) -> None:
+    h, first, _ = branches(keep=keep)
+    judge, since = Judge(h.controller, Stops(keep=keep)), len(first.tokens)
+    for token in encode(sampled)[:-1]:
+        judge.decide(first, token)
+    judge.decide(first, encode(sampled)[-1], FinishReason.STOP, (expression, since))
+    assert first.finish_reason is FinishReason.STOP
+    assert body(first) == (kept if keep else left)
 
 
 def test_a_part_that_has_not_become_whole_is_kept_and_shown_once_it_is_certain() -> None:
