@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and test every promise, on both hosts; make test-all also at length (docs/developing.md)
-.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention mix weights memory soak-vllm soak-sglang model docs site dist lock clean
+.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost mix weights memory soak-vllm soak-sglang model docs site dist lock clean
 
 PY = .venvs/core/bin/python
 # uv leaves it to the first import to compile; without that, each of a host's processes compiles all of it again
@@ -132,6 +132,10 @@ bench-sglang-attention:  ## decode steps with our attention backend and with tor
 	@tools/setup sglang
 	.venvs/sglang/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
 	PYTHONPATH=tests/conformance .venvs/sglang/bin/python benchmarks/sglang_attention.py --record --suite
+
+bench-own-cost:  ## CPU microseconds per token of vLLM's host code with and without the plugin; OTHER=checkout of another commit
+	@tools/setup vllm
+	.venvs/vllm/bin/python benchmarks/own_cost.py $(OTHER)
 
 mix:  ## 5,000 mixed requests and an operator, for each way of scheduling: HOST=vllm|sglang; benchmarks/results/mixed.json
 	@tools/setup $(HOST)
