@@ -1,6 +1,6 @@
 """vLLM without a model: its own scheduler and front end around a runner that returns tokens at once.
 
-What a strand says is scripted: a root opens a block with so many outlines, each branch writes so many tokens and closes,
+What a strand says is scripted: a root opens a block with so many outlines, each branch writes so many tokens and ends,
 the root writes a conclusion and goes on. All CPU time but the runner's own is then the host's and the plugin's.
 """
 
