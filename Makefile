@@ -56,7 +56,7 @@ test-eval:  ## evaluation over HTTP against a server that is a program; recorded
 	@tools/setup eval
 	$(PY) $(PYTEST) tests/evaluation
 
-# another release of a host, over the installed one: VLLM=0.33.0 make test-vllm, SGLANG=0.5.22 make test-sglang
+# another release of a host, over the installed one (docs/developing.md): VLLM=0.33.0 make test-vllm, SGLANG=0.5.22 make test-sglang
 ON_VLLM = $(if $(VLLM),PYTHONPATH=$$(tools/overlay vllm $(VLLM)))
 ON_SGLANG = $(if $(SGLANG),PYTHONPATH=$$(tools/overlay sglang $(SGLANG)))
 
