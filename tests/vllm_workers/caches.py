@@ -44,29 +44,15 @@ def make_runner(
 ) -> Any:
     """What of a model runner a mover looks at: caches from vLLM's own allocation, in layers of the real backend."""
     order = KVCacheLayout[layout]
-    stored = torch.uint8 if kv_cache_dtype.startswith("fp8") else torch.int8 if "int" in kv_cache_dtype else dtype
-    mode = get_kv_quant_mode(kv_cache_dtype)
-    spec = FullAttentionSpec(block_size=block, num_kv_heads=heads, head_size=dim, dtype=stored, kv_quant_mode=mode)
-    spec = BACKENDS[backend].customize_spec(spec)
+    spec = make_spec(backend, dtype, kv_cache_dtype, heads, dim, block)
     names = [f"layers.{i}.attn" for i in range(LAYERS)]
     layer_stride, block_stride, *_ = compute_layout_strides(spec, BLOCKS, LAYERS, order)
     tensor = KVCacheTensor(LAYERS * BLOCKS * spec.page_size_bytes, names, layer_stride, block_stride)
     config = KVCacheConfig(BLOCKS, [tensor], [KVCacheGroupSpec(names, spec)])
     caches = allocate_kv_cache(config, torch.device("cpu"), order, [kernel_block])
+    isa = cpu_attn._get_attn_isa(dtype, block, dim, kv_cache_dtype) if backend == "CPU_ATTN" else None
     layers = {
-        name: SimpleNamespace(
-            kv_cache=cache,
-            dtype=dtype,
-            get_attn_backend=lambda: BACKENDS[backend],
-            impl=make_impl(backend, kv_cache_dtype, heads, dim),
-            isa=cpu_attn._get_attn_isa(dtype, block, dim, kv_cache_dtype) if backend == "CPU_ATTN" else None,
-            sliding_window=None,
-            attn_type="decoder",
-            _k_scale=torch.tensor(0.5),
-            _v_scale=torch.tensor(2.0),
-            _k_scale_float=0.5,
-            _v_scale_float=2.0,
-        )
+        name: make_layer(backend, cache, dtype, make_impl(backend, kv_cache_dtype, heads, dim), isa)
         for name, cache in caches.items()
     }
     return SimpleNamespace(
@@ -77,6 +63,31 @@ def make_runner(
         vllm_config=SimpleNamespace(
             parallel_config=SimpleNamespace(decode_context_parallel_size=1, prefill_context_parallel_size=1)
         ),
+    )
+
+
+def make_spec(backend: str, dtype: torch.dtype, kv_cache_dtype: str, heads: int, dim: int, block: int) -> Any:
+    """What vLLM is to allocate for a layer."""
+    stored = torch.uint8 if kv_cache_dtype.startswith("fp8") else torch.int8 if "int" in kv_cache_dtype else dtype
+    mode = get_kv_quant_mode(kv_cache_dtype)
+    spec = FullAttentionSpec(block_size=block, num_kv_heads=heads, head_size=dim, dtype=stored, kv_quant_mode=mode)
+    return BACKENDS[backend].customize_spec(spec)
+
+
+def make_layer(backend: str, cache: torch.Tensor, dtype: torch.dtype, impl: Any, isa: Any) -> Any:
+    """What of an attention layer a mover looks at."""
+    return SimpleNamespace(
+        kv_cache=cache,
+        dtype=dtype,
+        get_attn_backend=lambda: BACKENDS[backend],
+        impl=impl,
+        isa=isa,
+        sliding_window=None,
+        attn_type="decoder",
+        _k_scale=torch.tensor(0.5),
+        _v_scale=torch.tensor(2.0),
+        _k_scale_float=0.5,
+        _v_scale_float=2.0,
     )
 
 
