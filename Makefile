@@ -23,7 +23,7 @@ PYTEST = -m pytest -v --durations=5 $(TIER)
 
 test: export OMP_NUM_THREADS ?= 1
 test:  ## every promise once per host, in two rows side by side, since most of it waits for one busy core
-	@tools/beside rest='$(MAKE) test-core test-view test-oracle test-training test-curator test-eval test-vllm' \
+	@tools/beside rest='$(MAKE) -k test-core test-view test-oracle test-training test-curator test-eval test-vllm' \
 		sglang='$(MAKE) test-sglang'
 
 test-all:  ## also what is marked long: the same at length; the patches for upstream; and the pages as a site
