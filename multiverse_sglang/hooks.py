@@ -5,10 +5,14 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any
 
-from multiverse.serving.hooks import Hook, describe, missing, needed
+from multiverse.serving.hooks import Hook, describe, needed
+from multiverse.serving.options import Options
+from multiverse.serving.support import Support
+from multiverse_sglang.frontend.hooks import API_HOOKS, FRONT_END
+from multiverse_sglang.rows import FIELDS, ROUTE, reads, wraps
 
-VERSIONS = ("0.5.23",)
-"""Versions of SGLang that this adapter was tested with."""
+VERSIONS = ("0.5.22", "0.5.23")
+"""Releases of SGLang that this adapter was tested with."""
 
 ARGUMENTS = "sglang.srt.server_args"
 SCHEDULER = "sglang.srt.managers.scheduler:Scheduler"
@@ -21,13 +25,9 @@ STREAMER = "sglang.srt.managers.scheduler_components.output_streamer:SchedulerOu
 RUNNER = "sglang.srt.model_executor.model_runner:ModelRunner"
 SAMPLING = "sglang.srt.sampling.sampling_batch_info:SamplingBatchInfo"
 FRONT = "sglang.srt.managers.tokenizer_manager:TokenizerManager"
-CHAT = "sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat"
-COMPLETION = "sglang.srt.entrypoints.openai.serving_completions:OpenAIServingCompletion"
 CHECKER = "sglang.srt.managers.scheduler_components.invariant_checker:SchedulerInvariantChecker"
 DETOKENIZER = "sglang.srt.managers.detokenizer_manager:DetokenizerManager"
 OBSERVER = "sglang.srt.managers.scheduler_components.pool_stats_observer:SchedulerPoolStatsObserver"
-EXECUTOR = "sglang.lang.interpreter:StreamExecutor"
-ENDPOINT = "sglang.lang.backend.runtime_endpoint:RuntimeEndpoint"
 _CACHE = "sglang.srt.mem_cache.base_prefix_cache"
 _ATTENTION = "sglang.srt.layers.attention"
 _BACKEND = "sglang.srt.layers.attention.base_attn_backend:AttentionBackend"
@@ -41,199 +41,164 @@ _POSITIONS = "a position delta per request"
 _SEGMENTS = "attention metadata that a plugin may write"
 _TOKEN = "a per-token request callback"
 _KEY = "custom radix keys per request"
-_FIELDS = "extension fields in requests and responses"
-_ROUTE = "a server that answers /concate_and_append_request"
 _OFFERED = "nothing: SGLang offers it"
 _FLAGS = "plugins that may add arguments"
 _STOPS = "finish reasons that say where the text ends"
 _PLAN = "a plan that says why it is empty"
-_STATES = "a front end that tells its server which state makes a request, and which were forked from it"
 
 HELD_TOKENS = f"{OBSERVER}.plugin_held_tokens"
 """With `patches/sglang/held-tokens.patch`: the leak checks ask plugins what they hold."""
 
 
-def _wraps(target: str, parameters: tuple[str, ...], why: str, obsolete: str, native: str = "") -> Hook:
-    return Hook(target, parameters, True, why, "0.5.23", obsolete, native)
-
-
-def _reads(target: str, parameters: tuple[str, ...], why: str, obsolete: str) -> Hook:
-    return Hook(target, parameters, False, why, "0.5.23", obsolete)
-
-
 HOOKS = (
-    _wraps(f"{ARGUMENTS}:prepare_server_args", ("argv",),
+    wraps(f"{ARGUMENTS}:prepare_server_args", ("argv",),
            "`sglang serve` copies its command line before plugins are loaded: take our flags out of the copy", _FLAGS),
-    _wraps(f"{ARGUMENTS}:ServerArgs.add_cli_args", ("parser",), "show our flags in its help", _FLAGS),
-    _wraps(f"{SCHEDULER}.__init__", ("server_args",), "give each scheduler its conductor; refuse what can't work",
+    wraps(f"{ARGUMENTS}:ServerArgs.add_cli_args", ("parser",), "show our flags in its help", _FLAGS),
+    wraps(f"{SCHEDULER}.__init__", ("server_args",), "give each scheduler its conductor; refuse what can't work",
            "a plugin hook for schedulers"),
-    _wraps(f"{SCHEDULER}.get_output_streamer_class", (), "records and events go out with tokens", _OFFERED),
-    _wraps(f"{SCHEDULER}.get_prefill_adder_class", (), "learn when it is slots that are lacking", _OFFERED),
-    _reads("sglang.srt.managers.schedule_policy:PrefillAdder.add_one_req", ("req", "has_chunked_req"),
+    wraps(f"{SCHEDULER}.get_output_streamer_class", (), "records and events go out with tokens", _OFFERED),
+    wraps(f"{SCHEDULER}.get_prefill_adder_class", (), "learn when it is slots that are lacking", _OFFERED),
+    reads("sglang.srt.managers.schedule_policy:PrefillAdder.add_one_req", ("req", "has_chunked_req"),
            "learn when it is slots that are lacking", _PLAN),
-    _reads("sglang.srt.managers.schedule_policy:PrefillAdder", ("NO_TOKEN",), "the same", _PLAN),
-    _wraps(f"{SCHEDULER}._add_request_to_queue", ("req", "is_retracted"),
+    reads("sglang.srt.managers.schedule_policy:PrefillAdder", ("NO_TOKEN",), "the same", _PLAN),
+    wraps(f"{SCHEDULER}._add_request_to_queue", ("req", "is_retracted"),
            "give each request its controller; replay what was retracted", _FORK),
-    _wraps(f"{SCHEDULER}.get_next_batch_to_run", ("running_batch", "last_batch"),
+    wraps(f"{SCHEDULER}.get_next_batch_to_run", ("running_batch", "last_batch"),
            "make room before SGLang retracts; schedule strands first", _FORK),
-    _wraps(f"{SCHEDULER}.process_batch_result", ("batch", "result"),
+    wraps(f"{SCHEDULER}.process_batch_result", ("batch", "result"),
            "fork, park and join between steps; answer in document order", _FORK),
-    _wraps(f"{SCHEDULER}._abort_on_queued_limit", ("recv_req",), "strands are no requests of clients", _FORK),
-    _wraps(f"{SCHEDULER}.is_fully_idle", ("for_health_check", "ignore_waiting"), "parked strands are not idle", _FORK),
-    _wraps(f"{SCHEDULER}.on_idle", (), "compare the books when nothing is left to do", _FORK),
-    _wraps(f"{SCHEDULER}.pause_generation", ("recv_req",), "who is retracted gives up all KV of its tree", _FORK),
-    _wraps(f"{SCHEDULER}.record_weight_version_change", ("new_version",),
+    wraps(f"{SCHEDULER}._abort_on_queued_limit", ("recv_req",), "strands are no requests of clients", _FORK),
+    wraps(f"{SCHEDULER}.is_fully_idle", ("for_health_check", "ignore_waiting"), "parked strands are not idle", _FORK),
+    wraps(f"{SCHEDULER}.on_idle", (), "compare the books when nothing is left to do", _FORK),
+    wraps(f"{SCHEDULER}.pause_generation", ("recv_req",), "who is retracted gives up all KV of its tree", _FORK),
+    wraps(f"{SCHEDULER}.record_weight_version_change", ("new_version",),
            "note which tokens of strands are of which weights", _FORK),
-    _reads("sglang.srt.utils.weight_versions:WeightVersionEvent", ("old_version", "num_output_tokens"),
+    reads("sglang.srt.utils.weight_versions:WeightVersionEvent", ("old_version", "num_output_tokens"),
            "tell clients of them in document order", _FORK),
-    _reads("sglang.srt.runtime_context:get_serving", (), "the version of the weights", _FORK),
-    _reads("sglang.srt.runtime_context:get_exec", (), "whether sampling is deterministic, without min_p", _FORK),
-    _wraps(RELEASE, ("req",), "count what a retracted run had computed, and forget it", _FORK),
-    _reads(f"{CHECKER}._check_full_pool", ("ps", "uncached"), "whether slots add up", "nothing"),
-    _wraps(f"{SCHEDULER}.abort_request", ("recv_req",), "an aborted request takes its branches with it", _FORK),
-    _wraps(f"{REQUEST}.update_finish_state", ("new_accepted_len",), "hand every sampled token to the controller",
+    reads("sglang.srt.runtime_context:get_serving", (), "the version of the weights", _FORK),
+    reads("sglang.srt.runtime_context:get_exec", (), "whether sampling is deterministic, without min_p", _FORK),
+    wraps(RELEASE, ("req",), "count what a retracted run had computed, and forget it", _FORK),
+    reads(f"{CHECKER}._check_full_pool", ("ps", "uncached"), "whether slots add up", "nothing"),
+    wraps(f"{SCHEDULER}.abort_request", ("recv_req",), "an aborted request takes its branches with it", _FORK),
+    wraps(f"{REQUEST}.update_finish_state", ("new_accepted_len",), "hand every sampled token to the controller",
            _TOKEN),
-    _wraps(f"{REQUEST}.init_next_round_input", ("tree_cache", "cow_mamba"),
+    wraps(f"{REQUEST}.init_next_round_input", ("tree_cache", "cow_mamba"),
            "let a strand begin with the slots it holds", _PREFIX),
-    _wraps(f"{ALLOCATION}:_prefix_kv_indices", ("batch", "req"),
+    wraps(f"{ALLOCATION}:_prefix_kv_indices", ("batch", "req"),
            "write the slots a strand holds into its new row, the page in part its own with them", _PREFIX),
-    _wraps(f"{BATCH}._get_decode_retraction_order", ("reqs",), "retract whoever came last first", _FORK),
-    _wraps(f"{FORWARD}.init_new", ("batch", "model_runner"), "add the position delta; copy partly filled pages",
+    wraps(f"{BATCH}._get_decode_retraction_order", ("reqs",), "retract whoever came last first", _FORK),
+    wraps(f"{FORWARD}.init_new", ("batch", "model_runner"), "add the position delta; copy partly filled pages",
            _POSITIONS),
-    _wraps(f"{RUNNER}.forward", ("forward_batch",), "attention to segments of a prompt as if they were requests",
+    wraps(f"{RUNNER}.forward", ("forward_batch",), "attention to segments of a prompt as if they were requests",
            _SEGMENTS),
-    _wraps(f"{SAMPLING}.from_schedule_batch", ("batch",), "penalties count what earlier runs generated", _FORK),
-    _wraps(f"{DETOKENIZER}.trim_matched_stop", ("output", "finished_reason", "no_stop_trim"),
+    wraps(f"{SAMPLING}.from_schedule_batch", ("batch",), "penalties count what earlier runs generated", _FORK),
+    wraps(f"{DETOKENIZER}.trim_matched_stop", ("output", "finished_reason", "no_stop_trim"),
            "cut at the stop string that ended the answer: others may stand in branches", _STOPS),
-    _reads(f"{REQUEST}.check_match_stop_str_prefix", (), "send nothing that may be cut", _STOPS),
-    _reads("sglang.srt.managers.schedule_batch:FINISH_MATCHED_STR.to_json", (), "say where", _STOPS),
-    _reads("sglang.srt.managers.schedule_batch:FINISHED_MATCHED_REGEX", ("matched",), "take a match out", _STOPS),
-    _wraps(f"{FRONT}.update_request_meta_info", ("meta_info", "state", "customized_info", "index", "finish_reason"),
-           "receive records and events", _FIELDS),
-    _wraps(f"{FRONT}.generate_request", ("obj", "request"),
-           "check what is asked; hand answers on; put what states of programs ask for into tokens", _FIELDS),
-    _wraps(f"{STREAMER}.stream_output", ("reqs", "return_logprob", "skip_req"), "strands have no client", _FORK),
-    _wraps(f"{CHECKER}._get_total_uncached_sizes", (), "tell leak checks what strands hold", _FORK, HELD_TOKENS),
-    _reads(f"{CHECKER}._get_total_uncached_sizes", (), "whether slots add up", "nothing"),
-    _reads(f"{STREAMER}.build_additional_customized_info", ("reqs",),
+    reads(f"{REQUEST}.check_match_stop_str_prefix", (), "send nothing that may be cut", _STOPS),
+    reads("sglang.srt.managers.schedule_batch:FINISH_MATCHED_STR.to_json", (), "say where", _STOPS),
+    reads("sglang.srt.managers.schedule_batch:FINISHED_MATCHED_REGEX", ("matched",), "take a match out", _STOPS),
+    wraps(f"{FRONT}.update_request_meta_info", ("meta_info", "state", "customized_info", "index", "finish_reason"),
+           "receive records and events", FIELDS),
+    wraps(f"{FRONT}.generate_request", ("obj", "request"),
+           "check what is asked; hand answers on; put what states of programs ask for into tokens", FIELDS),
+    wraps(f"{STREAMER}.stream_output", ("reqs", "return_logprob", "skip_req"), "strands have no client", _FORK),
+    wraps(f"{CHECKER}._get_total_uncached_sizes", (), "tell leak checks what strands hold", _FORK, HELD_TOKENS),
+    reads(f"{CHECKER}._get_total_uncached_sizes", (), "whether slots add up", "nothing"),
+    reads(f"{STREAMER}.build_additional_customized_info", ("reqs",),
            "give records and events to the requests that go out", _OFFERED),
-    _reads("sglang.srt.constrained.xgrammar_backend:XGrammarGrammar.fill_vocab_mask", ("vocab_mask", "idx"),
+    reads("sglang.srt.constrained.xgrammar_backend:XGrammarGrammar.fill_vocab_mask", ("vocab_mask", "idx"),
            "strict structure: one bit per token that may be sampled", _OFFERED),
-    *(_reads(f"sglang.srt.sampling.penaltylib:Batched{kind}Penalizer",
+    *(reads(f"sglang.srt.sampling.penaltylib:Batched{kind}Penalizer",
              (f"{kind.lower()}_penalties", f"cumulated_{kind.lower()}_penalties"), "complete its counts",
              "penalizers that ask requests for what they count") for kind in ("Frequency", "Presence", "Repetition")),
-    _wraps(f"{SCHEDULER}.flush_cache", ("empty_cache",),
+    wraps(f"{SCHEDULER}.flush_cache", ("empty_cache",),
            "forget what states of programs keep and, while it is paused, what trees hold", _FORK),
-    _wraps(f"{OBSERVER}.session_held_tokens", (), "tell them what states of programs keep", _ROUTE, HELD_TOKENS),
-    _reads(f"{FRONT}._dispatch_to_scheduler", (), "say that a state ended", _ROUTE),
-    _reads(FRONT, ("tokenizer", "rid_to_state", "context_len"),
-           "tokens of pieces of text; states that are busy; positions there are", _ROUTE),
-    _reads("sglang.srt.managers.io_struct:GenerateReqInput", ("rid", "text", "input_ids", "sampling_params",
-           "image_data", "video_data", "audio_data"), "compute a joined text", _ROUTE),
-    _reads("sglang.srt.managers.io_struct:AbortReq", ("abort_all",), "say that a state ended", _ROUTE),
-    _reads(REQUEST, ("origin_input_ids", "output_ids", "full_untruncated_fill_ids", "prefix_len", "last_node",
+    wraps(f"{OBSERVER}.session_held_tokens", (), "tell them what states of programs keep", ROUTE, HELD_TOKENS),
+    reads(f"{FRONT}._dispatch_to_scheduler", (), "say that a state ended", ROUTE),
+    reads(FRONT, ("tokenizer", "rid_to_state", "context_len"),
+           "tokens of pieces of text; states that are busy; positions there are", ROUTE),
+    reads("sglang.srt.managers.io_struct:GenerateReqInput", ("rid", "text", "input_ids", "sampling_params",
+           "image_data", "video_data", "audio_data"), "compute a joined text", ROUTE),
+    reads("sglang.srt.managers.io_struct:AbortReq", ("abort_all",), "say that a state ended", ROUTE),
+    reads(REQUEST, ("origin_input_ids", "output_ids", "full_untruncated_fill_ids", "prefix_len", "last_node",
            "last_host_node", "best_match_node", "host_hit_length", "swa_host_hit_length", "mamba_host_hit_length",
            "num_matched_prefix_tokens", "already_computed", "kv", "lock", "finished_reason", "finished_len",
            "finished_output", "skip_radix_cache_insert", "extra_key", "cache_salt", "lora_id", "logprob",
            "logprob_start_len", "cached_tokens", "grammar", "session", "beam_group", "to_finish", "time_stats",
            "weight_version_events"), "make requests for strands, end them, and answer the client", _FORK),
-    _reads("sglang.srt.managers.schedule_batch:ReqKvInfo", ("req_pool_idx", "cache_protected_len", "kv_committed_len",
+    reads("sglang.srt.managers.schedule_batch:ReqKvInfo", ("req_pool_idx", "cache_protected_len", "kv_committed_len",
            "kv_allocated_len"), "read what a request holds", _FORK),
-    _reads("sglang.srt.managers.schedule_batch:ReqKvInfo.mark_kv_released", (), "take it over", _FORK),
-    _reads(SCHEDULER, ("waiting_queue", "running_batch", "last_batch", "chunked_req", "tree_cache",
+    reads("sglang.srt.managers.schedule_batch:ReqKvInfo.mark_kv_released", (), "take it over", _FORK),
+    reads(SCHEDULER, ("waiting_queue", "running_batch", "last_batch", "chunked_req", "tree_cache",
            "token_to_kv_pool_allocator", "req_to_token_pool", "output_streamer", "invariant_checker",
            "pool_stats_observer", "_engine_paused", "enable_priority_scheduling", "schedule_low_priority_values_first"),
            "queue requests and see what runs", _FORK),
-    _reads(RUNNER, ("attn_backend", "prefill_attention_backend_str", "prefill_cuda_graph_runner", "kv_index_translator",
+    reads(RUNNER, ("attn_backend", "prefill_attention_backend_str", "prefill_cuda_graph_runner", "kv_index_translator",
            "use_mla_backend"), "see what attention does, and stand in for it", _SEGMENTS),
-    _reads(FORWARD, ("batch_size", "req_pool_indices", "req_pool_indices_cpu", "seq_lens", "seq_lens_cpu",
+    reads(FORWARD, ("batch_size", "req_pool_indices", "req_pool_indices_cpu", "seq_lens", "seq_lens_cpu",
            "seq_lens_sum", "orig_seq_lens", "extend_seq_lens", "extend_seq_lens_cpu", "extend_prefix_lens",
            "extend_prefix_lens_cpu", "extend_start_loc"), "show it segments", _SEGMENTS),
-    _reads(f"{_BACKEND}.init_forward_metadata", ("forward_batch",), "plan for them", _SEGMENTS),
-    _reads(f"{_BACKEND}.forward", ("q", "k", "v", "layer", "forward_batch"), "attend", _SEGMENTS),
-    _reads(f"{_ROWS}.alloc_rows", ("need_size",), "rows for segments", _SEGMENTS),
-    _reads(f"{_ROWS}.free_rows", ("indices",), "give them back", _SEGMENTS),
-    _reads(SCHEDULER, ("enable_overlap", "schedule_stream", "forward_stream", "forward_stream_ctx"),
+    reads(f"{_BACKEND}.init_forward_metadata", ("forward_batch",), "plan for them", _SEGMENTS),
+    reads(f"{_BACKEND}.forward", ("q", "k", "v", "layer", "forward_batch"), "attend", _SEGMENTS),
+    reads(f"{_ROWS}.alloc_rows", ("need_size",), "rows for segments", _SEGMENTS),
+    reads(f"{_ROWS}.free_rows", ("indices",), "give them back", _SEGMENTS),
+    reads(SCHEDULER, ("enable_overlap", "schedule_stream", "forward_stream", "forward_stream_ctx"),
            "move tokens between two forwards", _FORK),
-    _reads(f"{_ALLOCATOR}.alloc", ("need_size",), "a page for a branch", _FORK),
-    _reads(f"{_ALLOCATOR}.free", ("free_index",), "give slots back, by pages", _FORK),
-    _reads(f"{_ALLOCATOR}.evict_to_free_tokens", ("tree_cache", "num_tokens"), "room for that page", _FORK),
-    _reads("sglang.srt.mem_cache.allocator.page_interleave:page_interleave_shard_size", ("allocator",),
+    reads(f"{_ALLOCATOR}.alloc", ("need_size",), "a page for a branch", _FORK),
+    reads(f"{_ALLOCATOR}.free", ("free_index",), "give slots back, by pages", _FORK),
+    reads(f"{_ALLOCATOR}.evict_to_free_tokens", ("tree_cache", "num_tokens"), "room for that page", _FORK),
+    reads("sglang.srt.mem_cache.allocator.page_interleave:page_interleave_shard_size", ("allocator",),
            "refuse pages that are divided among ranks", _FORK),
-    _reads("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool", ("use_native_move_kv_cache", "kv_cache_layout"),
+    reads("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool", ("use_native_move_kv_cache", "kv_cache_layout"),
            "move tokens by indexing; refuse layouts that can't", _FORK),
-    _reads("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool.move_kv_cache", ("tgt_loc", "src_loc"),
+    reads("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool.move_kv_cache", ("tgt_loc", "src_loc"),
            "whole pages at forks and joins", _FORK),
-    _reads(f"{_ROWS}.free", ("req",), "give rows back", _FORK),
-    _reads(_ROWS, ("req_to_token",), "read the slots of a row", _FORK),
-    _reads(f"{_CACHE}:BasePrefixCache.lock", ("node",), "keep shared slots from being evicted", _FORK),
-    _reads(f"{_CACHE}:BasePrefixCache.unlock", ("lock",), "let them go", _FORK),
-    _reads(f"{_CACHE}:BasePrefixCache.root_node_handle", ("extra_key",), "a prefix that is not in the tree", _PREFIX),
-    _reads(f"{_CACHE}:BasePrefixCache.prefix_device_indices", ("req",), "read cached blocks", _KEY),
-    _reads(f"{_CACHE}:InsertParams", ("key", "value", "prev_prefix_len", "inserted_len", "priority"),
+    reads(f"{_ROWS}.free", ("req",), "give rows back", _FORK),
+    reads(_ROWS, ("req_to_token",), "read the slots of a row", _FORK),
+    reads(f"{_CACHE}:BasePrefixCache.lock", ("node",), "keep shared slots from being evicted", _FORK),
+    reads(f"{_CACHE}:BasePrefixCache.unlock", ("lock",), "let them go", _FORK),
+    reads(f"{_CACHE}:BasePrefixCache.root_node_handle", ("extra_key",), "a prefix that is not in the tree", _PREFIX),
+    reads(f"{_CACHE}:BasePrefixCache.prefix_device_indices", ("req",), "read cached blocks", _KEY),
+    reads(f"{_CACHE}:InsertParams", ("key", "value", "prev_prefix_len", "inserted_len", "priority"),
            "cache blocks under their layout", _KEY),
-    _reads("sglang.srt.mem_cache.common:match_kv_cache", ("req", "tree_cache", "token_ids", "max_prefix_len"),
+    reads("sglang.srt.mem_cache.common:match_kv_cache", ("req", "tree_cache", "token_ids", "max_prefix_len"),
            "find them again", _KEY),
-    _reads("sglang.srt.mem_cache.radix_cache:RadixKey.__init__", ("token_ids", "extra_key", "cache_salt"),
+    reads("sglang.srt.mem_cache.radix_cache:RadixKey.__init__", ("token_ids", "extra_key", "cache_salt"),
            "a key that says how KV was computed", _KEY),
-    _wraps(f"{ALLOCATION}:get_last_loc", ("req_to_token", "req_pool_indices_tensor", "prefix_lens_tensor"),
+    wraps(f"{ALLOCATION}:get_last_loc", ("req_to_token", "req_pool_indices_tensor", "prefix_lens_tensor"),
            "it takes Triton for granted unless it knows a backend by its name", "a question to the backend"),
-    _reads(f"{ALLOCATION}:get_last_loc_torch", ("req_to_token", "req_pool_indices_tensor", "prefix_lens_tensor"),
+    reads(f"{ALLOCATION}:get_last_loc_torch", ("req_to_token", "req_pool_indices_tensor", "prefix_lens_tensor"),
            "what it calls else", "a question to the backend"),
-    _reads(f"{_ATTENTION}.attention_registry:register_attention_backend", ("name",), "our attention backend", _OFFERED),
-    _reads("sglang.srt.arg_groups.choices:add_attention_backend_choices", (), "choose it", _OFFERED),
-    _reads(f"{_ATTENTION}.torch_native_backend:TorchNativeAttnBackend", ("device", "req_to_token_pool",
+    reads(f"{_ATTENTION}.attention_registry:register_attention_backend", ("name",), "our attention backend", _OFFERED),
+    reads("sglang.srt.arg_groups.choices:add_attention_backend_choices", (), "choose it", _OFFERED),
+    reads(f"{_ATTENTION}.torch_native_backend:TorchNativeAttnBackend", ("device", "req_to_token_pool",
            "token_to_kv_pool"), "it is made from this one", "nothing"),
-    _reads("sglang.srt.layers.radix_attention:RadixAttention", ("tp_q_head_num", "qk_head_dim", "v_head_dim", "scaling",
+    reads("sglang.srt.layers.radix_attention:RadixAttention", ("tp_q_head_num", "qk_head_dim", "v_head_dim", "scaling",
            "layer_id", "logit_cap", "sliding_window_size", "is_cross_attention", "attn_type"),
            "attend; refuse models that need more", "nothing"),
-    _reads("sglang.srt.mem_cache.memory_pool:KVWriteLoc", ("loc",), "write the KV of new tokens", "nothing"),
-    _reads("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool.set_kv_buffer", ("layer", "loc_info", "cache_k",
+    reads("sglang.srt.mem_cache.memory_pool:KVWriteLoc", ("loc",), "write the KV of new tokens", "nothing"),
+    reads("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool.set_kv_buffer", ("layer", "loc_info", "cache_k",
            "cache_v"), "write the KV of new tokens", "nothing"),
-    _reads(f"{_REGISTRY}.register", ("target", "hook", "hook_type"), "apply the wrappers", "nothing"),
-    _reads(f"{_REGISTRY}.apply_hooks", (), "apply the wrappers", "a report of what failed to apply"),
+    reads(f"{_REGISTRY}.register", ("target", "hook", "hook_type"), "apply the wrappers", "nothing"),
+    reads(f"{_REGISTRY}.apply_hooks", (), "apply the wrappers", "a report of what failed to apply"),
 )  # fmt: skip
 
-FRONT_END = (
-    _wraps(f"{EXECUTOR}.fork", ("size", "position_ids_offset"),
-           "call `fork_program` of the backend, which the front end declares and never calls", _STATES),
-    _reads(EXECUTOR, ("sid", "text_", "images_", "backend", "use_thread", "worker"), "know a state", _STATES),
-    _wraps(f"{ENDPOINT}._add_images", ("s", "data"), "name the state that makes a request", _STATES),
-    _reads(f"{ENDPOINT}._assert_success", ("res",), "report what the server refuses", "nothing"),
-    _wraps(f"{ENDPOINT}.concatenate_and_append", ("src_rids", "dst_rid"), "name states as the server does", _STATES),
-    _wraps("sglang.lang.backend.base_backend:BaseBackend.fork_program", ("src", "dst", "position_ids_offset"),
-           "tell the server of a fork", _STATES),
-    _wraps("sglang.lang.backend.base_backend:BaseBackend.end_program", ("s",), "tell it of the end", _STATES),
-    _reads("sglang.utils:http_request", ("url", "json", "api_key", "verify"), "call the server", "nothing"),
-)  # fmt: skip
-"""What the backend of programs (`programs/endpoint.py`) touches in their own process, maybe without a server."""
-
-
-API_HOOKS = (
-    _wraps(f"{CHAT}._generate_chat_stream", ("adapted_request", "request", "raw_request"), "events, trees and figures",
-           _FIELDS),
-    _wraps(f"{CHAT}._handle_non_streaming_request", ("adapted_request", "request", "raw_request"), "trees and figures",
-           _FIELDS),
-    _wraps(f"{COMPLETION}._generate_completion_stream", ("adapted_request", "request", "raw_request"),
-           "events, trees and figures", _FIELDS),
-    _wraps(f"{COMPLETION}._handle_non_streaming_request", ("adapted_request", "request", "raw_request"),
-           "trees and figures", _FIELDS),
-    _reads("sglang.srt.entrypoints.http_server:app", (), "take the field out of requests; add routes", _FIELDS),
-    _reads("sglang.srt.entrypoints.http_server:get_global_state", (), "find the server's states", _ROUTE),
-)  # fmt: skip
-"""Of processes that serve HTTP only: their modules take seconds to import."""
+EVERY = (*HOOKS, *API_HOOKS, *FRONT_END)
 
 
 def table() -> tuple[Hook, ...]:
     """The rows for which this SGLang offers nothing itself."""
-    return needed(HOOKS)
+    return needed(HOOKS, host_version())
+
+
+def support() -> Support:
+    """What is known of this SGLang's release."""
+    return Support("SGLang", host_version(), VERSIONS, Options.from_environment().untested_host)
 
 
 def check() -> list[str]:
-    """What of the table this SGLang does not have; empty if all is there."""
-    version = host_version()
-    untested = [f"SGLang {version} was never tested; known are {', '.join(VERSIONS)}"]
-    return [*([] if version in VERSIONS else untested), *missing(table())]
+    """Why the plugin can't run in this SGLang; empty if it can."""
+    return support().problems(table())
 
 
 def report() -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,7 @@ class Hook:
         parameters: the parameters relied upon; of a class, its fields or the attributes that its methods set and read.
         wrapped: whether it is overridden or wrapped; else it is only called or read.
         why: what for.
-        since: the first version in which it was seen like this.
+        since: the first version in which it was seen like this; an older host needs no such row.
         obsolete: what upstream change would remove the row.
         native: what that change adds, as a target: where the host has it, it is used and the row is not needed.
     """
@@ -32,9 +34,15 @@ class Hook:
     native: str = ""
 
 
-def needed(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
-    """The rows for which the installed host offers nothing itself."""
-    return tuple(hook for hook in hooks if not (hook.native and offered(hook.native)))
+def needed(hooks: Iterable[Hook], version: str) -> tuple[Hook, ...]:
+    """The rows for which the installed host offers nothing itself, but for those that are about later releases."""
+    older = tuple(hook for hook in hooks if release(hook.since) <= release(version))
+    return tuple(hook for hook in older if not (hook.native and offered(hook.native)))
+
+
+def release(version: str) -> tuple[int, ...]:
+    """A version to be compared with others; of nothing that has a number, behind all of them."""
+    return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3])) or (sys.maxsize,)
 
 
 def offered(target: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -24,6 +24,7 @@ PREFIX = "MULTIVERSE_"
 STRUCTURES = ("lenient", "strict")
 CAPS = ("max_branches", "max_depth", "max_parallel", "max_critical_path")
 _NUMBERS = (*CAPS, "integrity_interval")
+_SWITCHES = ("untested_host",)
 STREAMS = ("document", "events")
 SHAPES = ("refuse", "accept")
 _CHOICES = {"structure": STRUCTURES, "separators": get_args(Separators), "stream": STREAMS, "shapes": SHAPES}
@@ -39,6 +40,7 @@ FLAGS = {
     "stream": "'document' (default) streams the answer in order, 'events' also every branch as it grows",
     "shapes": "'accept' lets benchmarks say how wide and long blocks are, 'refuse' (default) doesn't",
     "integrity_interval": "compare the plugin's books with the host's every so many steps (default 0: only when idle)",
+    "untested_host": "(no value) run in a release of the host that was never tested with this, if it rehearses well",
 }
 """What an operator can set, as `--multiverse-NAME` and as `MULTIVERSE_NAME`, with help texts."""
 
@@ -59,6 +61,7 @@ class Options:
         shapes: whether a request to this server may say which `shape` its answer has.
         shape: of the answer (`multiverse.decoding.shaped`); the model decides if not given.
         integrity_interval: steps between two comparisons of the books while requests run (`serving.integrity`).
+        untested_host: whether a release of the host may be tried that the adapter was not tested with.
 
     Raises:
         OptionError: naming the option, its value and what is allowed.
@@ -78,6 +81,7 @@ class Options:
     shapes: str = "refuse"
     shape: Shape | None = None
     integrity_interval: int = 0
+    untested_host: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -118,7 +122,7 @@ class Options:
         for name in FLAGS:
             text = environment.get(PREFIX + name.upper())
             if text is not None:
-                found[name] = _number(name, text) if name in _NUMBERS else text
+                found[name] = _READERS[name](name, text) if name in _READERS else text
         return cls(**found)
 
     def for_request(self, given: Mapping[str, Any] | str | None) -> Options:
@@ -148,6 +152,19 @@ def _number(name: str, text: str) -> int:
         raise OptionError(f"{name} must be an integer, got {shown(text)}") from None
 
 
+def _switch(name: str, text: str) -> bool:
+    if text not in ("", "0", "1"):
+        raise OptionError(f"{name} must be 0 or 1, got {shown(text)}")
+    return text == "1"
+
+
+_READERS: Mapping[str, Callable[[str, str], Any]] = {
+    **dict.fromkeys(_NUMBERS, _number),
+    **dict.fromkeys(_SWITCHES, _switch),
+}
+"""How values are read that are no texts."""
+
+
 def flag(name: str) -> str:
     """The command line flag of an option."""
     return f"--multiverse-{name.replace('_', '-')}"
@@ -157,7 +174,8 @@ def show_flags(parser: argparse.ArgumentParser) -> None:
     """Let the help of a host's command line show the flags; they are taken out of it before it is parsed."""
     group = parser.add_argument_group("Multiverse", "Options of --plugin multiverse.")
     for name, text in FLAGS.items():
-        group.add_argument(flag(name), help=text, default=argparse.SUPPRESS)
+        action = "store_true" if name in _SWITCHES else "store"
+        group.add_argument(flag(name), help=text, default=argparse.SUPPRESS, action=action)
 
 
 def take_flags(arguments: list[str], environment: MutableMapping[str, str] = os.environ) -> None:
@@ -175,8 +193,9 @@ def take_flags(arguments: list[str], environment: MutableMapping[str, str] = os.
             continue
         if found not in names:
             raise OptionError(f"unknown option {found}; there are {', '.join(names)}")
-        if not given and at + 1 >= len(arguments):
+        alone = bool(given) or names[found] in _SWITCHES
+        if not alone and at + 1 >= len(arguments):
             raise OptionError(f"{found} needs a value")
-        environment[PREFIX + names[found].upper()] = value if given else arguments[at + 1]
-        del arguments[at : at + (1 if given else 2)]
+        environment[PREFIX + names[found].upper()] = value if given else "1" if alone else arguments[at + 1]
+        del arguments[at : at + (1 if alone else 2)]
     Options.from_environment(environment)

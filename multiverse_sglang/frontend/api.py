@@ -16,7 +16,7 @@ from multiverse.serving.hooks import missing
 from multiverse.wire.responses import FIELD, Lines, ResponseExtras
 from multiverse_sglang.channels import LISTENER
 from multiverse_sglang.frontend.field import FieldMiddleware
-from multiverse_sglang.hooks import API_HOOKS, CHAT, COMPLETION
+from multiverse_sglang.frontend.hooks import API_HOOKS, CHAT, COMPLETION
 from multiverse_sglang.registry import Original, Wrappers, apply, require
 
 Stream = AsyncGenerator[str, None]

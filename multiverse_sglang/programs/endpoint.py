@@ -20,7 +20,7 @@ from sglang.utils import http_request
 from multiverse.errors import UnsupportedHostError
 from multiverse.serving.hooks import missing
 from multiverse_sglang.channels import STATE
-from multiverse_sglang.hooks import FRONT_END
+from multiverse_sglang.frontend.hooks import FRONT_END
 
 
 class RuntimeEndpoint(_RuntimeEndpoint):

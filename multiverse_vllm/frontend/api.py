@@ -28,8 +28,10 @@ from multiverse.serving.field import field_of, has_field
 from multiverse.serving.options import Options
 from multiverse.wire.responses import BEAM_SEARCH, ELSEWHERE, FIELD, Lines, ResponseExtras
 from multiverse_vllm.channels import EXTRAS, INSTALLED, OPTIONS
+from multiverse_vllm.compat import skips_special_tokens
 from multiverse_vllm.frontend import beam_search
-from multiverse_vllm.hooks import API_HOOKS, require
+from multiverse_vllm.frontend.hooks import API_HOOKS
+from multiverse_vllm.hooks import require
 from multiverse_vllm.sampling import request_options
 
 Handler = Callable[..., Any]
@@ -158,7 +160,8 @@ def _tapped(handler: Handler, *args: object, **kwargs: object) -> tuple[_Extras,
     call = inspect.signature(handler).bind(*args, **kwargs)
     given = call.arguments
     request = given["request"]
-    extras = _Extras(given["tokenizer"], request.skip_special_tokens, per_prompt=request.n or 1)
+    skips = skips_special_tokens(request, given["self"])
+    extras = _Extras(given["tokenizer"], skips, per_prompt=request.n or 1)
     if "result_generator" in given:
         given["result_generator"] = extras.tap(given["result_generator"])
     else:

@@ -16,7 +16,8 @@ from multiverse.decoding.prompt import Prompt
 from multiverse.errors import OptionError, UnsupportedHostError
 from multiverse.serving.options import Options, show_flags
 from multiverse_vllm.frontend import beam_search
-from multiverse_vllm.hooks import LLM_HOOKS, require
+from multiverse_vllm.frontend.hooks import LLM_HOOKS
+from multiverse_vllm.hooks import require
 from multiverse_vllm.refusals import refuse_configuration
 from multiverse_vllm.sampling import request_options
 from multiverse_vllm.tokenizer import bind_model

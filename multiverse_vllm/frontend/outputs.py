@@ -11,7 +11,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vllm.outputs import CompletionOutput, RequestOutput, WeightVersionSpan
+import vllm.outputs
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.engine.output_processor import RequestOutputCollector, RequestState
 from vllm.v1.outputs import LogprobsTensors
@@ -19,6 +20,7 @@ from vllm.v1.outputs import LogprobsTensors
 from multiverse.serving.containment import Guard
 from multiverse.wire.responses import merge
 from multiverse_vllm.channels import EVENTS, EXTRAS, PENDING, RECORD, SPANS, VERSIONS
+from multiverse_vllm.compat import WEIGHT_VERSION_SPANS
 
 
 def _fail(one: RequestState | RequestOutputCollector) -> None:
@@ -82,8 +84,9 @@ def _add_extras(new_completion_output: Any) -> Any:
         output = new_completion_output(self, *args, **kwargs)
         if extras := self.__dict__.pop(PENDING, None):
             setattr(output, EXTRAS, extras)
-        if spans := self.__dict__.pop(SPANS, None):  # vLLM's own are by when a token was shown
-            output.weight_versions = [WeightVersionSpan(*span) for span in spans]
+        spans = self.__dict__.pop(SPANS, None)
+        if spans and WEIGHT_VERSION_SPANS:  # vLLM's own are by when a token was shown
+            output.weight_versions = [vllm.outputs.WeightVersionSpan(*span) for span in spans]
         return output
 
     return wrapped

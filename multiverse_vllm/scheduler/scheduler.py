@@ -27,6 +27,7 @@ from multiverse.serving.integrity import IntegrityCheck
 from multiverse.serving.metrics import Tally
 from multiverse.serving.options import Options
 from multiverse_vllm.channels import FIGURES
+from multiverse_vllm.compat import BASE_COUNTS_PLACEHOLDERS
 from multiverse_vllm.refusals import refuse_configuration
 from multiverse_vllm.scheduler.admission import Admission
 from multiverse_vllm.scheduler.answers import Answers
@@ -100,7 +101,11 @@ class MultiverseScheduler(Scheduler):
         if root.request_id in self.trees.failed:
             return [], False
         try:
-            return self.tokens.accept(member, new_token_ids)
+            tokens, stopped = self.tokens.accept(member, new_token_ids)
+            if BASE_COUNTS_PLACEHOLDERS and not is_stale and request.num_output_placeholders:
+                request.num_output_placeholders -= len(tokens)
+                assert request.num_output_placeholders >= 0
+            return tokens, stopped
         except Exception as error:
             self.trees.guard.caught(root, error)
             return [], False

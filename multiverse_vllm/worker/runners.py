@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from multiverse_vllm.channels import DELTAS, MOVER, PLAN, SCORINGS
-from multiverse_vllm.hooks import has_v2
 from multiverse_vllm.plan import StepPlan
 from multiverse_vllm.refusals import refuse_unsupported
+from multiverse_vllm.worker.hooks import has_v2
 from multiverse_vllm.worker.kv_layout import KVMover
 from multiverse_vllm.worker.scores import score
 

@@ -42,12 +42,12 @@ def test_what_a_host_lacks_is_told_row_by_row() -> None:
 
 def test_a_row_is_needed_until_the_host_offers_what_replaces_it(host: types.ModuleType) -> None:
     rows = (row("Scheduler.step", ("budget",)), row("Scheduler.stop", native="Scheduler.fork"))
-    assert needed(rows) == rows
-    assert missing(needed(rows)) != []
+    assert needed(rows, "1.0") == rows
+    assert missing(needed(rows, "1.0")) != []
     host.Scheduler.fork = None
     assert offered(f"{NAME}:Scheduler.fork")
-    assert needed(rows) == rows[:1]
-    assert missing(needed(rows)) == []
+    assert needed(rows, "1.0") == rows[:1]
+    assert missing(needed(rows, "1.0")) == []
 
 
 def test_nothing_is_offered_by_a_host_that_is_not_there() -> None:
