@@ -133,9 +133,9 @@ bench-sglang-attention:  ## decode steps with our attention backend and with tor
 	.venvs/sglang/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
 	PYTHONPATH=tests/conformance .venvs/sglang/bin/python benchmarks/sglang_attention.py --record --suite
 
-bench-own-cost:  ## CPU microseconds per token of vLLM's host code with and without the plugin; OTHER=checkout of another commit
-	@tools/setup vllm
-	.venvs/vllm/bin/python benchmarks/own_cost.py $(OTHER)
+bench-own-cost:  ## CPU microseconds per token of a host's code with and without the plugin: HOST=vllm|sglang; OTHER=checkout of another commit
+	@tools/setup $(HOST)
+	.venvs/$(HOST)/bin/python benchmarks/own_cost.py --host $(HOST) $(OTHER)
 
 mix:  ## 5,000 mixed requests and an operator, for each way of scheduling: HOST=vllm|sglang; benchmarks/results/mixed.json
 	@tools/setup $(HOST)
