@@ -66,10 +66,11 @@ test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's w
 	$(ON_VLLM) .venvs/vllm/bin/python $(PYTEST) tests/e2e
 	$(ON_VLLM) .venvs/vllm/bin/python $(PYTEST) tests/vllm_workers
 
-test-sglang:  ## the same suites inside SGLang on this CPU
+test-sglang:  ## the same suites inside SGLang on this CPU; our Triton kernels, interpreted and compiled
 	@tools/setup sglang-tests
 	$(ON_SGLANG) .venvs/sglang/bin/python $(PYTEST) tests/conformance
 	$(ON_SGLANG) .venvs/sglang/bin/python $(PYTEST) tests/e2e
+	.venvs/sglang/bin/python $(PYTEST) tests/kernels
 
 verify-patches:  ## patches/ on copies of the installed hosts: each applies, its test passes there, and so does a part of our suite
 	@tools/setup vllm-tests
