@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sglang.srt.environ import envs
 from sglang.srt.layers.radix_attention import AttentionType, RadixAttention
 from sglang.srt.mem_cache.allocator.page_interleave import page_interleave_shard_size
 
@@ -35,6 +36,8 @@ def check_options(request: Request, options: Options) -> None:
     """Raise OptionError if the client of `request` asks for blocks and for something that blocks can't have."""
     if options.enabled and request.grammar is not None:
         raise OptionError(STRUCTURED_OUTPUTS)
+    if options.enabled and _asks_for_internals(request):
+        raise OptionError("hidden states, experts and sampling masks are told of one sequence, blocks make several")
     check_branch_sampling(options)
 
 
@@ -52,10 +55,14 @@ def eligible(request: Any) -> bool:
         or request.beam_group is not None
         or request.multimodal_inputs is not None
         or request.input_embeds is not None
-        or request.return_hidden_states
-        or request.return_routed_experts
-        or request.return_sampling_mask
+        or _asks_for_internals(request)
     )
+
+
+def _asks_for_internals(request: Any) -> bool:
+    """Whether a client wants to see, token by token, what a model did to say them."""
+    names = ("return_hidden_states", "return_routed_experts", "return_indexer_topk", "return_sampling_mask")
+    return any(getattr(request, name) for name in names)
 
 
 def refuse_arguments(arguments: ServerArgs) -> None:
@@ -66,6 +73,19 @@ def refuse_arguments(arguments: ServerArgs) -> None:
         "pipeline parallelism (--pp-size)": arguments.pp_size > 1,
         "a hierarchical KV cache (--enable-hierarchical-cache)": arguments.enable_hierarchical_cache,
         "an external KV cache (--enable-lmcache)": arguments.enable_lmcache,
+        "an external KV cache (--enable-flexkv)": arguments.enable_flexkv,
+        "a radix cache that is not SGLang's own (--radix-cache-backend)": arguments.radix_cache_backend is not None,
+        "pools that are one (--enable-unified-memory, --enable-page-major-kv-layout)": arguments.enable_unified_memory
+        or arguments.enable_page_major_kv_layout,
+        "the KV canary, which expects causal KV (--kv-canary)": arguments.kv_canary != "none",
+        "a radix tree that is told what to forget (--strip-thinking-cache)": arguments.strip_thinking_cache,
+        "a grammar for each request (--enable-strict-thinking)": arguments.enable_strict_thinking,
+        "watermarks (--enable-watermark)": arguments.enable_watermark,
+        "prefill context parallelism (--enable-prefill-cp)": arguments.enable_prefill_cp,
+        "batches that are divided (--enable-two-batch-overlap, --enable-pdmux)": arguments.enable_two_batch_overlap
+        or arguments.enable_pdmux,
+        "a front end that drops the field (SGLANG_RUST_SERVER)": envs.SGLANG_RUST_SERVER.get(),
+        "another runner (SGLANG_USE_MLX)": envs.SGLANG_USE_MLX.get(),
         "published KV events (--kv-events-config)": arguments.kv_events_config is not None,
         "schedulers that Ray starts (--use-ray)": arguments.use_ray,
         "SGLang's gRPC servers (--grpc-port, --grpc-mode, --smg-grpc-mode)": arguments.grpc_port is not None

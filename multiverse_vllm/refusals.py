@@ -7,8 +7,11 @@ cache is not.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
+
+from vllm import envs
 
 from multiverse.serving.refusals import present, refuse
 from multiverse.serving.rope import refusals_of_rope
@@ -16,6 +19,19 @@ from multiverse_vllm.worker.kv_layout import LAYOUTS
 
 ROPE_PER_POSITION = ("dynamic", "longrope")
 """Kinds of RoPE for which vLLM makes one table of positions when it loads a model, whatever the requests."""
+
+FEATURES = {
+    "watermarks (--watermark-config)": "watermark_config",
+    "n-gram embeddings, which look at the tokens before (--engram-config)": "engram_config",
+    "diffusion language models (--diffusion-config)": "diffusion_config",
+    "layers that skip a prompt (--kv-sharing-fast-prefill)": "cache_config.kv_sharing_fast_prefill",
+    "sparse KV on hosts (--attention-config)": "attention_config.hisparse_config",
+    "batches that are divided (--enable-dbo, --ubatch-size)": "parallel_config.use_ubatching",
+    "experts told by token (--enable-return-routed-experts, --aux-output-config)": "aux_output_config.enabled",
+    "masks told by token (--return-sampling-mask)": "model_config.return_sampling_mask",
+    "answers that are given (--enable-trace-replay)": "model_config.enable_trace_replay",
+}
+"""What must be off, and where a configuration says whether it is. Not every release has all of it."""
 
 
 def refuse_configuration(config: Any) -> None:
@@ -26,8 +42,17 @@ def refuse_configuration(config: Any) -> None:
         "KV events, which routers would take for those of plain prompts (--kv-events-config)": _publishes_kv(config),
         "pipeline parallelism (--pipeline-parallel-size)": config.parallel_config.pipeline_parallel_size > 1,
         "encoder-decoder models": config.model_config.is_encoder_decoder,
-    }
+        "a front end that drops the field (VLLM_USE_RUST_FRONTEND)": getattr(envs, "VLLM_USE_RUST_FRONTEND", False),
+        "vLLM's gRPC server (--grpc)": "vllm.entrypoints.launchers.grpc_server" in sys.modules,
+    } | {reason: bool(_read(config, path)) for reason, path in FEATURES.items()}
     refuse(present(checks) + refusals_of_rope(config.model_config.hf_text_config, ROPE_PER_POSITION))
+
+
+def _read(config: Any, path: str) -> Any:
+    """What `config` has under a dotted path; None if it has no such place."""
+    for name in path.split("."):
+        config = getattr(config, name, None)
+    return config
 
 
 def _publishes_kv(config: Any) -> bool:

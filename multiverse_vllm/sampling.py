@@ -28,6 +28,8 @@ def request_options(server: Options, params: SamplingParams) -> Options:
     options = server.for_request(given)
     if given is not None and options.enabled and getattr(params, "structured_outputs", None) is not None:
         raise OptionError(STRUCTURED_OUTPUTS)
+    if given is not None and options.enabled and getattr(params, "thinking_token_budget", None) is not None:
+        raise OptionError("thinking_token_budget counts the tokens of one sequence, blocks make several")
     if options.branch_sampling:
         in_branches(params, options)
     return options
@@ -53,6 +55,8 @@ def in_branches(params: SamplingParams, options: Options) -> SamplingParams:
 def may_fork(server: Options, request: Request | EngineCoreRequest, params: SamplingParams) -> Options | None:
     """The options of `request`, if a scheduler lets it hold blocks."""
     if params is None or request.prompt_token_ids is None or request.resumable:
+        return None
+    if params.thinking_token_budget is not None:
         return None
     constraints = params.structured_outputs
     if constraints is not None and not constraints.all_constraints_none():

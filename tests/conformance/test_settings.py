@@ -22,6 +22,30 @@ VLLM: dict[str, dict[str, Any]] = {
     "chunked prefill": {"max_num_batched_tokens": 48, "max_num_seqs": 16},
     "no prefix cache": {"enable_prefix_caching": False},
     "large blocks": {"block_size": 128},
+    "many of its scheduler's at once": {
+        "max_num_active_seqs": 8,
+        "max_num_batched_tokens": 96,
+        "max_num_scheduled_tokens": 64,
+        "long_prefill_token_threshold": 32,
+        "long_prefill_token_threshold_adaptive": True,
+        "prefill_schedule_interval": 3,
+        "scheduler_reserve_full_isl": False,
+        "watermark": 0.05,
+        "stream_interval": 3,
+        "scheduler_cls": "vllm_extensions.Renamed",
+    },
+    "many of its caches' and samplers' at once": {
+        "prefix_caching_hash_algo": "sha256_cbor",
+        "prefix_match_unit": 32,
+        "kv_cache_metrics": True,
+        "kv_cache_metrics_sample": 1.0,
+        "disable_hybrid_kv_cache_manager": True,
+        "logprobs_mode": "processed_logprobs",
+        "use_fp64_gumbel": True,
+        "logits_processors": ["vllm_extensions:Counting"],
+        "enable_logging_iteration_details": True,
+        "enable_sleep_mode": False,
+    },
 }
 SGLANG: dict[str, dict[str, Any]] = {
     "priority scheduling": {"enable_priority_scheduling": True},
@@ -29,7 +53,36 @@ SGLANG: dict[str, dict[str, Any]] = {
     "mixed chunks": {"chunked_prefill_size": 48, "enable_mixed_chunk": True},
     "no prefix cache": {"disable_radix_cache": True},
     "large pages": {"page_size": 32, "chunked_prefill_size": 48, "enable_mixed_chunk": True},
+    "many of its scheduler's at once": {
+        "schedule_policy": "lpm",
+        "num_continuous_decode_steps": 3,
+        "scheduler_recv_interval": 2,
+        "schedule_conservativeness": 0.3,
+        "max_prefill_tokens": 64,
+        "prefill_max_requests": 4,
+        "prefill_decode_interval": 2,
+        "prefill_decode_interval_min_bs": 2,
+        "min_free_slots_delay": 2,
+        "retraction_policy": "priority",
+        "max_queued_requests": 1000,
+        "stream_interval": 4,
+        "sleep_on_idle": True,
+        "decode_log_interval": 1,
+    },
+    "many of its caches' and samplers' at once": {
+        "radix_eviction_policy": "lfu",
+        "enable_session_radix_cache": True,
+        "enable_streaming_session": True,
+        "enable_custom_logit_processor": True,
+        "enable_fp32_lm_head": True,
+        "sampling_backend": "pytorch",
+        "enable_return_hidden_states": True,
+        "enable_memory_saver": False,
+    },
+    "the radix tree's core in Python": {"environment": {"SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND": "python"}},
+    "prefixes that are looked up again": {"environment": {"SGLANG_ENABLE_WAITING_PREFIX_REFRESH": "1"}},
 }
+POLICIES = ("random", "dfs-weight", "lof", "priority", "routing-key", "hrrn", "shortest-prefill-first")
 SETTINGS = VLLM if find_spec("vllm") is not None else SGLANG
 """With chunked prefill there are also fewer places than branches, which then wait."""
 
@@ -51,9 +104,22 @@ def test_answers_do_not_depend_on_it(
     engines: Engines, settings: dict[str, Any], answered: tuple[list[list[int]], list[list[int]]]
 ) -> None:
     prompts, expected = answered
-    host = engines(str(TINY), late=True, settings=settings)
+    own = dict(settings)
+    variables = {"environment": own.pop("environment")} if "environment" in own else {}
+    host = engines(str(TINY), late=True, settings=own, **variables)
     assert [answer.ids for answer in host.generate(prompts)] == expected
     assert not any(host.leftovers().values()), host.leftovers()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("policy", POLICIES)
+def test_answers_do_not_depend_on_the_policy_of_sglang(
+    engines: Engines, policy: str, answered: tuple[list[list[int]], list[list[int]]]
+) -> None:
+    pytest.importorskip("sglang", reason="vLLM has two, which are tested above")
+    prompts, expected = answered
+    host = engines(str(TINY), late=True, settings={"schedule_policy": policy})
+    assert [answer.ids for answer in host.generate(prompts)] == expected
 
 
 def test_a_seeded_prompt_that_comes_in_chunks_is_answered_as_when_it_comes_whole(

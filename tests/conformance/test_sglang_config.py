@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,13 +21,70 @@ def test_what_can_not_work_is_refused_before_anything_is_loaded_with_its_flag() 
     command = [sys.executable, "-W", "ignore", "-m", "sglang.launch_server", "--plugin", "multiverse"]
     command += ["--model-path", str(TINY), "--device", "cpu", "--attention-backend", "torch_native"]
     command += ["--pp-size", "2", "--tokenizer-worker-num", "2", "--skip-tokenizer-init"]
+    command += ["--kv-canary", "log", "--strip-thinking-cache"]
     command += ["--grpc-port", "50051", "--kv-events-config", '{"publisher": "null"}']
     result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 1
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("multiverse does not work with")]
-    for flag in ("--pp-size", "--tokenizer-worker-num", "--skip-tokenizer-init", "--grpc-port", "--kv-events-config"):
+    for flag in ("--pp-size", "--tokenizer-worker-num", "--skip-tokenizer-init", "--grpc-port", "--kv-events-config", "--kv-canary"):
         assert flag in line
     assert "--speculative-algorithm" not in line
+
+
+REFUSED: dict[str, Any] = {
+    "enable_hierarchical_cache": True,
+    "enable_lmcache": True,
+    "enable_flexkv": True,
+    "radix_cache_backend": "theirs",
+    "enable_unified_memory": True,
+    "enable_page_major_kv_layout": True,
+    "kv_canary": "log",
+    "strip_thinking_cache": True,
+    "enable_strict_thinking": True,
+    "enable_watermark": True,
+    "enable_prefill_cp": True,
+    "enable_two_batch_overlap": True,
+    "enable_pdmux": True,
+    "use_ray": True,
+    "grpc_mode": True,
+    "smg_grpc_mode": True,
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_argument_that_can_not_work_is_refused_by_its_flag(name: str) -> None:
+    """Without a server: most of them SGLang itself refuses on a CPU."""
+    from sglang_stepper import server_arguments
+
+    from multiverse_sglang.refusals import refuse_arguments
+
+    arguments = server_arguments(str(TINY))
+    refuse_arguments(arguments)
+    setattr(arguments, name, REFUSED[name])
+    with pytest.raises(UnsupportedHostError, match="--" + name.replace("_", "-")):
+        refuse_arguments(arguments)
+
+
+@pytest.mark.parametrize("variable", ["SGLANG_RUST_SERVER", "SGLANG_USE_MLX"])
+def test_a_front_end_and_a_runner_that_pass_us_by_are_refused(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sglang_stepper import server_arguments
+
+    from multiverse_sglang.refusals import refuse_arguments
+
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(UnsupportedHostError, match=variable):
+        refuse_arguments(server_arguments(str(TINY)))
+
+
+def test_hidden_states_and_blocks_are_not_for_one_request() -> None:
+    """They would be those of one strand; who asks for both by name is told."""
+    from multiverse_sglang.refusals import check_options
+
+    internals = dict.fromkeys(("return_routed_experts", "return_indexer_topk", "return_sampling_mask"), False)
+    request: Any = SimpleNamespace(grammar=None, return_hidden_states=True, **internals)
+    check_options(request, Options(enabled=False))
+    with pytest.raises(OptionError, match="hidden states"):
+        check_options(request, Options())
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
