@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any
 
 from multiverse.serving.hooks import Hook, describe, needed
@@ -163,6 +164,8 @@ HOOKS = (
            "cache blocks under their layout", _KEY),
     reads("sglang.srt.mem_cache.common:match_kv_cache", ("req", "tree_cache", "token_ids", "max_prefix_len"),
            "find them again", _KEY),
+    reads("sglang.srt.mem_cache.unified_cache.tree_core_registry:select_tree_core_backend", ("params",),
+          "tell which core the radix tree has", "nothing"),
     reads("sglang.srt.mem_cache.radix_cache:RadixKey.__init__", ("token_ids", "extra_key", "cache_salt"),
            "a key that says how KV was computed", _KEY),
     wraps(f"{ALLOCATION}:get_last_loc", ("req_to_token", "req_pool_indices_tensor", "prefix_lens_tensor"),
@@ -203,8 +206,18 @@ def check() -> list[str]:
 
 def report() -> dict[str, Any]:
     """For `multiverse check`: the host, its version, what is wrong, and the table. Entry point `multiverse.hosts`."""
-    version = host_version()
-    return describe("sglang", version, check() if version != "none" else [], (*table(), *API_HOOKS, *FRONT_END))
+    rows, version = (*table(), *API_HOOKS, *FRONT_END), host_version()
+    problems = check() if version != "none" else []
+    details = {"details": f"{tree_core()} core of the radix tree"} if version != "none" and not problems else {}
+    return describe("sglang", version, problems, rows) | details
+
+
+def tree_core() -> str:
+    """Which core of its radix tree this SGLang runs on this machine, with the default arguments."""
+    from sglang.srt.mem_cache.unified_cache.tree_core_registry import select_tree_core_backend
+
+    unset = ("tree_core_backend", "tree_components", "component_registry_override", "token_to_kv_pool_allocator")
+    return str(select_tree_core_backend(SimpleNamespace(enable_session_radix_cache=False, **dict.fromkeys(unset))))
 
 
 def host_version() -> str:

@@ -147,6 +147,7 @@ def _print(report: dict[str, Any]) -> None:
         print(f"dialect {name}: {tags}")
     for host in report["hosts"]:
         state = "not installed" if host["version"] == "none" else f"{host['version']}, {len(host['hooks'])} hooks"
+        state += f", {host['details']}" if "details" in host else ""
         print(f"host {host['host']}: {state}{''.join(f'{chr(10)}  {problem}' for problem in host['problems'])}")
     model = report["model"]
     print(f"model {model['name']}: dialect {model['dialect'] or 'unknown'}")

@@ -76,6 +76,14 @@ def test_a_front_end_and_a_runner_that_pass_us_by_are_refused(variable: str, mon
         refuse_arguments(server_arguments(str(TINY)))
 
 
+def test_the_report_tells_which_core_the_radix_tree_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    from multiverse_sglang.hooks import report
+
+    assert report()["details"] == "rust core of the radix tree"
+    monkeypatch.setenv("SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND", "python")
+    assert report()["details"] == "python core of the radix tree"
+
+
 def test_hidden_states_and_blocks_are_not_for_one_request() -> None:
     """They would be those of one strand; who asks for both by name is told."""
     from multiverse_sglang.refusals import check_options
