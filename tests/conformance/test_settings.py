@@ -99,7 +99,11 @@ def answered(tiny: tuple[Any, Any], sizes: Sizes) -> tuple[list[list[int]], list
     return prompts, [answer.ids for answer in reference(*tiny, prompts, limits=Limits(max_tokens=800))]
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(own, marks=pytest.mark.long if "environment" in own else ()) for own in SETTINGS.values()],
+    ids=SETTINGS,
+)
 def test_answers_do_not_depend_on_it(
     engines: Engines, settings: dict[str, Any], answered: tuple[list[list[int]], list[list[int]]]
 ) -> None:

@@ -26,7 +26,14 @@ def test_what_can_not_work_is_refused_before_anything_is_loaded_with_its_flag() 
     result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 1
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("multiverse does not work with")]
-    for flag in ("--pp-size", "--tokenizer-worker-num", "--skip-tokenizer-init", "--grpc-port", "--kv-events-config", "--kv-canary"):
+    for flag in (
+        "--pp-size",
+        "--tokenizer-worker-num",
+        "--skip-tokenizer-init",
+        "--grpc-port",
+        "--kv-events-config",
+        "--kv-canary",
+    ):
         assert flag in line
     assert "--speculative-algorithm" not in line
 
