@@ -1,4 +1,4 @@
-"""Every argument and variable of the installed host stands in docs/arguments/*.toml: what a new release adds is noticed."""
+"""Every argument and variable of the installed host stands in docs/arguments/*.toml: what a release adds is noticed."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("vllm", reason="these are vLLM's own settings")
 
-from vllm.config import KVEventsConfig
 from vllm import SamplingParams
+from vllm.config import KVEventsConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm_host import VLLMHost
 
