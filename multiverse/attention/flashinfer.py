@@ -2,8 +2,8 @@
 
 FlashInfer checks little of this itself: of a mask with a wrong length or with offsets past int32 it computes something
 else. Only its `fa2` backend evaluates such masks, at twice the cost of a causal prefill, so replay (see
-`multiverse.decoding.replay`) and the interval form are the better ways; this one is for kernels that have nothing else.
-FlashInfer is not imported here.
+`multiverse.decoding.replay`) and the interval form (`interval_variant`) are the better ways; this one is for kernels
+that have nothing else. FlashInfer is not imported here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import accumulate
 
 import torch
 
-from multiverse.attention.dense import dense_mask
+from multiverse.attention.intervals import Queries, queries
 from multiverse.errors import UnsupportedModelError
 from multiverse.structure.layout import Layout
 
@@ -22,6 +22,9 @@ BACKENDS = ("fa2", "auto")
 
 MOST_BITS = (1 << 31) - 1
 """FlashInfer keeps the offset of each request's mask in an int32."""
+
+Computed = Sequence[Sequence[Queries]]
+"""Of each request of a batch, what is computed now: consecutive tokens, its last ones so far."""
 
 
 def batch_arguments(
@@ -52,22 +55,43 @@ def batch_arguments(
             raise ValueError(f"request {number}: {known} tokens are cached, but it has {layout.length} in all")
     if backend not in BACKENDS:
         raise UnsupportedModelError(f"FlashInfer's backend {backend!r} takes no mask; make the wrapper with 'fa2'")
-    queries = [layout.length - known for layout, known in zip(layouts, before, strict=True)]
-    _check_size(sum(layout.length * count for layout, count in zip(layouts, queries, strict=True)))
-    flat = [dense_mask(layout)[known:].flatten() for layout, known in zip(layouts, before, strict=True)]
+    computed = [queries(layout, known) for layout, known in zip(layouts, before, strict=True)]
     return {
-        "qo_indptr": _indptr(queries),
+        "qo_indptr": _indptr([layout.length - known for layout, known in zip(layouts, before, strict=True)]),
         "kv_indptr": _indptr([layout.length for layout in layouts]),
-        "custom_mask": torch.cat(flat),
+        "custom_mask": custom_mask(computed),
     }
 
 
-def _check_size(bits: int) -> None:
-    if bits > MOST_BITS:
+def mask_size(computed: Computed) -> int:
+    """How many pairs of a query and a key a batch has: bytes of its boolean mask, bits of the packed one."""
+    return sum((one[-1].end - one[0].start) * one[-1].end for one in computed)
+
+
+def custom_mask(computed: Computed, device: str | torch.device = "cpu") -> torch.Tensor:
+    """The mask of a batch, made on `device`: bool `[mask_size]`, for every request row by row.
+
+    Raises:
+        UnsupportedModelError: if it is larger than FlashInfer's offsets.
+    """
+    size = mask_size(computed)
+    if size > MOST_BITS:
         raise UnsupportedModelError(
-            f"the masks of this batch have {bits} bits, FlashInfer's offsets end at {MOST_BITS}; use fewer or shorter "
+            f"the masks of this batch have {size} bits, FlashInfer's offsets end at {MOST_BITS}; use fewer or shorter "
             "requests, or replay"
         )
+    flat = torch.empty(size, dtype=torch.bool, device=device)
+    at = 0
+    for request in computed:
+        keys = torch.arange(request[-1].end, device=device)
+        for start, end, hidden in request:
+            rows = flat[at : at + (end - start) * len(keys)].view(-1, len(keys))
+            torch.le(keys, keys[start:end, None], out=rows)
+            for first, last in hidden:
+                rows[:, first:last] = False
+            at += rows.numel()
+    assert at == size, "a gap between the tokens of a request"
+    return flat
 
 
 def single_arguments(layout: Layout, cached: int = 0, *, backend: str = "fa2") -> dict[str, torch.Tensor]:

@@ -6,9 +6,32 @@ a tensor indexed by query).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 
-from multiverse.structure.layout import Layout
+from multiverse.structure.layout import Interval, Layout
+
+
+class Queries(NamedTuple):
+    """Consecutive tokens of a sequence that don't see the same of it: a segment of a layout, or what of it is computed.
+
+    Attributes:
+        start, end: token indices, `[start, end)`.
+        hidden: intervals of tokens before `start` that they don't see, in order.
+    """
+
+    start: int
+    end: int
+    hidden: tuple[Interval, ...]
+
+
+def queries(layout: Layout, start: int = 0, end: int | None = None) -> list[Queries]:
+    """The tokens `[start, end)` of a layout; all behind `start` if no end is given."""
+    last = layout.length if end is None else end
+    clipped = [Queries(max(s.start, start), min(s.end, last), s.hidden) for s in layout.segments]
+    return [one for one in clipped if one.start < one.end]
 
 
 def hidden_intervals(layout: Layout) -> torch.Tensor:
@@ -19,9 +42,16 @@ def hidden_intervals(layout: Layout) -> torch.Tensor:
         `[0, 0)`. `d` is the number that the deepest query needs, at least 1. Token `i` attends to token `j` iff
         `j <= i` and `j` lies in none of the intervals of `i`.
     """
-    depth = max((len(segment.hidden) for segment in layout.segments), default=0)
-    intervals = torch.zeros(layout.length, max(depth, 1), 2, dtype=torch.int32)
-    for segment in layout.segments:
-        if segment.hidden:
-            intervals[segment.start : segment.end, : len(segment.hidden)] = torch.tensor(segment.hidden).int()
+    return hidden_of(queries(layout))
+
+
+def hidden_of(computed: Sequence[Queries]) -> torch.Tensor:
+    """As `hidden_intervals`, for tokens of any number of sequences; keys are counted within each."""
+    depth = max((len(one.hidden) for one in computed), default=0)
+    intervals = torch.zeros(sum(one.end - one.start for one in computed), max(depth, 1), 2, dtype=torch.int32)
+    at = 0
+    for start, end, hidden in computed:
+        if hidden:
+            intervals[at : at + end - start, : len(hidden)] = torch.tensor(hidden).int()
+        at += end - start
     return intervals
