@@ -10,6 +10,7 @@
 | `EXTRAS` | the same, a client's | `scheduler.streamer` | `scheduler.streamer`, as it goes out |
 | `SEGMENTS`, `FAIL` | a forward batch | `attention.positions`, `.wrappers` | `attention.wrappers` |
 | `GROUPS` | a forward batch, an attention backend | `attention.positions`, `.wrappers` | `attention.backend` |
+| `MASKS` | a model runner | `scheduler.prefill_way` | `attention.wrappers` |
 | `FIELD` | `customized_info`, one list of objects per request | `scheduler.streamer` | `frontend.answers` |
 | `FROM_END` | a finish reason, as JSON | `scheduler.stops` | `frontend.detokenizer` |
 | `FAILED` | an object in `FIELD`; `meta_info` | `scheduler.streamer`, `frontend.answers` | `frontend.answers` |
@@ -36,6 +37,8 @@ SEGMENTS = "multiverse"
 """The segments of a batch, if attention has to be told about them."""
 FAIL = "multiverse_fail"
 """A function that takes what went wrong with its strands."""
+MASKS = "multiverse_masks"
+"""What makes masks for its attention backend, if prompts with blocks are computed with a mask."""
 GROUPS = "groups_of_step"
 """The groups of a decode step that share a prefix. A backend that has the attribute wants to know."""
 FROM_END = "multiverse_from_end"

@@ -10,6 +10,7 @@ from multiverse.serving.hooks import Hook, describe, needed
 from multiverse.serving.options import Options
 from multiverse.serving.support import Support
 from multiverse_sglang.frontend.hooks import API_HOOKS, FRONT_END
+from multiverse_sglang.mask_hooks import MASK_HOOKS
 from multiverse_sglang.rows import FIELDS, ROUTE, reads, wraps
 
 VERSIONS = ("0.5.22", "0.5.23")
@@ -186,7 +187,7 @@ HOOKS = (
     reads(f"{_REGISTRY}.apply_hooks", (), "apply the wrappers", "a report of what failed to apply"),
 )  # fmt: skip
 
-EVERY = (*HOOKS, *API_HOOKS, *FRONT_END)
+EVERY = (*HOOKS, *API_HOOKS, *FRONT_END, *MASK_HOOKS)
 
 
 def table() -> tuple[Hook, ...]:
@@ -206,7 +207,7 @@ def check() -> list[str]:
 
 def report() -> dict[str, Any]:
     """For `multiverse check`: the host, its version, what is wrong, and the table. Entry point `multiverse.hosts`."""
-    rows, version = (*table(), *API_HOOKS, *FRONT_END), host_version()
+    rows, version = (*table(), *API_HOOKS, *FRONT_END, *MASK_HOOKS), host_version()
     problems = check() if version != "none" else []
     details = {"details": f"{tree_core()} core of the radix tree"} if version != "none" and not problems else {}
     return describe("sglang", version, problems, rows) | details

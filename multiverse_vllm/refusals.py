@@ -13,6 +13,7 @@ from typing import Any
 
 from vllm import envs
 
+from multiverse.serving.options import Options
 from multiverse.serving.refusals import present, refuse
 from multiverse.serving.rope import refusals_of_rope
 from multiverse_vllm.worker.kv_layout import LAYOUTS
@@ -42,6 +43,8 @@ def refuse_configuration(config: Any) -> None:
         "KV events, which routers would take for those of plain prompts (--kv-events-config)": _publishes_kv(config),
         "pipeline parallelism (--pipeline-parallel-size)": config.parallel_config.pipeline_parallel_size > 1,
         "encoder-decoder models": config.model_config.is_encoder_decoder,
+        "blocks of prompts computed in one forward (--multiverse-prefill)": Options.from_environment().prefill
+        not in ("auto", "replay"),
         "a front end that drops the field (VLLM_USE_RUST_FRONTEND)": getattr(envs, "VLLM_USE_RUST_FRONTEND", False),
         "vLLM's gRPC server (--grpc)": "vllm.entrypoints.launchers.grpc_server" in sys.modules,
     } | {reason: bool(_read(config, path)) for reason, path in FEATURES.items()}

@@ -10,6 +10,9 @@ TORCH = "torch==2.13.0"
 TRITON = "triton==3.9.0"
 """For tests that interpret kernels. In a directory of its own, which hosts must not find without a driver."""
 
+FLASHINFER = ("flashinfer-python==0.7.2", "apache-tvm-ffi==0.1.15.post2", "nvidia-ml-py==13.615.71")
+"""What SGLang asks for, and what its host code imports. Its other dependencies are CUDA's."""
+
 
 class Step(NamedTuple):
     """One step. Its lock file, `tools/locks/STEP.txt`, names every package of it, so that nothing is resolved."""
@@ -23,7 +26,7 @@ class Step(NamedTuple):
     requirements: tuple[str, ...] = ()
     """Further packages, resolved with the extras."""
     alone: tuple[str, ...] = ()
-    """Packages without their dependencies, which are CUDA's: to be read, not to be run."""
+    """Packages without their dependencies, which are CUDA's."""
     lock: str = ""
     """The step whose lock file this one shares, if it has none of its own."""
 
@@ -37,9 +40,7 @@ STEPS = {
     "docs": Step("core", "dev,docs", "matplotlib"),
     "site": Step("core", "dev,site", "mkdocs, mkdocstrings"),
     "oracle": Step("core", "dev,oracle", "torch, transformers", (TORCH,)),
-    "train": Step(
-        "core", "dev,train", "accelerate, datasets, peft, yaml", (TORCH,), ("flashinfer-python==0.7.2.post1",)
-    ),
+    "train": Step("core", "dev,train", "accelerate, datasets, peft, yaml, flashinfer", (TORCH,), FLASHINFER),
     "curate": Step("core", "dev,train,curate-ray", "math_verify, openai, ray", (TORCH,)),
     "eval": Step("core", "dev,eval-harness,bench", "math_verify, openai, lm_eval, transformers"),
     "vllm": VLLM,

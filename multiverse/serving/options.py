@@ -27,7 +27,14 @@ _NUMBERS = (*CAPS, "integrity_interval")
 _SWITCHES = ("untested_host",)
 STREAMS = ("document", "events")
 SHAPES = ("refuse", "accept")
-_CHOICES = {"structure": STRUCTURES, "separators": get_args(Separators), "stream": STREAMS, "shapes": SHAPES}
+PREFILLS = ("auto", "replay", "segments", "mask")
+_CHOICES = {
+    "structure": STRUCTURES,
+    "separators": get_args(Separators),
+    "stream": STREAMS,
+    "shapes": SHAPES,
+    "prefill": PREFILLS,
+}
 _REQUEST_FIELDS = ("enabled", "structure", *CAPS, "branch_sampling", "stream", "return_tree", "shape")
 FLAGS = {
     "dialect": "name of the dialect, or path of one in TOML (default: detected from the tokenizer)",
@@ -39,6 +46,7 @@ FLAGS = {
     "max_critical_path": "positions from the first generated token to the last (default: no limit)",
     "stream": "'document' (default) streams the answer in order, 'events' also every branch as it grows",
     "shapes": "'accept' lets benchmarks say how wide and long blocks are, 'refuse' (default) doesn't",
+    "prefill": "how SGLang computes blocks of prompts: 'auto' (default), 'replay', 'segments', or 'mask' (FlashInfer)",
     "integrity_interval": "compare the plugin's books with the host's every so many steps (default 0: only when idle)",
     "untested_host": "(no value) run in a release of the host that was never tested with this, if it rehearses well",
 }
@@ -60,6 +68,7 @@ class Options:
         return_tree: whether the answer comes with its tree.
         shapes: whether a request to this server may say which `shape` its answer has.
         shape: of the answer (`multiverse.decoding.shaped`); the model decides if not given.
+        prefill: how SGLang computes prompts that hold blocks; vLLM replays them.
         integrity_interval: steps between two comparisons of the books while requests run (`serving.integrity`).
         untested_host: whether a release of the host may be tried that the adapter was not tested with.
 
@@ -80,6 +89,7 @@ class Options:
     return_tree: bool = False
     shapes: str = "refuse"
     shape: Shape | None = None
+    prefill: str = "auto"
     integrity_interval: int = 0
     untested_host: bool = False
 

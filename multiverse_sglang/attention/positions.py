@@ -18,7 +18,7 @@ def prepare_forward(pool: SlotPool, batch: Batch, forward: ForwardBatch) -> None
     if forward.forward_mode.is_extend():
         found = segments_of(batch)
         deltas, lengths = [segment.shift for segment in found], [segment.length for segment in found]
-        if any(segment.intervals is not None for segment in found):
+        if any(segment.hidden for segment in found):
             setattr(forward, SEGMENTS, found)
     else:
         members = [member_of(request) for request in batch.reqs or ()]

@@ -23,18 +23,15 @@ def segments_of(batch: Batch) -> list[BatchSegment]:
         if member is not None and member.prefill is not None:
             found.extend(member.prefill.segments_of(row, start, start + length))
         else:
-            found.append(BatchSegment(row, start, length, 0 if member is None else member.delta, row, None))
+            found.append(BatchSegment(row, start, length, 0 if member is None else member.delta, row))
     return found
 
 
 @contextmanager
-def attending(runner: ModelRunner, found: Sequence[BatchSegment], fail: Callable[[Exception], None]) -> Iterator[None]:
-    """Let the model of `runner` attend to segments; eagerly, since graphs were captured for requests.
-
-    What goes wrong with segments is handed to `fail`, and the batch is attended to as SGLang does.
-    """
+def attending(runner: ModelRunner, shown: object) -> Iterator[None]:
+    """Let the model of `runner` attend by the backend `shown`; eagerly, since graphs were captured for requests."""
     backend, graphs = runner.attn_backend, runner.prefill_cuda_graph_runner
-    runner.attn_backend, runner.prefill_cuda_graph_runner = SegmentAttention(backend, found, fail), None
+    runner.attn_backend, runner.prefill_cuda_graph_runner = shown, None
     try:
         yield
     finally:
@@ -42,7 +39,10 @@ def attending(runner: ModelRunner, found: Sequence[BatchSegment], fail: Callable
 
 
 class SegmentAttention:
-    """An attention backend of SGLang, which takes segments for requests."""
+    """An attention backend of SGLang, which takes segments for requests.
+
+    What goes wrong with segments is handed to `fail`, and the batch is attended to as SGLang does.
+    """
 
     def __init__(self, backend: Any, found: Sequence[BatchSegment], fail: Callable[[Exception], None]) -> None:
         self._backend, self._segments, self._fail = backend, found, fail

@@ -9,8 +9,8 @@ import torch
 from sglang.srt.mem_cache.allocation import get_last_loc_torch
 
 from multiverse_sglang.attention.positions import prepare_forward
-from multiverse_sglang.attention.segments import attending
-from multiverse_sglang.channels import FAIL, GROUPS, SEGMENTS
+from multiverse_sglang.attention.segments import SegmentAttention, attending
+from multiverse_sglang.channels import FAIL, GROUPS, MASKS, SEGMENTS
 from multiverse_sglang.host import Batch, ForwardBatch, ModelRunner, Request
 from multiverse_sglang.registry import Original
 from multiverse_sglang.scheduler.conductor import conductor_of, find_conductor
@@ -60,7 +60,10 @@ def model_forward(
     found = getattr(forward_batch, SEGMENTS, None)
     if found is None:
         return original(runner, forward_batch, *args, **kwargs)
-    with attending(runner, found, getattr(forward_batch, FAIL)):
+    backend, fail = runner.attn_backend, getattr(forward_batch, FAIL)
+    masks = getattr(runner, MASKS, None)
+    shown = SegmentAttention(backend, found, fail) if masks is None else masks.attention(backend, found, fail)
+    with attending(runner, shown):
         return original(runner, forward_batch, *args, **kwargs)
 
 

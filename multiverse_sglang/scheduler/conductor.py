@@ -30,6 +30,7 @@ from multiverse_sglang.scheduler.memory_pressure import MemoryPressure
 from multiverse_sglang.scheduler.metrics import Metrics
 from multiverse_sglang.scheduler.outputs import record_host_streamed, record_row
 from multiverse_sglang.scheduler.preemption import Preemption
+from multiverse_sglang.scheduler.prefill_way import prepare_prefill
 from multiverse_sglang.scheduler.prompt_logprobs import record_scores
 from multiverse_sglang.scheduler.retained import RetainedKV
 from multiverse_sglang.scheduler.runs import Runs
@@ -53,6 +54,7 @@ class Conductor:
     def __init__(self, scheduler: Scheduler) -> None:
         options = Options.from_environment()
         refuse_unsupported(scheduler, options)
+        prepare_prefill(scheduler, options.prefill)
         self._scheduler = scheduler
         binding = bind(options.dialect or detect(scheduler.tokenizer), scheduler.tokenizer, eos=())  # SGLang ends it
         self.tally, self.trees = Tally(), Trees()
@@ -60,7 +62,7 @@ class Conductor:
         self.runs, self.retained = Runs(scheduler, self.pool, self.queue), RetainedKV(self.pool)
         self.containment = Containment(scheduler, self.trees, self.runs)
         forks = Forks(binding.dialect.join, self.pool, self.runs, self.retained, self.tally)
-        self.life = Life(scheduler, self.pool, self.runs, forks, self.retained, self.containment)
+        self.life = Life(scheduler, self.pool, self.runs, forks, self.retained, self.containment, options.prefill)
         self.preemption = Preemption(self.trees, self.pool, self.runs, self.life, self.containment)
         self.memory = MemoryPressure(
             scheduler, self.trees, self.pool, self.queue, self.retained, self.preemption, self.life

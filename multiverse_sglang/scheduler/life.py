@@ -40,11 +40,12 @@ class Life:
         forks: Forks,
         retained: RetainedKV,
         containment: Containment,
+        prefill: str,
     ) -> None:
         self._scheduler, self._pool, self._runs, self._forks = scheduler, pool, runs, forks
         self._retained, self._containment = retained, containment
         self._cache = LayoutCache(scheduler.tree_cache, pool.page_size)
-        self.single_pass = SinglePass(scheduler)
+        self.single_pass = SinglePass(scheduler, prefill)
 
     # --- start -------------------------------------------------------------------------------------------------
 

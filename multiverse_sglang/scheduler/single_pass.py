@@ -4,7 +4,8 @@ The sequence of a root, blocks and all, is one run, which SGLang admits, cuts in
 other. Only attention (`attention.segments`) learns of the segments (`structure.layout`): a segment sees all of what is
 visible to it, and itself causally, and that is what an ordinary extend over a row of those slots computes. It needs no
 mask and no kernel, but what a layer attends to it has to write in the same forward. Backends that write the KV of the
-whole batch before they attend do that. With any other, and if rows are short, blocks are replayed.
+whole batch before they attend do that. With any other, and if rows are short, blocks are replayed. FlashInfer can be
+given a mask instead (`attention.masks`): then requests are what they are, and no rows are needed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class BatchSegment(NamedTuple):
         length: how many tokens they are.
         shift: their positions minus their indices in the sequence of their request.
         source: the row of their request.
+        hidden: intervals of tokens of that sequence that they don't see.
         intervals: of that row, what `row` consists of; `None` if it is the same row.
     """
 
@@ -41,7 +43,8 @@ class BatchSegment(NamedTuple):
     length: int
     shift: int
     source: int
-    intervals: tuple[Interval, ...] | None
+    hidden: tuple[Interval, ...] = ()
+    intervals: tuple[Interval, ...] | None = None
 
 
 @dataclass(eq=False)
@@ -52,7 +55,7 @@ class SinglePassPrefill:
         ids: its tokens.
         segments: its layout, from the first token that has no KV yet; the last one has no end.
         rows: one for each segment but the last, which needs none: however many prefills there are, a batch never
-            has more segments than the pool has rows, and backends have buffers for no more.
+            has more segments than the pool has rows, and backends have buffers for no more. None with a mask.
         pool: SGLang's, that the rows are from.
     """
 
@@ -67,17 +70,38 @@ class SinglePassPrefill:
 
     def segments_of(self, own: int, start: int, end: int) -> Iterator[BatchSegment]:
         """The tokens `[start, end)` of the sequence, whose request has row `own`."""
-        for segment, spare in zip(self.segments, (*self.rows, own), strict=True):
+        rows = (*self.rows, own) if self.rows else [own] * len(self.segments)
+        for segment, spare in zip(self.segments, rows, strict=True):
             first, last = max(start, segment.start), min(end, segment.end)
             if first >= last:
                 continue
             unseen = sum(right - left for left, right in segment.hidden)
             shift = segment.position - segment.start
-            if unseen:
+            if unseen and self.rows:
                 intervals = (*segment.visible(), (segment.start, last))
-                yield BatchSegment(spare, first - unseen, last - first, shift, own, intervals)
+                yield BatchSegment(spare, first - unseen, last - first, shift, own, segment.hidden, intervals)
             else:
-                yield BatchSegment(own, first, last - first, shift, own, None)
+                yield BatchSegment(own, first, last - first, shift, own, segment.hidden)
+
+
+def obstacles(scheduler: Scheduler) -> dict[str, bool]:
+    """What of SGLang's configuration keeps blocks from being computed in one forward, and whether it is there."""
+    runner, arguments = scheduler.tp_worker.model_runner, scheduler.server_args
+    return {
+        "pages of more than one token (--page-size)": scheduler.page_size != 1,
+        "latent attention (MLA)": runner.use_mla_backend,
+        "slots that are translated": runner.kv_index_translator.reads_are_translated,
+        "two-batch overlap (--enable-two-batch-overlap)": arguments.enable_two_batch_overlap,
+        "PD multiplexing (--enable-pdmux)": arguments.enable_pdmux,
+        "context parallelism (--attn-cp-size, --dcp-size)": (arguments.attn_cp_size, arguments.dcp_size) != (1, 1),
+    }
+
+
+def obstacles_to_segments(runner: ModelRunner) -> dict[str, bool]:
+    """The same of attention that is shown segments."""
+    name = runner.prefill_attention_backend_str
+    paged = name == "flashinfer" and getattr(runner.attn_backend, "use_paged", False)
+    return {f"the attention of {name}, which may write KV after it": name not in BACKENDS and not paged}
 
 
 class SinglePass:
@@ -87,18 +111,13 @@ class SinglePass:
         sound: whether anything may be, as SGLang is configured.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._rows = scheduler.req_to_token_pool
-        runner, arguments = scheduler.tp_worker.model_runner, scheduler.server_args
-        self.sound = (
-            _writes_first(runner)
-            and scheduler.page_size == 1
-            and not runner.use_mla_backend
-            and not runner.kv_index_translator.reads_are_translated
-            and not arguments.enable_two_batch_overlap
-            and not arguments.enable_pdmux
-            and arguments.attn_cp_size == arguments.dcp_size == 1
-        )
+    def __init__(self, scheduler: Scheduler, way: str = "auto") -> None:
+        """`way` is `Options.prefill`. What keeps FlashInfer from a mask was refused before."""
+        self._rows, self._masked = scheduler.req_to_token_pool, way == "mask"
+        found = obstacles(scheduler)
+        if not self._masked:
+            found |= obstacles_to_segments(scheduler.tp_worker.model_runner)
+        self.sound = way != "replay" and not any(found.values())
 
     def begin(self, controller: Controller, start: int) -> SinglePassPrefill | None:
         """All that the root has to compute before it goes on, from the token at `start` on.
@@ -111,16 +130,11 @@ class SinglePass:
         laid = layout(transcript, controller.separators, controller.binding.dialect.join)
         segments = [segment for segment in laid.segments if segment.end > start and segment.start < end]
         segments[-1] = _open(segments[-1])
-        spare = len(segments) - 1
+        spare = 0 if self._masked else len(segments) - 1
         structured = any(segment.hidden for segment in segments) and not segments[-1].hidden
         if not structured or self._rows.available_size() - spare < self._rows.size // 2:
             return None
         return SinglePassPrefill(transcript.ids[:end], segments, self._rows.alloc_rows(spare), self._rows)
-
-
-def _writes_first(runner: ModelRunner) -> bool:
-    name = runner.prefill_attention_backend_str
-    return name in BACKENDS or (name == "flashinfer" and getattr(runner.attn_backend, "use_paged", False))
 
 
 def _open(segment: Segment) -> Segment:

@@ -43,7 +43,7 @@ class Kernels:
         self.plans: list[tuple[Any, ...]] = []
         self.runs: list[str] = []
 
-    def load(self, spec: Any, *_: Any, **__: Any) -> Any:
+    def load(self, spec: Any) -> Any:
         intervals = spec.name.startswith("multiverse_intervals")
 
         def paged_run(*arguments: Any) -> None:
@@ -71,10 +71,15 @@ def on_cpu() -> Iterator[Kernels]:
     from flashinfer.jit.core import JitSpec
 
     kernels, empty = KERNELS, torch.empty
+
+    def pageable(*size: Any, pin_memory: bool = False, **given: Any) -> torch.Tensor:
+        del pin_memory
+        return empty(*size, **given)
+
     kernels.plans, kernels.runs = [], []
     with (
-        patch.object(JitSpec, "build_and_load", lambda spec, *a, **k: kernels.load(spec)),
-        patch("torch.empty", lambda *size, pin_memory=False, **given: empty(*size, **given)),
+        patch.object(JitSpec, "build_and_load", lambda spec, *_: kernels.load(spec)),
+        patch("torch.empty", pageable),
         patch.dict("os.environ", {"FLASHINFER_CUDA_ARCH_LIST": "9.0a"}),
     ):
         yield kernels

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("sglang", reason="single-pass prefill belongs to SGLang's adapter")
 
@@ -19,10 +20,14 @@ from sglang_host import SGLangHost
 from test_answers import TOLERANCE, compare
 
 from multiverse import Binding, Limits, parse_ids
+from multiverse.attention import custom_mask, dense_mask
 from multiverse.decoding.controller import Controller
+from multiverse.errors import UnsupportedHostError
 from multiverse.oracle import load
 from multiverse.structure.layout import layout
-from multiverse_sglang.scheduler.single_pass import SinglePass, SinglePassPrefill
+from multiverse_sglang.attention.masks import computed
+from multiverse_sglang.scheduler.prefill_way import prepare_prefill
+from multiverse_sglang.scheduler.single_pass import BatchSegment, SinglePass, SinglePassPrefill
 
 Settings = dict[str, Any]
 
@@ -194,8 +199,10 @@ def test_only_what_writes_kv_before_it_attends_computes_in_one_forward(
     binding: Binding, other: Settings, sound: bool
 ) -> None:
     (prompt,) = structured_prompts(Random(26), binding, 1)
-    made = SinglePass(scheduler(**other)).begin(Controller(binding, Limits(), prompt), 0)
-    assert (made is not None) is sound
+    for way in ("auto", "segments"):
+        made = SinglePass(scheduler(**other), way).begin(Controller(binding, Limits(), prompt), 0)
+        assert (made is not None) is sound
+    assert SinglePass(scheduler(**other), "replay").begin(Controller(binding, Limits(), prompt), 0) is None
 
 
 def test_the_rows_of_the_segments_hold_exactly_what_each_token_sees(binding: Binding) -> None:
@@ -228,6 +235,47 @@ def test_the_rows_of_the_segments_hold_exactly_what_each_token_sees(binding: Bin
         assert prefill.segments[-1].end == sys.maxsize
         prefill.release()
         assert len(host.req_to_token_pool.free) == 4096
+
+
+def test_masks_take_no_rows_and_say_what_each_token_sees(binding: Binding) -> None:
+    """FlashInfer writes after it attends, by default; whatever is cached, and wherever chunks begin."""
+    rng = Random(30)
+    for prompt in structured_prompts(rng, binding, 20):
+        laid = layout(parse_ids(prompt, binding))
+        start = rng.choice([0, rng.randrange(len(prompt) - 1)])
+        host = scheduler(rows=2, backend="flashinfer")
+        prefill = SinglePass(host, "mask").begin(Controller(binding, Limits(), prompt), start)
+        if prefill is None:
+            continue
+        assert prefill.rows == []
+        end = rng.randint(start + 1, len(prompt))
+        found = [*prefill.segments_of(1, start, end), BatchSegment(2, 5, 3, 0, 2)]  # a request without blocks beside it
+        assert not any(segment.intervals for segment in found)
+        positions = [segment.prefix + segment.shift + i for segment in found[:-1] for i in range(segment.length)]
+        assert positions == laid.positions[start:end]
+        mask, pairs = custom_mask(computed(found)), (end - start) * end
+        assert torch.equal(mask[:pairs].view(end - start, end), dense_mask(laid)[start:end, :end])
+        assert torch.equal(mask[pairs:].view(3, 8), torch.ones(3, 8, dtype=torch.bool).tril(5))
+
+
+@pytest.mark.parametrize(
+    ("way", "other", "reasons"),
+    [
+        (
+            "segments",
+            {"backend": "flashinfer", "page_size": 16},
+            ["--page-size", "flashinfer, which may write"],
+        ),
+        ("mask", {"backend": "triton", "mla": True}, ["latent attention", "which is not FlashInfer's"]),
+    ],
+)
+def test_a_way_that_was_asked_for_and_cannot_be_is_refused(way: str, other: Settings, reasons: list[str]) -> None:
+    with pytest.raises(UnsupportedHostError) as refused:
+        prepare_prefill(scheduler(**other), way)
+    assert all(f"--multiverse-prefill {way} and " in part for part in str(refused.value).split("; "))
+    assert all(reason in str(refused.value) for reason in reasons)
+    prepare_prefill(scheduler(**other), "auto")
+    prepare_prefill(scheduler(**other), "replay")
 
 
 def test_rows_are_only_taken_while_half_of_them_are_left(binding: Binding) -> None:
