@@ -11,6 +11,7 @@
 | `SEGMENTS`, `FAIL` | a forward batch | `attention.positions`, `.wrappers` | `attention.wrappers` |
 | `GROUPS` | a forward batch, an attention backend | `attention.positions`, `.wrappers` | `attention.backend` |
 | `MASKS` | a model runner | `scheduler.prefill_way` | `attention.wrappers` |
+| `STEPS` | an attention backend of SGLang | `attention.around` | the same, before each forward |
 | `FIELD` | `customized_info`, one list of objects per request | `scheduler.streamer` | `frontend.answers` |
 | `FROM_END` | a finish reason, as JSON | `scheduler.stops` | `frontend.detokenizer` |
 | `FAILED` | an object in `FIELD`; `meta_info` | `scheduler.streamer`, `frontend.answers` | `frontend.answers` |
@@ -41,6 +42,8 @@ MASKS = "multiverse_masks"
 """What makes masks for its attention backend, if prompts with blocks are computed with a mask."""
 GROUPS = "groups_of_step"
 """The groups of a decode step that share a prefix. A backend that has the attribute wants to know."""
+STEPS = "multiverse_steps"
+"""The `attention.around.SharedPrefixSteps` of one of SGLang's attention backends."""
 FROM_END = "multiverse_from_end"
 """How many characters before the end of the text the stop string begins."""
 FAILED = "failed"

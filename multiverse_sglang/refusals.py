@@ -125,7 +125,7 @@ def refuse_attention(runner: ModelRunner) -> None:
     """Raise UnsupportedHostError if `--attention-backend multiverse` can't compute what the model of `runner` needs."""
     layers = [module for module in runner.model.modules() if isinstance(module, RadixAttention)]
     checks = {
-        "a device that is no CPU": runner.device != "cpu",
+        f"the device {runner.device!r}": runner.device not in ("cpu", "cuda"),
         "compiled decode steps (--enable-torch-compile)": runner.server_args.enable_torch_compile,
         "latent attention (MLA)": runner.use_mla_backend or any(x.qk_head_dim != x.v_head_dim for x in layers),
         "sliding-window layers": any(layer.sliding_window_size > -1 for layer in layers),
@@ -135,3 +135,25 @@ def refuse_attention(runner: ModelRunner) -> None:
         ),
     }
     refuse(f"--attention-backend multiverse and {reason}" for reason in present(checks))
+
+
+def refuse_around(runner: ModelRunner) -> None:
+    """Raise UnsupportedHostError if one of SGLang's backends can't have our decode steps in this configuration."""
+    arguments, kv = runner.server_args, runner.token_to_kv_pool
+    layers = [module for module in runner.model.modules() if isinstance(module, RadixAttention)]
+    shapes = {(layer.tp_q_head_num, layer.tp_k_head_num, layer.qk_head_dim, layer.scaling) for layer in layers}
+    checks = {
+        "another backend for prompts or for decoding (--prefill-attention-backend, --decode-attention-backend)": (
+            runner.prefill_attention_backend_str != runner.decode_attention_backend_str
+        ),
+        f"a KV cache in {kv.dtype} (--kv-cache-dtype)": kv.dtype != runner.dtype,
+        f"a KV cache in the layout {getattr(kv, 'kv_cache_layout', type(kv).__name__)!r}": (
+            getattr(kv, "kv_cache_layout", None) != "nhd"
+        ),
+        "layers with different heads": len(shapes) != 1,
+        "two-batch overlap (--enable-two-batch-overlap)": arguments.enable_two_batch_overlap,
+        "multiplexed prefill and decode (--enable-pdmux)": arguments.enable_pdmux,
+        "context parallelism (--attn-cp-size, --dcp-size)": arguments.attn_cp_size > 1 or arguments.dcp_size > 1,
+        "KV indices that are translated": runner.kv_index_translator.reads_are_translated,
+    }
+    refuse(f"--attention-backend multiverse around SGLang's and {reason}" for reason in present(checks))

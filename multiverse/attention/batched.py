@@ -1,7 +1,8 @@
 """Passes of `shared_prefix` on a CPU, many at once: what they read is gathered, padded, and attended to by one kernel.
 
-What is gathered at once fits the processor's cache, for it is read again at once. Everything that depends on the step
-only, who attends to what, is made once and used by all layers.
+What stands side by side in memory is not gathered (`runs`). Of the rest, as much is gathered at once as fits the
+processor's cache, for it is read again at once. Everything that depends on the step only, who attends to what, is made
+once and used by all layers.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ from itertools import pairwise
 
 import torch
 
+from multiverse.attention.runs import FUSED, Views, apart, split
 from multiverse.attention.shared_prefix import Pass, merge
-
-_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-"""What `scaled_dot_product_attention` calls on a CPU; asked directly, it also gives the log-sum-exp."""
 
 BATCH_SLOTS = 4096
 """Slots that are gathered at once, unless one pass needs more."""
@@ -45,7 +44,7 @@ class BatchedAttention:
     """Attention of one step after the other, each prepared once for all layers of a model."""
 
     def __init__(self) -> None:
-        self._batches: list[_Batch] = []
+        self._batches: list[_Batch | Views] = []
         self._merged = False
         self._keys, self._values = _Gathered(), _Gathered()
 
@@ -58,9 +57,10 @@ class BatchedAttention:
             rows: which sequence each row is, int64 `[rows]`.
             dtype: of the queries.
         """
-        known = list(passes)
-        self._batches = [_Batch(batch, table, rows, dtype) for batch in batches(known)]
-        queries = [query for part in known for query in part.queries]
+        runs, others = split(passes, table, rows)
+        gathered = [_Batch(batch, table, rows, dtype, self._keys, self._values) for batch in batches(others)]
+        self._batches = [*map(Views, apart(runs)), *gathered]
+        queries = [query for batch in self._batches for query in set(batch.queries.tolist())]
         self._merged = len(queries) > len(set(queries))
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
@@ -78,8 +78,7 @@ class BatchedAttention:
         precise = torch.promote_types(query.dtype, torch.float32)  # the kernel's own
         lse = torch.full(query.shape[:2], -torch.inf, dtype=precise) if self._merged else None
         for batch in self._batches:
-            keys, values = self._keys(key, batch.slots, query.dtype), self._values(value, batch.slots, query.dtype)
-            found, found_lse = batch.attend(query, keys, values, scale)
+            found, found_lse = batch.attend(query, key, value, scale)
             at = batch.queries
             if lse is None:
                 output[at] = found
@@ -110,16 +109,24 @@ class _Batch:
     Padding repeats a pass's last slot, which is masked, and its last query, which then has the same result twice.
 
     Attributes:
-        slots: what is read, pass after pass, int64.
         queries: who attends, pass after pass, int64.
     """
 
-    def __init__(self, passes: Sequence[Pass], table: torch.Tensor, rows: torch.Tensor, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        passes: Sequence[Pass],
+        table: torch.Tensor,
+        rows: torch.Tensor,
+        dtype: torch.dtype,
+        keys: _Gathered,
+        values: _Gathered,
+    ) -> None:
         wide = max(len(part.queries) for part in passes)
         shape = [(part.row, part.start, part.stop - 1, len(part.queries)) for part in passes]
         row, first, last, count = torch.tensor(shape).T[..., None]
         offsets = torch.arange(max(part.slots for part in passes))
-        self.slots = table[rows[row], torch.minimum(first + offsets, last)].flatten().long()
+        self._keys, self._values = keys, values
+        self._slots = table[rows[row], torch.minimum(first + offsets, last)].flatten().long()
         self.queries = torch.tensor([q for part in passes for q in _padded(part.queries, wide)])
         seen = last - first
         if wide > 1 and any(part.causal for part in passes):
@@ -131,12 +138,13 @@ class _Batch:
         self._passes, self._wide = len(passes), wide
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Results and log-sum-exp of `queries`; the queries of heads that share a KV head attend side by side."""
+        keys, values = self._keys(key, self._slots, query.dtype), self._values(value, self._slots, query.dtype)
         passes, wide, (heads, width), kv_heads = self._passes, self._wide, query.shape[1:], keys.shape[1]
         share = heads // kv_heads
-        found, lse = _FUSED(
+        found, lse = FUSED(
             query[self.queries].view(passes, wide, kv_heads, share, width).transpose(1, 2).flatten(2, 3),
             keys.view(passes, -1, kv_heads, width).transpose(1, 2),
             values.view(passes, -1, kv_heads, width).transpose(1, 2),

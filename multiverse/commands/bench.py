@@ -11,7 +11,7 @@ from multiverse.errors import RunError
 from multiverse.harness.server import HOSTS
 from multiverse.models import TINY
 
-EXPERIMENTS = ("degree", "batch", "ways", "independent", "turns", "mixed", "replay", "plain")
+EXPERIMENTS = ("degree", "batch", "ways", "independent", "turns", "mixed", "replay", "plain", "prefix")
 
 
 def add_parser(commands: Any) -> None:
@@ -40,6 +40,9 @@ def add_parser(commands: Any) -> None:
     chosen.add_argument("--widths", type=_numbers, default="2,4,8,16", help="of blocks (default: %(default)s)")
     chosen.add_argument("--batches", type=_numbers, default="1,2,4,8,16,32,64,128", help="default: %(default)s")
     chosen.add_argument("--lengths", type=_numbers, default="16,64,256", help="ways: of branches (%(default)s)")
+    chosen.add_argument(
+        "--prefixes", type=_numbers, default="512,2048,8192", help="prefix: shared tokens (%(default)s)"
+    )
     chosen.add_argument("--transcripts", nargs="+", default=[], metavar="FILE", help="replay: recorded answers")
     chosen.add_argument("--answers", type=int, default=10, help="replay: how many of them (default: %(default)s)")
     chosen.add_argument("--scale", type=float, default=1.0, help="replay: multiply lengths (default: %(default)s)")
@@ -75,10 +78,22 @@ def run(options: argparse.Namespace) -> int:
     for name in ("repeats", "prompt", "answers", "scale"):
         if getattr(options, name) <= 0:
             raise RunError(f"--{name} must be positive, is {getattr(options, name):g}")
-    names = options.only or [name for name in EXPERIMENTS if name != "replay" or options.transcripts]
+    possible = {"replay": options.transcripts, "prefix": options.host == "sglang" and not options.url}
+    names = options.only or [name for name in EXPERIMENTS if possible.get(name, True)]
     if "replay" in names and not options.transcripts:
         raise RunError("replay needs --transcripts")
-    fields = ("repeats", "prompt", "tokens", "widths", "batches", "lengths", "transcripts", "answers", "scale")
+    fields = (
+        "repeats",
+        "prompt",
+        "tokens",
+        "widths",
+        "batches",
+        "lengths",
+        "prefixes",
+        "transcripts",
+        "answers",
+        "scale",
+    )
     sizes = Sizes(**{name: getattr(options, name) for name in fields})
     model = options.model or (None if options.url else str(TINY))
     command = " ".join(["multiverse", *sys.argv[1:]])

@@ -33,6 +33,11 @@ def add_parser(commands: Any) -> None:
         metavar="BENCH.JSON",
         help="make a machine of what `multiverse bench` measured, and try it",
     )
+    parser.add_argument(
+        "--sharing",
+        action="store_true",
+        help="print instead what decode steps gain if a prefix that branches share is read once, by width and prefix",
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("-o", "--output", metavar="DIR", help="write JSON, Markdown and a plot")
     parser.set_defaults(run=run)
@@ -54,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
     if options.fit:
         return _fit(options)
     roofline = Roofline(load(Machine, "machines", options.machine), load(Model, "models", options.model))
+    if options.sharing:
+        return _sharing(roofline, options)
     if options.transcripts:
         workloads = {"transcripts": shapes_in(options.transcripts, options.prompt)}
     else:
@@ -67,6 +74,29 @@ def run(options: argparse.Namespace) -> int:
         for name, shapes in workloads.items()
     }
     _report(found, options)
+    return 0
+
+
+_PREFIXES, _WIDTHS, _OWN = (1024, 4096, 16384, 65536), (2, 4, 8, 16, 32, 64), 512
+"""Of `--sharing`; each branch has so many tokens of its own."""
+
+
+def _sharing(roofline: Any, options: argparse.Namespace) -> int:
+    """A table for each batch size, or JSON. Exit status 0."""
+    from multiverse.evaluation.plan.sharing import sharing
+    from multiverse.evaluation.results import table
+
+    found = {int(batch): sharing(roofline, _PREFIXES, _WIDTHS, _OWN, int(batch)) for batch in options.batch}
+    if options.json:
+        print(json.dumps({"prefixes": _PREFIXES, "widths": _WIDTHS, "own": _OWN, "batches": found}, indent=1))
+        return 0
+    for batch, rows in found.items():
+        print(f"{batch} requests at once: a step without sharing / with, {_OWN} tokens of each branch's own\n")
+        cells = [
+            [prefix, *("" if x is None else f"{x:.2f}" for x in row)]
+            for prefix, row in zip(_PREFIXES, rows, strict=True)
+        ]
+        print(table(("shared tokens", *(f"{width} branches" for width in _WIDTHS)), cells), end="\n\n")
     return 0
 
 

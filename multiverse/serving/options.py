@@ -45,6 +45,8 @@ FLAGS = {
     "max_parallel": "branches of a request that may run at once; the others wait their turn (default: all)",
     "max_critical_path": "positions from the first generated token to the last (default: no limit)",
     "stream": "'document' (default) streams the answer in order, 'events' also every branch as it grows",
+    "shared_prefix": "'always', 'never', or a table of `multiverse bench` that says where it pays: SGLang's attention"
+    " backends of this plugin read a prefix once that branches share (default: 'always' on a CPU, else 'never')",
     "shapes": "'accept' lets benchmarks say how wide and long blocks are, 'refuse' (default) doesn't",
     "prefill": "how SGLang computes blocks of prompts: 'auto' (default), 'replay', 'segments', or 'mask' (FlashInfer)",
     "integrity_interval": "compare the plugin's books with the host's every so many steps (default 0: only when idle)",
@@ -66,6 +68,8 @@ class Options:
         branch_sampling: sampling parameters inside branches, in place of the request's; keys as in `BRANCH_SAMPLING`.
         stream: whether a streamed answer comes with the events of its branches.
         return_tree: whether the answer comes with its tree.
+        shared_prefix: when prefixes that branches share are read once (`multiverse.serving.sharing`); the attention
+            backend decides if not given.
         shapes: whether a request to this server may say which `shape` its answer has.
         shape: of the answer (`multiverse.decoding.shaped`); the model decides if not given.
         prefill: how SGLang computes prompts that hold blocks; vLLM replays them.
@@ -87,6 +91,7 @@ class Options:
     branch_sampling: Mapping[str, float] | None = None
     stream: str = "document"
     return_tree: bool = False
+    shared_prefix: str | None = None
     shapes: str = "refuse"
     shape: Shape | None = None
     prefill: str = "auto"

@@ -14,6 +14,8 @@ from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
 from multiverse.attention.batched import WORTH, BatchedAttention, extend
 from multiverse.attention.shared_prefix import Group, kv_tokens, plan
+from multiverse.serving.options import Options
+from multiverse.serving.sharing import ALWAYS, gate
 from multiverse_sglang.host import ForwardBatch, ModelRunner
 from multiverse_sglang.refusals import refuse_attention
 
@@ -34,6 +36,8 @@ class SharedPrefixBackend(TorchNativeAttnBackend):
         super().__init__(runner)
         self.kv_tokens = 0
         self.groups_of_step: Sequence[Group] = ()
+        self._gate = gate(Options.from_environment().shared_prefix or ALWAYS)
+        self._kv_heads = runner.model_config.get_total_num_kv_heads()
         self._attention = BatchedAttention()
         self._dtype = runner.dtype
 
@@ -43,7 +47,8 @@ class SharedPrefixBackend(TorchNativeAttnBackend):
         if mode.is_idle():
             return
         if mode.is_decode():
-            passes = plan(forward.seq_lens.tolist(), self.groups_of_step, WORTH)
+            groups = self._gate.paying(self.groups_of_step, self._kv_heads)
+            passes = plan(forward.seq_lens.tolist(), groups, WORTH)
             self.kv_tokens += kv_tokens(passes)
         else:
             passes = extend(forward.extend_prefix_lens.tolist(), forward.extend_seq_lens.tolist())

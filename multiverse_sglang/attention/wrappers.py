@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from sglang.srt.mem_cache.allocation import get_last_loc_torch
 
+from multiverse_sglang.attention.around import told
 from multiverse_sglang.attention.positions import prepare_forward
 from multiverse_sglang.attention.segments import SegmentAttention, attending
 from multiverse_sglang.channels import FAIL, GROUPS, MASKS, SEGMENTS
@@ -55,11 +56,10 @@ def forward_batch_init_new(forward: ForwardBatch, *args: Any, **kwargs: Any) -> 
 def model_forward(
     original: Original, runner: ModelRunner, forward_batch: ForwardBatch, *args: object, **kwargs: object
 ) -> object:
-    if hasattr(runner.attn_backend, GROUPS):  # a forward works on a copy of its batch
-        setattr(runner.attn_backend, GROUPS, getattr(forward_batch, GROUPS, ()))
     found = getattr(forward_batch, SEGMENTS, None)
-    if found is None:
-        return original(runner, forward_batch, *args, **kwargs)
+    if found is None:  # a forward works on a copy of its batch, so the backend is told
+        with told(runner, getattr(forward_batch, GROUPS, ())):
+            return original(runner, forward_batch, *args, **kwargs)
     backend, fail = runner.attn_backend, getattr(forward_batch, FAIL)
     masks = getattr(runner, MASKS, None)
     shown = SegmentAttention(backend, found, fail) if masks is None else masks.attention(backend, found, fail)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from multiverse.decoding.controller import Controller
 from multiverse.decoding.document import to_transcript
 from multiverse.structure.layout import Interval, Segment, layout
-from multiverse_sglang.attention import NAME
+from multiverse_sglang.attention import AROUND, NAME
 from multiverse_sglang.host import ModelRunner, RowPool, Scheduler
 
 BACKENDS = (NAME, "torch_native", "triton", "fa3")
@@ -99,7 +99,7 @@ def obstacles(scheduler: Scheduler) -> dict[str, bool]:
 
 def obstacles_to_segments(runner: ModelRunner) -> dict[str, bool]:
     """The same of attention that is shown segments."""
-    name = runner.prefill_attention_backend_str
+    name = AROUND.get(runner.prefill_attention_backend_str, runner.prefill_attention_backend_str)
     paged = name == "flashinfer" and getattr(runner.attn_backend, "use_paged", False)
     return {f"the attention of {name}, which may write KV after it": name not in BACKENDS and not paged}
 

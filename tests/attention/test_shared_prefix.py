@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multiverse.attention import runs
 from multiverse.attention.batched import BATCH_COST, BATCH_SLOTS, BatchedAttention, batches, extend
 from multiverse.attention.shared_prefix import Group, Pass, attend, kv_tokens, plan
 
@@ -77,6 +78,36 @@ def test_passes_are_dense_attention(
         batched.prepare(passes, table_of(rows), torch.arange(len(rows)), dtype)
         found = batched(query.to(dtype), key.to(dtype), value.to(dtype), SCALE)
         assert torch.allclose(found.double(), expected, rtol=0, atol=tolerance)
+
+
+@settings(deadline=None)
+@given(forests())
+def test_slots_side_by_side_are_read_where_they_are(forest: tuple[list[list[int]], list[Group]]) -> None:
+    """Rows as pools hand them out: runs with breaks between them, shared ones in the same place for all."""
+    rows, groups = forest
+    lengths, first, place = [len(row) for row in rows], 0, {}
+    for row, slots in enumerate(rows):
+        for at in range(len(slots)):
+            among = max([(row,), *(g.rows for g in groups if row in g.rows and g.length > at)], key=len)
+            if (among, at) not in place:
+                place[among, at] = first % SLOTS
+                first += 3 if at % 7 == 6 else 1
+            slots[at] = place[among, at]
+    query, key, value = tensors(len(rows), 2, 3, torch.float64)
+    passes = plan(lengths, groups)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "LEAST", 3)
+        found, others = runs.split(passes, table_of(rows), torch.arange(len(rows)))
+        batched = BatchedAttention()
+        batched.prepare(passes, table_of(rows), torch.arange(len(rows)), torch.float64)
+    assert kv_tokens([run.part for run in found] + others) == kv_tokens(passes)
+    for run in found:
+        here = rows[run.part.row][run.part.start : run.part.stop]
+        assert here == list(range(run.first, run.first + len(here)))
+        assert len(here) >= 3
+    assert not any(part.slots >= 9 for part in others), "7 slots side by side are a run"
+    output = batched(query, key, value, SCALE)
+    assert torch.allclose(output, dense(query, key, value, rows), rtol=0, atol=1e-12)
 
 
 @settings(deadline=None)

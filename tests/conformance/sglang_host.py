@@ -50,7 +50,7 @@ class SGLangHost:
         options = {"integrity_interval": "4"} | options
         given = {"attention_backend": ATTENTION} | (settings or {})
         at_import, path = environment or {}, sys.path
-        if given["attention_backend"] == "triton":
+        if given["attention_backend"] in ("triton", "multiverse-triton"):
             assert TRITON.is_dir(), f"{TRITON} is missing: tools/setup sglang-tests"
             at_import |= {"TRITON_INTERPRET": "1", "PYTHONPATH": f"{TRITON}:{os.environ.get('PYTHONPATH', '')}"}
             path = [str(TRITON), *path]

@@ -33,7 +33,7 @@ class Server:
         self.options = Options(shapes=shapes)
         self.asked: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
-        self.forks = 0
+        self.forks, self.step = 0, STEP
         self._lock = threading.Lock()
 
     def get(self, path: str) -> tuple[int, Any]:
@@ -63,7 +63,7 @@ class Server:
             self.bodies.append(body)
             self.forks += shape is not None
             self.asked["shape" if shape else "disabled" if given else "plain"] += 1
-        time.sleep(STEP * steps)
+        time.sleep(self.step * steps)
         usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": 1} | (
             {"multiverse": figures} if figures else {}
         )

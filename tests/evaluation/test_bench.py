@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,14 @@ from bench_server import SMALL, STEP, WORDS, Server, bench, points
 from program import KNOWN, serve
 
 from multiverse.errors import RunError
+from multiverse.evaluation.bench import run as bench_run
 from multiverse.evaluation.bench.experiments import turn_metrics
+from multiverse.evaluation.bench.hosts import Served
 from multiverse.evaluation.bench.points import races
 from multiverse.evaluation.bench.run import RESULTS
 from multiverse.evaluation.bench.workloads import block, recorded, workload
 from multiverse.serving.options import Options
+from multiverse.serving.sharing import gate
 
 
 @pytest.fixture
@@ -68,6 +73,34 @@ def test_every_experiment_is_measured_and_told(start: Any, tmp_path: Path, answe
     assert (out / "bench.png").stat().st_size > 10_000
     assert all({"ignore_eos": True, "temperature": 0}.items() <= body.items() for body in server.bodies)
     assert all(str(tag) in server.bodies[-1]["logit_bias"] for tag in WORDS.binding.tags)
+
+
+def test_the_table_of_shared_prefixes_is_what_the_gate_reads(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers, of which one takes half as long for a step."""
+    (_, slow), (fast, quick) = start(), start()
+    monkeypatch.setattr(fast, "step", STEP / 2)
+    urls = {"always": quick, "never": slow}
+
+    @contextmanager
+    def started(_: str, model: str, more: Sequence[str], **__: Any) -> Iterator[Served]:
+        setting = dict(pairwise(more)).get("--multiverse-shared-prefix", "never")
+        yield Served(urls[setting], "tiny", model)
+
+    monkeypatch.setattr(bench_run, "started", started)
+    options = ("--only", "prefix", "--repeats", "2", "--widths", "2,4", "--prefixes", "60,90")
+    status, told, err = bench("--host", "sglang", "-o", tmp_path, *options)
+    assert (status, told.count("| yes |")) == (0, 4), err
+    table = gate(str(tmp_path / RESULTS)).table
+    assert [(row.width, row.shared, row.kv_heads) for row in table] == [(2, 60, 2), (4, 60, 2), (2, 90, 2), (4, 90, 2)]
+    assert all(0.3 < row.ratio < 0.8 for row in table)
+
+
+def test_prefixes_are_measured_on_servers_of_sglang_only(start: Any, tmp_path: Path) -> None:
+    _, url = start()
+    status, _, err = bench("--url", url, "-o", tmp_path, "--only", "prefix,ways", *SMALL)
+    assert (status, "prefix is left out: prefix starts two servers" in err) == (1, True)
 
 
 def test_on_a_server_whose_steps_all_take_the_same_the_gain_is_the_bound(start: Any, tmp_path: Path) -> None:

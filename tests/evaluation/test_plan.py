@@ -13,6 +13,7 @@ from multiverse import layout, parse_text
 from multiverse.errors import RunError
 from multiverse.evaluation.plan.machine import Machine, Model, Roofline, load
 from multiverse.evaluation.plan.shapes import Shape, binned, shape_of, synthetic
+from multiverse.evaluation.plan.sharing import sharing
 from multiverse.evaluation.plan.simulate import Load, Served, simulate
 from multiverse.evaluation.plan.study import Row, over_batch, over_rate, stops_paying
 
@@ -50,6 +51,27 @@ def test_a_shape_counts_what_is_computed_and_read_at_every_step() -> None:
         for i in range(segment.end - segment.start)
     )
     assert shape.read.sum() == seen
+
+
+def test_a_shared_prefix_is_loaded_once_and_attended_to_by_everyone() -> None:
+    line = roofline("h200")
+    ((gain,),) = sharing(line, [16384], [16], own=512)
+    weights, kv = line.model.parameters * line.model.weight_bytes, line.model.kv_per_token
+    assert gain == pytest.approx((weights + kv * 16 * (16384 + 512)) / (weights + kv * (16384 + 16 * 512)), rel=1e-6)
+    assert sharing(line, [16384], [1], own=512) == [[1.0]]
+    (rows,) = sharing(line, [4096], [2, 8, 32], own=512)
+    assert rows == sorted(rows)
+    assert sharing(line, [10**7], [2], own=512) == [[None]], "it does not fit"
+    (fast,) = sharing(roofline("h200", flops=1e9), [16384], [16], own=512)
+    assert fast == [1.0], "who is bound by computing gains nothing: everyone attends to all of it"
+
+
+def test_the_command_prints_sharing_by_width_and_prefix() -> None:
+    status, told, _ = run_plan("--sharing", "--machine", "h200", "--batch", "1", "--json")
+    data = json.loads(told)
+    assert (status, len(data["batches"]["1"]), len(data["widths"])) == (0, len(data["prefixes"]), 6)
+    status, told, _ = run_plan("--sharing", "--machine", "h200", "--batch", "1,8")
+    assert (status, told.count("requests at once")) == (0, 2)
 
 
 @pytest.mark.parametrize(("degree", "width"), [(1.0, 4), (1.2, 4), (2.0, 4), (3.9, 4), (1.5, 16)])

@@ -26,6 +26,7 @@ class Sizes:
         widths: of blocks.
         batches: requests at once.
         lengths: of branches, for the three ways.
+        prefixes: tokens that branches share.
         transcripts, answers, scale: files with recorded answers, how many of them, and what their lengths are
             multiplied by.
     """
@@ -36,6 +37,7 @@ class Sizes:
     widths: Sequence[int] = (2, 4, 8, 16)
     batches: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128)
     lengths: Sequence[int] = (16, 64, 256)
+    prefixes: Sequence[int] = (512, 2048, 8192)
     transcripts: Sequence[str] = ()
     answers: int = 10
     scale: float = 1.0

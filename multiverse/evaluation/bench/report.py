@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from multiverse.evaluation.bench.points import Point, Race, ahead_from, races, ratio, spread
+from multiverse.evaluation.bench.prefix import NAME
 from multiverse.evaluation.plots import figure, save
 from multiverse.evaluation.results import replace, table
+from multiverse.serving.sharing import ALWAYS, GAIN, NEVER
 
 REPORT, PLOT = "bench.md", "bench.png"
 
@@ -148,6 +150,19 @@ def _replay(points: Sequence[Point]) -> str:
     return "## Shapes of recorded answers, batch 1\n\n" + table(head, rows)
 
 
+def _prefix(points: Sequence[Point]) -> str:
+    rows = []
+    for race in races(points, NAME):
+        steps = (
+            spread(1000 * s / race.ways[way].critical_path for s in race.ways[way].seconds) for way in (NEVER, ALWAYS)
+        )
+        ratio = race.ratio(ALWAYS, NEVER)
+        pays = "yes" if ratio.median <= GAIN else "no"
+        rows.append((race.case["shared"], race.case["width"], *(step.text(1) for step in steps), ratio.text(), pays))
+    head = ("shared tokens", "branches", "ms/step, read by each", "ms/step, read once", "once / each", "pays")
+    return "## Decode steps behind a prefix that branches share\n\n" + table(head, rows)
+
+
 SECTIONS: dict[str, Callable[[Sequence[Point]], str]] = {
     "degree": _degree,
     "batch": _batch,
@@ -157,6 +172,7 @@ SECTIONS: dict[str, Callable[[Sequence[Point]], str]] = {
     "mixed": _mixed,
     "replay": _replay,
     "plain": _plain,
+    NAME: _prefix,
 }
 
 

@@ -15,10 +15,12 @@ from multiverse.evaluation.bench import experiments
 from multiverse.evaluation.bench.facts import facts, model_figures
 from multiverse.evaluation.bench.hosts import Served, running, started, words_of
 from multiverse.evaluation.bench.points import Point
+from multiverse.evaluation.bench.prefix import NAME, measured, prefix
 from multiverse.evaluation.bench.race import Sizes
 from multiverse.evaluation.bench.report import write_report
 from multiverse.evaluation.bench.traffic import PLAIN, Traffic
 from multiverse.evaluation.results import replace
+from multiverse.serving.sharing import ALWAYS, NEVER
 
 RESULTS = "bench.json"
 Say = Callable[[str], None]
@@ -60,6 +62,8 @@ class Results:
         """JSON, Markdown and plots."""
         output.mkdir(parents=True, exist_ok=True)
         data = {**self.about, "left_out": self.left_out, "points": [point.to_dict() for point in self.points]}
+        if any(point.experiment == NAME for point in self.points):
+            data[NAME] = measured(self.points, self.about["model"])
         replace(output / RESULTS, json.dumps(data, indent=1) + "\n")
         write_report(output, self.about, self.points, self.left_out)
 
@@ -102,7 +106,8 @@ async def _measure(plan: Plan, server: Served, results: Results, say: Say) -> No
         await experiments.warm_up(traffic, plan.sizes)
         for name in plan.names:
             say(name)
-            found = _plain(plan, traffic) if name == "plain" else getattr(experiments, name)(traffic, plan.sizes)
+            pairs = {"plain": _plain, NAME: _prefix}
+            found = pairs[name](plan, traffic) if name in pairs else getattr(experiments, name)(traffic, plan.sizes)
             try:
                 async for points in found:
                     results.points += points
@@ -130,4 +135,22 @@ async def _plain(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
             stack.push_async_callback(client.close)
             pair[way] = (client, {})
         async for points in experiments.plain(pair, plan.sizes):
+            yield points
+
+
+async def _prefix(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
+    """Two servers of SGLang whose attention backend is ours, or around its own: one shares, the other doesn't."""
+    if plan.url or plan.host != "sglang":
+        raise RunError("prefix starts two servers of SGLang with attention backends of this plugin: --host sglang")
+    assert plan.model is not None
+    if model_figures(plan.model, None) is None:
+        raise RunError(f"how many KV heads {plan.model} has is not known; name the directory of a checkpoint")
+    async with AsyncExitStack() as stack:
+        pair = {}
+        for way in (ALWAYS, NEVER):
+            more = (*plan.more, "--multiverse-shared-prefix", way)
+            server = stack.enter_context(started(plan.host, plan.model, more, cpu=plan.cpu))
+            pair[way] = Traffic(server.url, server.model, traffic.words, server.clock)
+            stack.push_async_callback(pair[way].close)
+        async for points in prefix(pair, plan.sizes):
             yield points

@@ -81,18 +81,21 @@ class Roofline:
             raise RunError(f"{model.name} ({self._weights / 1e9:.0f} GB) does not fit into {machine.name}")
         self.kv_tokens = free / model.kv_per_token
 
-    def step(self, width: Array, read: Array) -> Array:
+    def step(self, width: Array, read: Array, loaded: Array | None = None) -> Array:
         """Seconds of decoding steps.
 
         Args:
             width: tokens that each step computes.
-            read: tokens whose KV each step reads, summed over its sequences: a prefix that branches share is read by
-                each of them, as attention kernels of today do.
+            read: tokens that each step attends to, summed over its sequences.
+            loaded: tokens whose KV each step gets from memory; `read` if not given, since a prefix that branches share
+                is loaded for each of them, unless attention knows better (`multiverse.attention.shared_prefix`).
         """
         attention = 4 * self.model.layers * self.model.heads * self.model.head_dim * read
         compute = (2 * self.model.parameters * width + attention) / self._flops
         turns = np.maximum(1.0, width / self.machine.max_sequences)
-        memory = (self._weights * turns + self.model.kv_per_token * read) / self._bandwidth
+        memory = (
+            self._weights * turns + self.model.kv_per_token * (read if loaded is None else loaded)
+        ) / self._bandwidth
         return np.maximum(compute, memory) + self.machine.overhead * turns + self.machine.per_sequence * width
 
     def prefill(self, tokens: float) -> float:
