@@ -151,8 +151,6 @@ def refuse_around(runner: ModelRunner) -> None:
             getattr(kv, "kv_cache_layout", None) != "nhd"
         ),
         "layers with different heads": len(shapes) != 1,
-        "two-batch overlap (--enable-two-batch-overlap)": arguments.enable_two_batch_overlap,
-        "multiplexed prefill and decode (--enable-pdmux)": arguments.enable_pdmux,
         "context parallelism (--attn-cp-size, --dcp-size)": arguments.attn_cp_size > 1 or arguments.dcp_size > 1,
         "KV indices that are translated": runner.kv_index_translator.reads_are_translated,
     }

@@ -43,6 +43,9 @@ def refuse_configuration(config: Any) -> None:
         "KV events, which routers would take for those of plain prompts (--kv-events-config)": _publishes_kv(config),
         "pipeline parallelism (--pipeline-parallel-size)": config.parallel_config.pipeline_parallel_size > 1,
         "encoder-decoder models": config.model_config.is_encoder_decoder,
+        "prefixes that branches share, read once (--multiverse-shared-prefix)": (
+            Options.from_environment().shared_prefix is not None
+        ),
         "blocks of prompts computed in one forward (--multiverse-prefill)": Options.from_environment().prefill
         not in ("auto", "replay"),
         "a front end that drops the field (VLLM_USE_RUST_FRONTEND)": getattr(envs, "VLLM_USE_RUST_FRONTEND", False),

@@ -8,8 +8,7 @@ Not run on a GPU: on a CPU around SGLang's Triton backend, all kernels in Triton
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -25,7 +24,7 @@ from multiverse.attention.batched import WORTH
 from multiverse.attention.shared_prefix import Group, Pass, kv_tokens, plan
 from multiverse.serving.options import Options
 from multiverse.serving.sharing import NEVER, gate
-from multiverse_sglang.channels import GROUPS, STEPS
+from multiverse_sglang.channels import STEPS
 from multiverse_sglang.host import ForwardBatch, ModelRunner
 from multiverse_sglang.refusals import refuse_around, refuse_attention
 
@@ -134,22 +133,3 @@ class SharedPrefixSteps:
         query = q.reshape(-1, layer.tp_q_head_num, layer.qk_head_dim)
         keys, values = pool.get_key_buffer(layer.layer_id), pool.get_value_buffer(layer.layer_id)
         return self._engine(query, keys, values, layer.scaling).flatten(1)
-
-
-@contextmanager
-def told(runner: ModelRunner, groups: Sequence[Group]) -> Iterator[None]:
-    """Tell the backend of `runner` who shares what; if the step is ours, it runs without a graph."""
-    backend, graphs = runner.attn_backend, runner.decode_cuda_graph_runner
-    steps: SharedPrefixSteps | None = getattr(backend, STEPS, None)
-    if steps is None:
-        if hasattr(backend, GROUPS):
-            setattr(backend, GROUPS, groups)
-        yield
-        return
-    if steps.expect(groups):
-        runner.decode_cuda_graph_runner = None
-    try:
-        yield
-    finally:
-        runner.decode_cuda_graph_runner = graphs
-        steps.forget()

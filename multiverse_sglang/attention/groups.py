@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
 
 from multiverse.attention.shared_prefix import Group
 from multiverse.decoding.strand import Strand
-from multiverse_sglang.host import Request
+from multiverse_sglang.channels import GROUPS, STEPS
+from multiverse_sglang.host import ModelRunner, Request
 from multiverse_sglang.scheduler.tree import member_of
 
 
@@ -29,3 +32,29 @@ def groups(requests: Sequence[Request]) -> list[Group]:
             slots = member.tree.members[parent.key].slots
             strand, owned_from = parent, 0 if slots is None else slots.owned_from
     return [Group(tuple(among), shared[parent]) for parent, among in rows.items() if len(among) > 1]
+
+
+class Steps(Protocol):
+    """`around.SharedPrefixSteps`, whose module takes seconds to import."""
+
+    def expect(self, groups: Sequence[Group]) -> bool: ...
+    def forget(self) -> None: ...
+
+
+@contextmanager
+def told(runner: ModelRunner, groups: Sequence[Group]) -> Iterator[None]:
+    """Tell the backend of `runner` who shares what in the next forward; if that is ours, it runs without a graph."""
+    backend, graphs = runner.attn_backend, runner.decode_cuda_graph_runner
+    steps: Steps | None = getattr(backend, STEPS, None)
+    if steps is None:
+        if hasattr(backend, GROUPS):
+            setattr(backend, GROUPS, groups)
+        yield
+        return
+    if steps.expect(groups):
+        runner.decode_cuda_graph_runner = None
+    try:
+        yield
+    finally:
+        runner.decode_cuda_graph_runner = graphs
+        steps.forget()

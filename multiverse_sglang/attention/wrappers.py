@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from sglang.srt.mem_cache.allocation import get_last_loc_torch
 
-from multiverse_sglang.attention.around import told
+from multiverse_sglang.attention.groups import told
 from multiverse_sglang.attention.positions import prepare_forward
 from multiverse_sglang.attention.segments import SegmentAttention, attending
 from multiverse_sglang.channels import FAIL, GROUPS, MASKS, SEGMENTS

@@ -98,16 +98,23 @@ def test_slots_side_by_side_are_read_where_they_are(forest: tuple[list[list[int]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "LEAST", 3)
         found, others = runs.split(passes, table_of(rows), torch.arange(len(rows)))
-        batched = BatchedAttention()
-        batched.prepare(passes, table_of(rows), torch.arange(len(rows)), torch.float64)
     assert kv_tokens([run.part for run in found] + others) == kv_tokens(passes)
     for run in found:
         here = rows[run.part.row][run.part.start : run.part.stop]
         assert here == list(range(run.first, run.first + len(here)))
         assert len(here) >= 3
     assert not any(part.slots >= 9 for part in others), "7 slots side by side are a run"
-    output = batched(query, key, value, SCALE)
-    assert torch.allclose(output, dense(query, key, value, rows), rtol=0, atol=1e-12)
+    batched, expected = BatchedAttention(), dense(query, key, value, rows)
+    for dtype, cached, tolerance in (
+        (torch.float32, torch.float32, 2e-5),
+        (torch.bfloat16, torch.bfloat16, 0.1),
+        (torch.float32, torch.bfloat16, 0.1),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runs, "LEAST", 3)
+            batched.prepare(passes, table_of(rows), torch.arange(len(rows)), dtype)
+        output = batched(query.to(dtype), key.to(cached), value.to(cached), SCALE)
+        assert torch.allclose(output.double(), expected, rtol=0, atol=tolerance)
 
 
 @settings(deadline=None)
