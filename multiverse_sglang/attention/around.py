@@ -2,7 +2,7 @@
 
 Prompts, steps without groups and CUDA graphs stay the backend's. A step that we take runs without a graph, since graphs
 were captured for steps without groups; what that costs is in the table that decides (`multiverse.serving.sharing`).
-Not run on a GPU: on a CPU around SGLang's Triton backend, all kernels in Triton's interpreter.
+Run neither on a GPU nor in an engine yet: around a stand-in for a backend, the engines by themselves.
 """
 
 from __future__ import annotations
