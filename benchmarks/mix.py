@@ -52,6 +52,8 @@ MODES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 ROUND = 250
+PATIENCE = 300.0
+"""Seconds for an answer. Whoever hangs does so for ever; on a busy machine others wait for minutes."""
 
 
 COUNTED = ("engine_ends", "controls_changed", "server_errors")
@@ -88,6 +90,7 @@ def run_mode(host: str, mode: str, options: argparse.Namespace) -> bool:
         operate=True,
         first=options.first,
         seed=options.seed,
+        patience=PATIENCE,
     )
     begun = time.monotonic()
     report = on_a_fresh_server(
