@@ -33,7 +33,7 @@ class Server:
         self.options = Options(shapes=shapes)
         self.asked: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
-        self.forks, self.step = 0, STEP
+        self.forks, self.step, self.busy = 0, STEP, 0.0
         self._lock = threading.Lock()
 
     def get(self, path: str) -> tuple[int, Any]:
@@ -62,8 +62,9 @@ class Server:
         with self._lock:
             self.bodies.append(body)
             self.forks += shape is not None
+            self.busy += self.step * steps
             self.asked["shape" if shape else "disabled" if given else "plain"] += 1
-        time.sleep(self.step * steps)
+        time.sleep(STEP * steps)
         usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": 1} | (
             {"multiverse": figures} if figures else {}
         )
