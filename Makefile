@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and test every promise, on both hosts; make test-all also at length (docs/developing.md)
-.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost mix weights memory soak-vllm soak-sglang model docs site dist lock clean
+.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside test-turn-vllm test-turn-sglang verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost mix weights memory soak-vllm soak-sglang model docs site dist lock clean
 
 PY = .venvs/core/bin/python
 # uv leaves it to the first import to compile; without that, each of a host's processes compiles all of it again
@@ -57,8 +57,8 @@ test-eval:  ## evaluation over HTTP against a server that is a program; recorded
 	$(PY) $(PYTEST) tests/evaluation
 
 # another release of a host, over the installed one (docs/developing.md): VLLM=0.33.0 make test-vllm, SGLANG=0.5.22 make test-sglang
-ON_VLLM = $(if $(VLLM),PYTHONPATH=$$(tools/overlay vllm $(VLLM)))
-ON_SGLANG = $(if $(SGLANG),PYTHONPATH=$$(tools/overlay sglang $(SGLANG)))
+ON_VLLM = $(if $(VLLM),folder=$$(tools/overlay vllm $(VLLM)) && PYTHONPATH=$$folder)
+ON_SGLANG = $(if $(SGLANG),folder=$$(tools/overlay sglang $(SGLANG)) && PYTHONPATH=$$folder)
 
 test-vllm:  ## the conformance suite inside vLLM on this CPU; what only vLLM's workers know, in a process of its own
 	@tools/setup vllm-tests
@@ -71,6 +71,15 @@ test-sglang:  ## the same suites inside SGLang on this CPU; our Triton kernels, 
 	$(ON_SGLANG) .venvs/sglang/bin/python $(PYTEST) tests/conformance
 	$(ON_SGLANG) .venvs/sglang/bin/python $(PYTEST) tests/e2e
 	.venvs/sglang/bin/python $(PYTEST) tests/kernels
+
+# the short form of a host's suites: what answers are, and one stream of events over HTTP
+SHORT = -m pytest -v --durations=5 $(TIER) -k "ahead or pages" tests/conformance/test_answers.py
+SHORT_HTTP = -m pytest -v --durations=5 $(TIER) -k grows_into tests/e2e/test_surface_streams.py
+
+test-turn-vllm test-turn-sglang: test-turn-%:  ## a host's short form on another release that is supported, each day another one: RELEASE=0.31.0
+	@tools/setup $*-tests
+	folder=$$(tools/overlay $* $(or $(RELEASE),$$(tools/turn $*))) && export PYTHONPATH=$$folder && echo "on $$folder" && \
+		.venvs/$*/bin/python $(SHORT) && .venvs/$*/bin/python $(SHORT_HTTP)
 
 verify-patches:  ## patches/ on copies of the installed hosts: each applies, its test passes there, and so does a part of our suite
 	@tools/setup vllm-tests

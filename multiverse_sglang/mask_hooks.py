@@ -9,7 +9,7 @@ _MASKS = "an attention backend that takes a mask for a plain extend"
 
 
 def _reads(target: str, parameters: tuple[str, ...], why: str) -> Hook:
-    return Hook(target, parameters, False, why, "0.5.23", _MASKS)
+    return Hook(target, parameters, False, why, "0.5.22", _MASKS)
 
 
 MASK_HOOKS = (

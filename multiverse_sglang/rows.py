@@ -8,8 +8,10 @@ FIELDS = "extension fields in requests and responses"
 ROUTE = "a server that answers /concate_and_append_request"
 
 
-def wraps(target: str, parameters: tuple[str, ...], why: str, obsolete: str, native: str = "") -> Hook:
-    return Hook(target, parameters, True, why, "0.5.22", obsolete, native)
+def wraps(
+    target: str, parameters: tuple[str, ...], why: str, obsolete: str, native: str = "", replaced: bool = False
+) -> Hook:
+    return Hook(target, parameters, True, why, "0.5.22", obsolete, native, replaced)
 
 
 def reads(target: str, parameters: tuple[str, ...], why: str, obsolete: str) -> Hook:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from multiverse.errors import UnsupportedHostError
 from multiverse.serving.hooks import Hook, describe, needed
 from multiverse.serving.options import Options
+from multiverse.serving.pins import hints, read
 from multiverse.serving.support import Support
 from multiverse_vllm.frontend.hooks import API_HOOKS, FIELD, FRONTEND_HOOKS, LLM_HOOKS, METRICS
 from multiverse_vllm.worker.hooks import FORK, POSITIONS, V2_HOOKS, WORKER_HOOKS, has_v2
 
 VERSIONS = ("0.31.*", "0.32.*", "0.33.*")
 """Releases of vLLM that this adapter was tested with."""
+RELEASES = Path(__file__).with_name("releases.json")
+"""What they look like, by `tools/pin`."""
 
 _SCHEDULER = "vllm.v1.core.sched.scheduler:Scheduler"
 _MANAGER = "vllm.v1.core.single_type_kv_cache_manager:SingleTypeKVCacheManager"
@@ -25,7 +29,8 @@ HOOKS = (
     Hook(f"{_SCHEDULER}.schedule", (), True, "send deltas and moves to the workers", "0.18", POSITIONS),
     Hook(f"{_SCHEDULER}.add_request", ("request",), True, "give each request its controller", "0.31", FORK),
     Hook(f"{_SCHEDULER}._update_request_with_output", ("request", "new_token_ids", "is_stale"), True,
-         "hand every sampled token to the controller before vLLM stops", "0.31", "a per-token request callback"),
+         "hand every sampled token to the controller before vLLM stops", "0.31", "a per-token request callback",
+         replaced=True),
     Hook("vllm.v1.core.sched.async_scheduler:AsyncScheduler", (), False,
          "see whether it counts tokens under way, or its base class does", "0.31", "a per-token request callback"),
     Hook(f"{_SCHEDULER}.update_from_output", ("scheduler_output", "model_runner_output"), True,
@@ -118,8 +123,10 @@ def require(rows: tuple[Hook, ...]) -> None:
 
 def report() -> dict[str, Any]:
     """For `multiverse check`: the host, its version, what is wrong, and the table. Entry point `multiverse.hosts`."""
-    version = host_version()
-    return describe("vllm", version, check() if version != "none" else [], table() + API_HOOKS + LLM_HOOKS)
+    version, rows = host_version(), table() + API_HOOKS + LLM_HOOKS
+    if version == "none":
+        return describe("vllm", version, [], rows)
+    return describe("vllm", version, check(), rows, hints("vllm", version, rows, read(RELEASES)))
 
 
 def host_version() -> str:

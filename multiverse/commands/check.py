@@ -148,7 +148,8 @@ def _print(report: dict[str, Any]) -> None:
     for host in report["hosts"]:
         state = "not installed" if host["version"] == "none" else f"{host['version']}, {len(host['hooks'])} hooks"
         state += f", {host['details']}" if "details" in host else ""
-        print(f"host {host['host']}: {state}{''.join(f'{chr(10)}  {problem}' for problem in host['problems'])}")
+        said = [*host["problems"], *(f"hint: {hint}" for hint in host["hints"])]
+        print(f"host {host['host']}: {state}{''.join(f'{chr(10)}  {line}' for line in said)}")
     model = report["model"]
     print(f"model {model['name']}: dialect {model['dialect'] or 'unknown'}")
     if "difference" in model:

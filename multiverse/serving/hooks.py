@@ -23,6 +23,7 @@ class Hook:
         since: the first version in which it was seen like this; an older host needs no such row.
         obsolete: what upstream change would remove the row.
         native: what that change adds, as a target: where the host has it, it is used and the row is not needed.
+        replaced: whether what is wrapped is not called for requests with blocks: what it does is ours to do then.
     """
 
     target: str
@@ -32,6 +33,7 @@ class Hook:
     since: str
     obsolete: str
     native: str = ""
+    replaced: bool = False
 
 
 def needed(hooks: Iterable[Hook], version: str) -> tuple[Hook, ...]:
@@ -93,7 +95,9 @@ def resolve(target: str) -> Any:
     return found
 
 
-def describe(host: str, version: str, problems: list[str], hooks: Iterable[Hook]) -> dict[str, Any]:
+def describe(
+    host: str, version: str, problems: list[str], hooks: Iterable[Hook], hints: Iterable[str] = ()
+) -> dict[str, Any]:
     """The report of one host for `multiverse check`; `version` is `none` if it isn't installed."""
     rows = [{"target": hook.target, "why": hook.why, "obsolete": hook.obsolete} for hook in hooks]
-    return {"host": host, "version": version, "problems": problems, "hooks": rows}
+    return {"host": host, "version": version, "problems": problems, "hints": list(hints), "hooks": rows}

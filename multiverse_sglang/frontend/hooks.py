@@ -12,13 +12,14 @@ _STATES = "a front end that tells its server which state makes a request, and wh
 
 FRONT_END = (
     wraps(f"{EXECUTOR}.fork", ("size", "position_ids_offset"),
-           "call `fork_program` of the backend, which the front end declares and never calls", _STATES),
+          "call `fork_program` of the backend, which the front end declares and never calls", _STATES),
     reads(EXECUTOR, ("sid", "text_", "images_", "backend", "use_thread", "worker"), "know a state", _STATES),
     wraps(f"{ENDPOINT}._add_images", ("s", "data"), "name the state that makes a request", _STATES),
     reads(f"{ENDPOINT}._assert_success", ("res",), "report what the server refuses", "nothing"),
-    wraps(f"{ENDPOINT}.concatenate_and_append", ("src_rids", "dst_rid"), "name states as the server does", _STATES),
+    wraps(f"{ENDPOINT}.concatenate_and_append", ("src_rids", "dst_rid"), "name states as the server does", _STATES,
+          replaced=True),
     wraps("sglang.lang.backend.base_backend:BaseBackend.fork_program", ("src", "dst", "position_ids_offset"),
-           "tell the server of a fork", _STATES),
+          "tell the server of a fork", _STATES),
     wraps("sglang.lang.backend.base_backend:BaseBackend.end_program", ("s",), "tell it of the end", _STATES),
     reads("sglang.utils:http_request", ("url", "json", "api_key", "verify"), "call the server", "nothing"),
 )  # fmt: skip
@@ -26,13 +27,13 @@ FRONT_END = (
 
 API_HOOKS = (
     wraps(f"{CHAT}._generate_chat_stream", ("adapted_request", "request", "raw_request"), "events, trees and figures",
-           FIELDS),
+          FIELDS),
     wraps(f"{CHAT}._handle_non_streaming_request", ("adapted_request", "request", "raw_request"), "trees and figures",
-           FIELDS),
+          FIELDS),
     wraps(f"{COMPLETION}._generate_completion_stream", ("adapted_request", "request", "raw_request"),
-           "events, trees and figures", FIELDS),
+          "events, trees and figures", FIELDS),
     wraps(f"{COMPLETION}._handle_non_streaming_request", ("adapted_request", "request", "raw_request"),
-           "trees and figures", FIELDS),
+          "trees and figures", FIELDS),
     reads("sglang.srt.entrypoints.http_server:app", (), "take the field out of requests; add routes", FIELDS),
     reads("sglang.srt.entrypoints.http_server:get_global_state", (), "find the server's states", ROUTE),
 )  # fmt: skip

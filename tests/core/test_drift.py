@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
+from multiverse.serving.source import Source
 
-from source import Source  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 BASE = '''
 class Base:
@@ -80,7 +78,7 @@ def test_words_about_code_are_no_change_and_one_line_of_code_is(release: Path) -
 
 
 def test_a_report_names_what_is_gone_and_ends_with_one(tmp_path: Path) -> None:
-    from multiverse_vllm.hooks import HOOKS
+    from multiverse_vllm.hooks import EVERY
 
     for release in ("old", "new"):
         (tmp_path / release / "vllm/config").mkdir(parents=True)
@@ -92,5 +90,5 @@ def test_a_report_names_what_is_gone_and_ends_with_one(tmp_path: Path) -> None:
     command = [ROOT / "tools/drift", "vllm", tmp_path / "old", tmp_path / "new"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 1, run.stderr
-    assert f"{len(HOOKS)} rows, {len(HOOKS)} gone" in run.stdout  # these folders hold nothing else
+    assert f"{len(EVERY)} rows, {len(EVERY)} gone" in run.stdout  # these folders hold nothing else
     assert "vllm.outputs:RequestOutput.add: no aggregate" in run.stdout

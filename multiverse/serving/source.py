@@ -17,14 +17,14 @@ class Found(NamedTuple):
     Attributes:
         names: parameters of a function; of a class, the attributes that its body and those of its bases mention.
         body: its code, a statement or header per line.
+        digest: of its code, whichever Python reads it.
+        defines: the functions of a class that are its own; `None` if it is no class.
     """
 
     names: frozenset[str]
     body: tuple[str, ...]
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256("\n".join(self.body).encode()).hexdigest()[:12]
+    digest: str
+    defines: tuple[str, ...] | None = None
 
 
 class Source:
@@ -37,19 +37,23 @@ class Source:
     def find(self, target: str) -> Found | None:
         """What `module:Class.attribute` names, inherited or imported from elsewhere; None if it is not there."""
         module, _, path = target.partition(":")
-        where: tuple[str, ast.AST] | None = (module, self._module(module)) if self._module(module) else None
+        tree = self._module(module)
+        where: tuple[str, ast.AST] | None = None if tree is None else (module, tree)
         for name in path.split("."):
             where = where and self._member(*where, name)
         if where is None:
             return None
         module, node = where
+        names: set[str] = set()
+        own: tuple[str, ...] | None = None
         if isinstance(node, ast.ClassDef):
-            return Found(frozenset(self._mentioned(module, node)), _lines(node))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names = self._mentioned(module, node)
+            own = tuple(part.name for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef))
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             arguments = node.args
-            every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-            return Found(frozenset(argument.arg for argument in every), _lines(node))
-        return Found(frozenset(), _lines(node))
+            names = {one.arg for one in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
+        lines = _lines(node)
+        return Found(frozenset(names), lines, hashlib.sha256(_plain(node).encode()).hexdigest()[:12], own)
 
     def _read(self, module: str) -> ast.Module | None:
         path = self._folder.joinpath(*module.split("."))
@@ -114,3 +118,13 @@ def _lines(node: ast.AST) -> tuple[str, ...]:
         if isinstance(inner, Definition) and ast.get_docstring(inner, clean=False) is not None:
             inner.body = inner.body[1:] or [ast.Pass()]
     return tuple(ast.unparse(node).splitlines())
+
+
+def _plain(node: object) -> str:
+    """The tree of `node`, written down without what only some releases of Python have in it."""
+    if isinstance(node, list):
+        return "[" + ",".join(map(_plain, node)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    parts = {name: value for name, value in ast.iter_fields(node) if value not in (None, []) and name != "ctx"}
+    return type(node).__name__ + "(" + ",".join(f"{name}={_plain(parts[name])}" for name in sorted(parts)) + ")"
