@@ -114,11 +114,7 @@ def _by_intervals(*arguments: Any) -> None:
     q_indptr = arguments[6]
 
     def visible(request: int, queries: int, keys: int) -> np.ndarray:
-        seen = np.zeros((queries, keys), dtype=bool)
-        _variant().mask(
-            hidden.data_ptr(), q_indptr.data_ptr(), request, queries, keys, ctypes.c_int64(depth), seen.ctypes.data
-        )
-        return seen
+        return variant_mask(hidden, q_indptr, request, queries, keys).numpy()
 
     _attend(arguments, visible, scale)
 
@@ -140,13 +136,15 @@ def _attend(arguments: tuple[Any, ...], visible: Visible, scale: float) -> None:
 
 SHIM = """
 #include <cstdint>
+#ifndef __CUDACC__
 #define __device__
 #define __host__
+#endif
 namespace math { constexpr float log2e = 1.44269504f; }
 struct AttentionVariantBase {};
 #define REGISTER_LOGITS_MASK(params, batch, query, key, head, kv_head, ...) \\
-  template <typename Params> bool LogitsMask(const Params& params, uint32_t batch, uint32_t query, uint32_t key, \\
-                                             uint32_t head, uint32_t kv_head) { __VA_ARGS__ }
+  template <typename Params> __device__ __host__ bool LogitsMask(const Params& params, uint32_t batch, \\
+      uint32_t query, uint32_t key, uint32_t head, uint32_t kv_head) { __VA_ARGS__ }
 """
 DRIVER = """
 struct Params {
@@ -154,26 +152,50 @@ struct Params {
   int64_t depth;
   double sm_scale;
   uint32_t queries, keys;
-  uint32_t get_qo_len(uint32_t) const { return queries; }
-  uint32_t get_kv_len(uint32_t) const { return keys; }
+  __device__ __host__ uint32_t get_qo_len(uint32_t) const { return queries; }
+  __device__ __host__ uint32_t get_kv_len(uint32_t) const { return keys; }
 };
-extern "C" void mask(const int32_t* hidden, const int32_t* q_indptr, uint32_t batch, uint32_t queries, uint32_t keys,
-                     int64_t depth, bool* out) {
-  Params params{hidden, q_indptr, depth, 1.0, queries, keys};
+__device__ __host__ void ask(const Params& params, uint32_t batch, uint64_t at, bool* out) {
   VARIANT variant(params, batch, nullptr);
-  for (uint32_t q = 0; q < queries; ++q)
-    for (uint32_t k = 0; k < keys; ++k) out[q * keys + k] = variant.LogitsMask(params, batch, q, k, 0u, 0u);
+  out[at] = variant.LogitsMask(params, batch, uint32_t(at / params.keys), uint32_t(at % params.keys), 0u, 0u);
+}
+#ifdef __CUDACC__
+__global__ void ask_all(Params params, uint32_t batch, bool* out) {
+  uint64_t at = blockIdx.x * uint64_t(blockDim.x) + threadIdx.x;
+  if (at < uint64_t(params.queries) * params.keys) ask(params, batch, at, out);
+}
+#endif
+extern "C" int mask(const int32_t* hidden, const int32_t* q_indptr, uint32_t batch, uint32_t queries, uint32_t keys,
+                    int64_t depth, bool* out) {
+  Params params{hidden, q_indptr, depth, 1.0, queries, keys};
+  const uint64_t pairs = uint64_t(queries) * keys;
+#ifdef __CUDACC__
+  ask_all<<<unsigned((pairs + 255) / 256), 256>>>(params, batch, out);
+  return int(cudaDeviceSynchronize());
+#else
+  for (uint64_t at = 0; at < pairs; ++at) ask(params, batch, at, out);
+  return 0;
+#endif
 }
 """
 
 
+def variant_mask(hidden: torch.Tensor, q_indptr: torch.Tensor, request: int, queries: int, keys: int) -> torch.Tensor:
+    """What the declaration of the variant says, compiled for the device of its arguments: `[queries, keys]`."""
+    seen = torch.zeros(queries, keys, dtype=torch.bool, device=hidden.device)
+    pointers = (hidden.data_ptr(), q_indptr.data_ptr(), request, queries, keys, hidden.shape[1], seen.data_ptr())
+    assert _variant(hidden.device.type).mask(*pointers) == 0
+    return seen
+
+
 @cache
-def _variant() -> ctypes.CDLL:
-    """The declaration of the variant, compiled for the CPU."""
+def _variant(device: str) -> ctypes.CDLL:
     folder = Path(mkdtemp())
-    source, library = folder / "variant.cpp", folder / "variant.so"
+    source, library = folder / "variant.cu", folder / "variant.so"
     source.write_text(SHIM + DECLARATION + DRIVER.replace("VARIANT", NAME))
-    subprocess.run(["g++", "-std=c++17", "-O1", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    host, cuda = ["g++", "-x", "c++", "-std=c++17", "-O1", "-fPIC"], ["nvcc", "-std=c++17", "-Xcompiler", "-fPIC"]
+    compiler = cuda if device == "cuda" else host
+    subprocess.run([*compiler, "-shared", str(source), "-o", str(library)], check=True)
     loaded = ctypes.CDLL(str(library))
     loaded.mask.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_uint32] * 3, ctypes.c_int64, ctypes.c_void_p]
     return loaded
