@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from answer import Answer
+from device import ON_CPU
 from sglang_forks import FORKS
 from sglang_stepper import serve
 
@@ -24,7 +25,7 @@ os.environ |= {
 TRITON = Path(sys.prefix, "triton")
 """Where `tools/setup sglang-tests` puts Triton. Only for processes that interpret its kernels: without a driver SGLang
 has to believe that there is none."""
-ATTENTION = "multiverse"
+ATTENTION = "multiverse" if ON_CPU else "triton"  # which computes in float32
 """SGLang's `--attention-backend`, unless `settings` say another."""
 TOKENS_PER_BLOCK = 32
 """The suite counts memory in blocks of this size."""
@@ -50,7 +51,7 @@ class SGLangHost:
         options = {"integrity_interval": "4"} | options
         given = {"attention_backend": ATTENTION} | (settings or {})
         at_import, path = environment or {}, sys.path
-        if given["attention_backend"] in ("triton", "multiverse-triton"):
+        if ON_CPU and given["attention_backend"] in ("triton", "multiverse-triton"):
             assert TRITON.is_dir(), f"{TRITON} is missing: tools/setup sglang-tests"
             at_import |= {"TRITON_INTERPRET": "1", "PYTHONPATH": f"{TRITON}:{os.environ.get('PYTHONPATH', '')}"}
             path = [str(TRITON), *path]

@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any
 
 from answer import Answer
+from device import DEVICE
 from sglang_operator import Operator
 from sglang_outputs import ending, entries
 from sglang_probes import Probes, check_pages
@@ -51,7 +52,7 @@ def server_arguments(model: str, **settings: Any) -> Any:
         "log_level": "warning",
         "watchdog_timeout": 86_400,  # a scheduler that waits for its test's next step is not stuck
     }
-    return ServerArgs(model_path=model, device="cpu", dtype="float32", **defaults | settings)
+    return ServerArgs(model_path=model, device=DEVICE, dtype="float32", **defaults | settings)
 
 
 class Stepper(Probes, Operator):

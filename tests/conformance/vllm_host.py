@@ -7,14 +7,17 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from device import ON_CPU
+
 os.environ |= {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "TORCHDYNAMO_DISABLE": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "MULTIVERSE_INTEGRITY_INTERVAL": "20",
 }
+if ON_CPU:
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
 from answer import Answer
 from late_executor import LateExecutor
@@ -45,12 +48,12 @@ class VLLMHost:
     ) -> None:
         os.environ |= {f"MULTIVERSE_{name.upper()}": value for name, value in options.items()}
         defaults: dict[str, Any] = {"max_model_len": 1024, "block_size": 32, "max_num_seqs": 64, "max_logprobs": -1}
-        if late:
+        if late and ON_CPU:  # else vLLM's own executor is late by itself
             defaults["distributed_executor_backend"] = LateExecutor
         self.llm = LLM(
             model,
             dtype="float32",
-            enforce_eager=True,
+            enforce_eager=ON_CPU,
             num_gpu_blocks_override=blocks or PLENTY,
             **defaults | (settings or {}),
         )

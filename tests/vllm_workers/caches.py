@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from device import DEVICE, ON_CPU
 from vllm.v1.attention.backends import cpu_attn, flash_attn, flex_attention, triton_attn
 from vllm.v1.kv_cache_interface import (
     FullAttentionSpec,
@@ -49,14 +50,14 @@ def make_runner(
     layer_stride, block_stride, *_ = compute_layout_strides(spec, BLOCKS, LAYERS, order)
     tensor = KVCacheTensor(LAYERS * BLOCKS * spec.page_size_bytes, names, layer_stride, block_stride)
     config = KVCacheConfig(BLOCKS, [tensor], [KVCacheGroupSpec(names, spec)])
-    caches = allocate_kv_cache(config, torch.device("cpu"), order, [kernel_block])
+    caches = allocate_kv_cache(config, torch.device(DEVICE), order, [kernel_block])
     isa = cpu_attn._get_attn_isa(dtype, block, dim, kv_cache_dtype) if backend == "CPU_ATTN" else None
     layers = {
         name: make_layer(backend, cache, dtype, make_impl(backend, kv_cache_dtype, heads, dim), isa)
         for name, cache in caches.items()
     }
     return SimpleNamespace(
-        device=torch.device("cpu"),
+        device=torch.device(DEVICE),
         kv_cache_config=config,
         compilation_config=SimpleNamespace(static_forward_context=layers),
         model_config=SimpleNamespace(uses_mrope=False, rswa_window=None),
@@ -93,7 +94,7 @@ def make_layer(backend: str, cache: torch.Tensor, dtype: torch.dtype, impl: Any,
 
 def make_impl(backend: str, kv_cache_dtype: str, heads: int, dim: int) -> Any:
     """The backend's implementation where its cache writer runs on a CPU; else only what is looked at."""
-    if backend in ("CPU_ATTN", "TRITON_ATTN"):
+    if backend in ("CPU_ATTN", "TRITON_ATTN") or (backend == "FLASH_ATTN" and not ON_CPU):
         return BACKENDS[backend].get_impl_cls()(heads, dim, 1.0, heads, None, None, kv_cache_dtype)
     return SimpleNamespace(alibi_slopes=None)
 
@@ -107,13 +108,13 @@ def write(runner: Any, slots: Sequence[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for layer in layers_of(runner):
         heads, dim = layer.impl.num_kv_heads, layer.impl.head_size if hasattr(layer.impl, "head_size") else DIM
-        key, value = torch.randn(2, len(slots), heads, dim, generator=generator).to(layer.dtype)
-        layer.impl.do_kv_cache_update(layer, key, value, layer.kv_cache, torch.tensor(slots))
+        key, value = torch.randn(2, len(slots), heads, dim, generator=generator).to(DEVICE, layer.dtype)
+        layer.impl.do_kv_cache_update(layer, key, value, layer.kv_cache, torch.tensor(slots, device=DEVICE))
 
 
 def memory(runner: Any) -> torch.Tensor:
     """All bytes of all layers, as they lie in memory."""
-    return torch.empty(0, dtype=torch.uint8).set_(layers_of(runner)[0].kv_cache.untyped_storage())
+    return torch.empty(0, dtype=torch.uint8, device=DEVICE).set_(layers_of(runner)[0].kv_cache.untyped_storage())
 
 
 def addresses(runner: Any, layout: str, kernel_block: int, layer: int, slot: int) -> torch.Tensor:

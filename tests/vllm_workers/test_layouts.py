@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from caches import BLOCK, BLOCKS, LAYERS, addresses, layers_of, make_runner, memory, write
+from device import ON_CPU
 from vllm.v1.attention.backends import cpu_attn
 from vllm.v1.attention.ops import triton_reshape_and_cache_flash
 from vllm.v1.kv_cache_layout import KVCacheLayout
@@ -23,6 +24,8 @@ SPLIT = [(layout, BLOCK) for layout in EVERY_LAYOUT] + [("LBNHC", 16), ("LBHNC",
 @pytest.fixture(autouse=True)
 def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU backend asks for the data type of the model that is being loaded, Triton's writer for the kind of GPU."""
+    if not ON_CPU:
+        return
     config = SimpleNamespace(model_config=SimpleNamespace(dtype=torch.float32))
     monkeypatch.setattr(cpu_attn, "get_current_vllm_config", lambda: config)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
@@ -78,8 +81,15 @@ TRITON = [
     if kind == "auto" or layout == "LBNHC" or (kind == "int8_per_token_head" and layout == "BLHNC")
 ]
 
+FLASH = [
+    pytest.param("FLASH_ATTN", layout, torch.bfloat16, "auto", 64, 32, id=f"FLASH_ATTN-{layout}")
+    for layout in EVERY_LAYOUT
+]
+"""Its writer exists on CUDA only."""
+WRITERS = CPU + TRITON if ON_CPU else TRITON + FLASH
 
-@pytest.mark.parametrize(("backend", "layout", "dtype", "kv_cache_dtype", "dim", "block"), CPU + TRITON)
+
+@pytest.mark.parametrize(("backend", "layout", "dtype", "kv_cache_dtype", "dim", "block"), WRITERS)
 def test_a_moved_token_is_as_if_the_backends_own_writer_had_put_it_there(
     backend: str, layout: str, dtype: torch.dtype, kv_cache_dtype: str, dim: int, block: int
 ) -> None:

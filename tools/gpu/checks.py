@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PATH = ("", "tests", "tests/attention", "benchmarks")
+PATH = ("", "tests", "tests/conformance", "tests/attention", "benchmarks")
 MODEL = "build/gpu-model"
 
 
@@ -32,7 +32,8 @@ class Setting:
     def variables(self) -> dict[str, str]:
         """For every check."""
         path = ":".join([*(str(ROOT / folder) for folder in PATH), os.environ.get("PYTHONPATH", "")])
-        return {"PYTHONPATH": path} | ({"OMP_NUM_THREADS": "1"} if self.rehearsed else {})
+        own = {"PYTHONPATH": path, "MULTIVERSE_TEST_DEVICE": self.device}
+        return own | ({"OMP_NUM_THREADS": "1"} if self.rehearsed else {})
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class Stage:
     checks: Callable[[Setting], list[Check]]
 
 
+def _pytest(*arguments: str) -> tuple[str, ...]:
+    return ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not long", *arguments)
+
+
 def _kernels(setting: Setting) -> list[Check]:
     """With what there is: any environment with torch will do."""
     place = next((name for name in ("sglang", "vllm", "core") if name in setting.pythons), "core")
@@ -80,6 +85,37 @@ def _kernels(setting: Setting) -> list[Check]:
         needs = ("flashinfer", "multiverse.attention.cascade")
         found.insert(3, check("cascade", "FlashInfer's cascade for shared prefixes, against float64", *needs))
     return [*found, check("times", "attention of prompts with blocks, milliseconds by length", "flashinfer")]
+
+
+def _moves(_: Setting) -> list[Check]:
+    layouts = _pytest("tests/vllm_workers/test_layouts.py")
+    return [Check("vllm-layouts", "KV moves in every layout of vLLM's backends", "vllm", layouts, ("vllm", "pytest"))]
+
+
+def _host(host: str, name: str, what: str, *more: str, **variables: str) -> Check:
+    """The conformance suite's answers: tokens are the oracle's, logprobs to 1e-4, float32."""
+    short = _pytest("tests/conformance/test_answers.py", *more)
+    return Check(name, what, host, short, (host, "pytest", "hypothesis"), variables)
+
+
+def _vllm(setting: Setting) -> list[Check]:
+    few = ("-k", "are_the_oracles") if setting.rehearsed else ()
+    runner = "CUDA graphs, asynchronous: answers are the oracle's"
+    found = [
+        _host("vllm", "v2", f"vLLM's V2 runner, {runner}", *few, VLLM_USE_V2_MODEL_RUNNER="1"),
+        _host("vllm", "v1", f"vLLM's V1 runner, {runner}", *few, VLLM_USE_V2_MODEL_RUNNER="0"),
+    ]
+    return found[1:] if setting.rehearsed else found  # V2 needs Triton's compiler
+
+
+def _sglang(setting: Setting) -> list[Check]:
+    few = ("-k", "are_the_oracles and ahead") if setting.rehearsed else ()
+    prefill = _pytest("tests/conformance/test_sglang_prefill.py", "-k", "one_forward or segments_hold or masks_take")
+    needs = ("sglang", "pytest")
+    return [
+        _host("sglang", "answers", "SGLang, CUDA graphs, overlap: answers are the oracle's", *few),
+        Check("prefill", "SGLang: blocks of prompts in one forward", "sglang", prefill, needs),
+    ]
 
 
 def _speed(setting: Setting, host: str) -> list[Check]:
@@ -107,11 +143,18 @@ def _speed(setting: Setting, host: str) -> list[Check]:
         what = f"spliced, or prefilled again by a client, behind {prompt} tokens"
         found.append(bench(f"ways-{prompt}", what, *ways, length=65536))
     traffic = ("--batches", "2", "--tokens", "32") if small else ("--batches", "1,64")
+    if host == "sglang" and not small:
+        own = ("--attention-backend", "multiverse-triton", "--widths", "4,16,64", "--prefixes", "2048,16384")
+        what = "decode steps behind a shared prefix, read once and by each"
+        found.append(bench("prefix", what, "--only", "prefix", *own, length=32768))
     return [*found, bench("plain", "traffic without blocks, with the plugin and without", "--only", "plain", *traffic)]
 
 
 STAGES = (
     Stage("kernels", "attention kernels against float64", _kernels),
+    Stage("moves", "KV moves in the layouts of attention backends", _moves),
+    Stage("vllm", "a small model in vLLM", _vllm),
+    Stage("sglang", "a small model in SGLang", _sglang),
     Stage("speed-vllm", "speed of vLLM with branches", lambda setting: _speed(setting, "vllm")),
     Stage("speed-sglang", "speed of SGLang with branches", lambda setting: _speed(setting, "sglang")),
 )
