@@ -27,14 +27,14 @@ class Admission:
 
     def __init__(self, state: State, forks: Forks, options: Options, binding: Binding) -> None:
         self._host, self._trees, self._queue, self._table = state.host, state.trees, state.queue, state.table
-        self._forks, self._options, self._binding = forks, options, binding
+        self._forks, self.options, self._binding = forks, options, binding
 
     def admit(self, request: Request) -> None:
         """Enrol a request that was just added, if blocks are possible in it."""
         is_new = self._host.requests.get(request.request_id) is request
         if not is_new:  # more input for a session, or its end
             return
-        options = may_fork(self._options, request, request.sampling_params)
+        options = may_fork(self.options, request, request.sampling_params)
         if options is None or request.prompt_token_ids is None:
             return
         limits = options.limits(request.max_tokens, self._host.max_model_len)
