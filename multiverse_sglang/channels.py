@@ -6,7 +6,7 @@
 |---|---|---|---|
 | `CONDUCTOR` | the scheduler, its radix tree | `scheduler.wrappers` | wrappers, which get one of the two |
 | `MEMBER` | a request of the scheduler | `scheduler.admission`, `.runs`, `.conductor` | whatever is about its strand |
-| `ORPHAN` | the same | `scheduler.runs` | the same: it has no client |
+| `DEFERRED` | the same, a client's | `scheduler.admission` | `scheduler.deferral`, `.requests` |
 | `EXTRAS` | the same, a client's | `scheduler.streamer` | `scheduler.streamer`, as it goes out |
 | `SEGMENTS`, `FAIL` | a forward batch | `attention.positions`, `.wrappers` | `attention.wrappers` |
 | `GROUPS` | a forward batch, an attention backend | `attention.positions`, `.wrappers` | `attention.backend` |
@@ -30,8 +30,8 @@ CONDUCTOR = "multiverse_conductor"
 """The conductor of the scheduler. Others can reach its radix tree only."""
 MEMBER = "multiverse"
 """The member that the request is computed for."""
-ORPHAN = "multiverse_orphan"
-"""It was a run, and its strand wants nothing from it any more."""
+DEFERRED = "multiverse_deferred"
+"""What will be known of the request once it samples a tag; until then SGLang serves it by itself."""
 EXTRAS = "multiverse_extras"
 """What the client was not sent yet: a list of objects with `events` or `record`, or of functions that make them."""
 SEGMENTS = "multiverse"

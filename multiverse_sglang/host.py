@@ -15,6 +15,7 @@ ForwardBatch: TypeAlias = Any
 ModelRunner: TypeAlias = Any
 ServerArgs: TypeAlias = Any
 Message: TypeAlias = Any
+Result: TypeAlias = Any
 """By name only: they are read in one place, or full of tensors. A `Message` is one of SGLang's to its scheduler."""
 
 # --- requests --------------------------------------------------------------------------------------------------------

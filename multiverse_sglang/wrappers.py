@@ -40,7 +40,6 @@ WRAPPERS: Wrappers = {
     f"{SCHEDULER}.pause_generation": (HookType.AROUND, steps.pause_generation),
     f"{SCHEDULER}.record_weight_version_change": (HookType.AROUND, steps.record_weight_version_change),
     f"{SCHEDULER}.abort_request": (HookType.AROUND, steps.abort_request),
-    f"{REQUEST}.update_finish_state": (HookType.AROUND, steps.update_finish_state),
     f"{REQUEST}.init_next_round_input": (HookType.AROUND, steps.init_next_round_input),
     RELEASE: (HookType.BEFORE, steps.release_req),
     f"{BATCH}._get_decode_retraction_order": (HookType.AFTER, steps.get_decode_retraction_order),

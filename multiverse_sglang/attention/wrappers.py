@@ -47,7 +47,8 @@ def get_last_loc(
 def forward_batch_init_new(forward: ForwardBatch, *args: Any, **kwargs: Any) -> None:
     """Copy the pages that branches share in part; add each strand's position delta to what came of lengths."""
     batch = kwargs["batch"] if "batch" in kwargs else next(arg for arg in args if hasattr(arg, "reqs"))
-    if (conductor := find_conductor(batch.tree_cache)) is not None:
+    conductor = find_conductor(batch.tree_cache)
+    if conductor is not None and (conductor.trees or conductor.pool.moves.pending):
         containment = conductor.containment
         setattr(forward, FAIL, functools.partial(containment.fail_batch, batch.reqs))
         containment.contain_batch(batch.reqs, prepare_forward, conductor.pool, batch, forward)

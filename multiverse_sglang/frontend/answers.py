@@ -36,10 +36,13 @@ def update_request_meta_info(
     finish_reason: object,
 ) -> None:
     """Keep what the scheduler sends until an output goes out: some of SGLang's outputs are overtaken by the next."""
-    rest = {name: values for name, values in customized_info.items() if name != FIELD}
-    original(manager, meta_info, state, rest, index, finish_reason)
+    received: Iterable[dict[str, Any]] = ()
+    if FIELD in customized_info:
+        received = customized_info[FIELD][index]
+        customized_info = {name: values for name, values in customized_info.items() if name != FIELD}
+    original(manager, meta_info, state, customized_info, index, finish_reason)
     try:
-        _keep(meta_info, state, customized_info[FIELD][index] if FIELD in customized_info else ())
+        _keep(meta_info, state, received)
     except Exception as error:
         _log.error("multiverse: request %s ended with an error: %r", meta_info.get("id"), error, exc_info=error)
         meta_info[FIELD] = {FAILED: repr(error)}

@@ -1,5 +1,7 @@
 """A request comes: whether it can have blocks, who decides about them, and how what its prompt holds is computed.
 
+Most get who decides when they sample their first tag.
+
 What is wrong with one request, and what goes wrong while it is looked at, is that request's answer: HTTP 400 or 500.
 """
 
@@ -7,33 +9,40 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
-from sglang.srt.managers.schedule_batch import FINISH_ABORT
+from sglang.srt.managers.schedule_batch import FINISH_ABORT, Req
 
 from multiverse.decoding.budgets import FinishReason
+from multiverse.decoding.late import catch_up
 from multiverse.decoding.program import ProgramPrompt
 from multiverse.decoding.strand import Strand
 from multiverse.errors import MultiverseError, OptionError
 from multiverse.serving.metrics import Tally
 from multiverse.serving.options import Options
+from multiverse.serving.stops import Stops
+from multiverse.serving.watching import must_be_watched
 from multiverse.structure.binding import Binding
 from multiverse.structure.reasons import Reason
 from multiverse.wire.responses import FIELD
-from multiverse_sglang.channels import MEMBER
+from multiverse_sglang.channels import DEFERRED, MEMBER
 from multiverse_sglang.host import FinishReason as HostReason
 from multiverse_sglang.host import Request, Scheduler
 from multiverse_sglang.refusals import check_options, check_program, eligible, is_new
 from multiverse_sglang.scheduler.containment import INTERNAL_ERROR, Containment
+from multiverse_sglang.scheduler.deferral import Deferred
 from multiverse_sglang.scheduler.life import Life
 from multiverse_sglang.scheduler.program import Program, program_of
 from multiverse_sglang.scheduler.prompt_logprobs import scores_for
+from multiverse_sglang.scheduler.requests import AskedRequest, WatchedRequest, change
 from multiverse_sglang.scheduler.slots import SlotPool
 from multiverse_sglang.scheduler.stops import wanted_stops
 from multiverse_sglang.scheduler.strict import StrictTags
-from multiverse_sglang.scheduler.tree import RequestTree
+from multiverse_sglang.scheduler.tokens import decide
+from multiverse_sglang.scheduler.tree import Member, RequestTree
 from multiverse_sglang.scheduler.trees import Trees
 from multiverse_sglang.scheduler.waiting_queue import WaitingQueue
 
@@ -82,11 +91,16 @@ class Admission:
             check_program(request, program)
         if not eligible(request) or (program is None and not options.enabled):
             return
-        tree = self._make_tree(request, options, field is not None, program)
+        if program is None and not self._must_be_watched(request, options):
+            if request.sampling_params.max_new_tokens:
+                self._defer(request, options, field is not None)
+            return
+        tree = self._make_tree(request, self._known(request, options, field is not None), program)
         controller = tree.controller
         if not tree.commit and not request.sampling_params.max_new_tokens:
             return  # scores of a causal prompt
         setattr(request, MEMBER, tree.root)
+        change(request, WatchedRequest)
         if tree.commit:
             controller.end(controller.root, FinishReason.LENGTH)
         else:
@@ -100,17 +114,64 @@ class Admission:
         """A request whose prompt holds blocks is never SGLang's own."""
         self._queue.remove(tree.client)
         setattr(tree.client, MEMBER, None)
+        change(tree.client, Req)
         tree.root.run, tree.scores = None, scores_for(tree)
         self._trees.add(tree)
         self._guard.run(tree, self._life.start, tree, otherwise=None)
 
-    def _make_tree(self, request: Request, options: Options, asked: bool, program: Program | None) -> RequestTree:
+    # --- requests that get who decides later ---------------------------------------------------------------------
+
+    def _must_be_watched(self, request: Request, options: Options) -> bool:
+        """SGLang looks for stops itself, and keeps logprobs, until a request forks."""
+        prompt = request.origin_input_ids
+        return must_be_watched(options, self._binding, prompt, Stops(), streams=request.stream, logprobs=False)
+
+    def _known(self, request: Request, options: Options, asked: bool) -> Deferred:
+        arrived = next(self._arrivals)
+        return Deferred(options, asked, self._rank(request), arrived, time.monotonic(), self._answer)
+
+    def _defer(self, request: Request, options: Options, asked: bool) -> None:
+        """Leave a request to SGLang until it samples a tag."""
+        setattr(request, MEMBER, None)
+        setattr(request, DEFERRED, self._known(request, options, asked))
+        if asked:
+            change(request, AskedRequest)
+
+    def enrol_late(self, request: Request) -> None:
+        """Let a deferred request be what it would be by now, had it been watched from its beginning."""
+        try:
+            self._make_late(request, request.output_ids)
+        except Exception as error:
+            logger.error("multiverse: request %s ended with an error: %r", request.rid, error, exc_info=error)
+            request.to_finish = FINISH_ABORT(INTERNAL_ERROR, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _make_late(self, request: Request, said: Sequence[int]) -> Member:
+        """Enrol a deferred request that has sampled `said`, no tag among it."""
+        known: Deferred = request.__dict__.pop(DEFERRED)
+        tree = self._make_tree(request, known, None)
+        tree.controller.begin()
+        catch_up(tree.controller, said)
+        setattr(request, MEMBER, tree.root)
+        change(request, WatchedRequest)
+        return tree.root
+
+    def _answer(self, request: Request) -> None:
+        """SGLang has ended a deferred request: its client gets the record that it asked for."""
+        try:
+            decide(request, self._make_late(request, request.output_ids[:-1]))
+        except Exception as error:
+            logger.error("multiverse: request %s has no record: %r", request.rid, error, exc_info=error)
+        setattr(request, MEMBER, None)
+
+    # --- who decides ---------------------------------------------------------------------------------------------
+
+    def _make_tree(self, request: Request, known: Deferred, program: Program | None) -> RequestTree:
         """The tree of a request: a root, and who decides about it.
 
         Raises:
             OptionError: if the positions of a program's prompt go beyond the context.
         """
-        parameters, context = request.sampling_params, self._scheduler.model_config.context_len
+        parameters, context, options = request.sampling_params, self._scheduler.model_config.context_len, known.options
         prompt: Any = request.origin_input_ids
         if program is not None:
             prompt = self._program_prompt(request, options, program)
@@ -120,11 +181,13 @@ class Admission:
             options,
             streams=request.stream,
             stops=wanted_stops(request),
-            rank=self._rank(request),
-            arrived=next(self._arrivals),
+            rank=known.rank,
+            arrived=known.arrived,
+            created=known.created,
             tally=self._tally,
             guard=self._guard,
-            asked=asked,
+            results=self._trees.results,
+            asked=known.asked,
             client=request,
             program=program,
         )

@@ -11,19 +11,21 @@ import time
 from array import array
 from http import HTTPStatus
 
-from sglang.srt.managers.schedule_batch import FINISH_ABORT, ReqKvInfo
+from sglang.srt.managers.schedule_batch import FINISH_ABORT, Req, ReqKvInfo
 
+from multiverse.decoding.late import deciding_tokens
 from multiverse.decoding.strand import Status
 from multiverse.serving.integrity import IntegrityCheck
 from multiverse.serving.metrics import Tally
 from multiverse.serving.options import Options
 from multiverse.structure.binding import bind, detect
 from multiverse_sglang.channels import CONDUCTOR, MEMBER
-from multiverse_sglang.host import Batch, Message, Scheduler
+from multiverse_sglang.host import Batch, Message, Result, Scheduler
 from multiverse_sglang.refusals import refuse_unsupported
 from multiverse_sglang.scheduler.admission import Admission
 from multiverse_sglang.scheduler.books import Books
 from multiverse_sglang.scheduler.containment import Containment
+from multiverse_sglang.scheduler.deferral import watch
 from multiverse_sglang.scheduler.forks import Forks
 from multiverse_sglang.scheduler.life import Life
 from multiverse_sglang.scheduler.memory_pressure import MemoryPressure
@@ -32,10 +34,11 @@ from multiverse_sglang.scheduler.outputs import record_host_streamed, record_row
 from multiverse_sglang.scheduler.preemption import Preemption
 from multiverse_sglang.scheduler.prefill_way import prepare_prefill
 from multiverse_sglang.scheduler.prompt_logprobs import record_scores
+from multiverse_sglang.scheduler.requests import Run, change
 from multiverse_sglang.scheduler.retained import RetainedKV
 from multiverse_sglang.scheduler.runs import Runs
 from multiverse_sglang.scheduler.slots import SlotPool
-from multiverse_sglang.scheduler.tree import Member, RequestTree, member_of
+from multiverse_sglang.scheduler.tree import Member, RequestTree
 from multiverse_sglang.scheduler.trees import Trees
 from multiverse_sglang.scheduler.waiting_queue import WaitingQueue
 from multiverse_sglang.scheduler.weights import begin_versions, note_version
@@ -57,6 +60,7 @@ class Conductor:
         prepare_prefill(scheduler, options.prefill)
         self._scheduler = scheduler
         binding = bind(options.dialect or detect(scheduler.tokenizer), scheduler.tokenizer, eos=())  # SGLang ends it
+        self._deciding = deciding_tokens(binding)
         self.tally, self.trees = Tally(), Trees()
         self.pool, self.queue = SlotPool(scheduler, self.tally), WaitingQueue(scheduler)
         self.runs, self.retained = Runs(scheduler, self.pool, self.queue), RetainedKV(self.pool)
@@ -85,14 +89,18 @@ class Conductor:
         self.memory.make_room()
         self.containment.end_failing()
 
-    def process_results(self, batch: Batch) -> None:
-        """Do what the tokens of `batch` decided: fork, park, join, answer."""
+    def watch(self, batch: Batch, result: Result) -> None:
+        """SGLang is about to hand out the tokens of `batch`: some requests may get their first tag with them."""
+        watch(self._deciding, batch, result, self.admission.enrol_late)
+
+    def process_results(self) -> None:
+        """Do what the tokens of a batch decided: fork, park, join, answer."""
         self._rests = False
         guard = self.containment.guard
         trees: dict[float, RequestTree] = {}
-        for request in batch.reqs:
-            member = member_of(request)
-            if member is None or member.run is not request or not member.has_result:
+        results, self.trees.results[:] = self.trees.results[:], []
+        for member in results:
+            if member.run is None or not member.has_result:
                 continue
             if guard.run(member.tree, self._has_strands, member, otherwise=False):
                 trees[member.tree.arrived] = member.tree
@@ -135,6 +143,8 @@ class Conductor:
         client.full_untruncated_fill_ids = array("q")
         client.grammar = None
         setattr(client, MEMBER, None)
+        change(client, Req)
+        change(run, Run)
         root.tokens, root.tokens_submitted = run.origin_input_ids[:] + run.output_ids, len(run.output_ids)
         self.trees.add(tree)
         tree.stream.skip(len(run.output_ids))  # SGLang has shown them by itself

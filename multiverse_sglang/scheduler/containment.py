@@ -65,6 +65,8 @@ class Containment:
 
     def end_failing(self) -> None:
         """End the trees whose handling raised. Not to be called from within SGLang's loops over a batch."""
+        if not self._trees.failing:
+            return
         failing, self._trees.failing[:] = list(dict.fromkeys(self._trees.failing)), []
         for tree in failing:
             self.guard.aside(self._end, tree, otherwise=None)

@@ -11,18 +11,19 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from sglang.srt.managers.schedule_batch import FINISH_ABORT, Req
+from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
 from multiverse.decoding.strand import derive_seed
-from multiverse_sglang.channels import MEMBER, ORPHAN
+from multiverse_sglang.channels import MEMBER
 from multiverse_sglang.host import RadixCache, Request, SamplingParams, Scheduler
 from multiverse_sglang.sampling import in_branches
 from multiverse_sglang.scheduler.kv_slots import KVSlots
 from multiverse_sglang.scheduler.prompt_logprobs import ask
+from multiverse_sglang.scheduler.requests import Run
 from multiverse_sglang.scheduler.slots import SlotPool
 from multiverse_sglang.scheduler.strict import StrictTags
 from multiverse_sglang.scheduler.tree import Member, member_with
-from multiverse_sglang.scheduler.waiting_queue import WaitingQueue, tree_of
+from multiverse_sglang.scheduler.waiting_queue import WaitingQueue
 
 
 class Runs:
@@ -43,7 +44,7 @@ class Runs:
     def _make(self, member: Member) -> Request:
         client: Any = member.tree.client
         name = ".".join(map(str, member.strand.key))
-        run = Req(
+        run = Run(
             f"{client.rid}#{name}",
             "",
             member.tokens[:],
@@ -130,17 +131,12 @@ def _expected_tokens(member: Member) -> int:
     return max(2, (ledger.limit - ledger.used - ledger.reserved) // siblings)
 
 
-def is_run(request: Request) -> bool:
-    """Whether `request` computes something for a strand, or did: no client hears of it."""
-    return tree_of(request) is not None or bool(getattr(request, ORPHAN, False))
-
-
 def orphan(run: Request) -> None:
     """Leave a run to SGLang alone, which ends it with its next token. What its strand holds stays with that."""
     member_with(run).run = None
     setattr(run, MEMBER, None)
-    setattr(run, ORPHAN, True)
-    run.skip_radix_cache_insert, run.to_finish = True, FINISH_ABORT("its strand failed")
+    run.skip_radix_cache_insert, run.finished_output = True, True
+    run.to_finish = FINISH_ABORT("its strand failed")
 
 
 def begin_behind(cache: RadixCache, run: Any, slots: KVSlots) -> bool:

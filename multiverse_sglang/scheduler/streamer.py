@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from weakref import WeakSet
 
 from sglang.srt.managers.scheduler_components.output_streamer import SchedulerOutputStreamer
 
@@ -14,17 +15,21 @@ from multiverse_sglang.host import Request
 Extras = dict[str, object]
 """What a client is sent beside tokens: `events` or a `record`."""
 
+_unsent: WeakSet[Request] = WeakSet()
+"""The requests that wait for an output with which something is to be sent."""
 _log = logging.getLogger("sglang.multiverse")
 
 
 def attach(request: Request, extras: Extras | Callable[[], Extras | None]) -> None:
     """Send `extras` along with what SGLang sends next of `request`; what there is by then, if it is a function."""
     request.__dict__.setdefault(EXTRAS, []).append(extras)
+    _unsent.add(request)
 
 
 def take_extras(request: Request) -> list[Extras]:
     """What the client of `request` was not sent yet."""
     waiting = request.__dict__.pop(EXTRAS, None) or ()
+    _unsent.discard(request)
     found = (extras() if callable(extras) else extras for extras in waiting)
     return [extras for extras in found if extras is not None]
 
@@ -36,7 +41,9 @@ class BlocksStreamer(SchedulerOutputStreamer):
     has_additional_customized_info = True
 
     def build_additional_customized_info(self, reqs: list[Request]) -> dict[str, list[list[Extras]]]:
-        """For each request that goes out, what is sent with it."""
+        """For each request that goes out, what is sent with it; nothing at all in most steps."""
+        if not _unsent:
+            return {}
         found = [self._extras(req) for req in reqs]
         return {FIELD: found} if any(found) else {}
 

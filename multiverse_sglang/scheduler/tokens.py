@@ -15,20 +15,25 @@ from multiverse_sglang.scheduler.stops import MatchedInStrand
 from multiverse_sglang.scheduler.tree import Member
 
 
-def accept(update_finish_state: Callable[[Request], None], request: Request, member: Member) -> None:
+def accept(update_finish_state: Callable[[], None], request: Request, member: Member) -> None:
     """Decide about the token that SGLang just appended to `request`: SGLang's own rules first, then ours.
 
     What the controller orders is done once the step is over, by looking at strands (`forks.reconcile`); the actions are
     the journal that events are told from.
     """
-    tree, strand = member.tree, member.strand
-    member.has_result, member.sampled = True, None
+    member.note_result()
     if member.draining:
         del request.output_ids[-1:]
         return
-    if tree.is_forked:
+    if member.tree.is_forked:
         _reserve(request)
-    update_finish_state(request)
+    update_finish_state()
+    decide(request, member)
+
+
+def decide(request: Request, member: Member) -> None:
+    """Our rules for the last token of `request`, to which SGLang has applied its own."""
+    tree, strand = member.tree, member.strand
     reason = request.finished_reason
     offset, token = len(strand.tokens), request.output_ids[-1]
     expression = None

@@ -57,6 +57,11 @@ class Member(request_tree.Member):
     has_result: bool = field(default=False, init=False)
     sampled: int | None = field(default=None, init=False)
 
+    def note_result(self) -> None:
+        """A result came for its run; what it means for the strand is done once the step is over."""
+        self.has_result, self.sampled = True, None
+        self.tree.results.append(self)
+
     def end_prefill(self) -> None:
         """What was to be computed in one forward is computed, or will not be."""
         if self.prefill is not None:
@@ -99,6 +104,7 @@ class RequestTree(request_tree.RequestTree):
     Attributes:
         tally: where the scheduler counts.
         guard: who catches what is raised while something is done about it.
+        results: the members of all trees for which results came in this step.
         asked: whether the client's request has a `multiverse` field.
         client: the request as the client knows it.
         program: if it belongs to a state of a program, which.
@@ -116,6 +122,7 @@ class RequestTree(request_tree.RequestTree):
 
     tally: Tally = field(kw_only=True)
     guard: Guard[RequestTree] = field(kw_only=True)
+    results: list[Member] = field(kw_only=True)
     asked: bool = field(kw_only=True)
     client: Request = field(kw_only=True)
     program: Program | None = field(default=None, kw_only=True)

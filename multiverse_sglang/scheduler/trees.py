@@ -17,6 +17,7 @@ class Trees:
         retracted: those of which SGLang has retracted runs in the step that it is planning; they are preempted next.
         failing: those that end with an error as soon as SGLang's own loop has been left, requests that did not fork yet
             among them.
+        results: members for which results came in this step.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,7 @@ class Trees:
         self.preempted: list[RequestTree] = []
         self.retracted: list[RequestTree] = []
         self.failing: list[RequestTree] = []
+        self.results: list[Member] = []
 
     def __bool__(self) -> bool:
         """Whether there is any."""

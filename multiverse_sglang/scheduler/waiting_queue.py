@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from multiverse.serving.pressure import seniority
 from multiverse_sglang.host import Request, Scheduler
+from multiverse_sglang.scheduler.deferral import deferred_of
 from multiverse_sglang.scheduler.tree import RequestTree, member_of
 
 PLAIN = (1 << 62, 0.0)
@@ -24,7 +25,8 @@ def tree_of(request: Request) -> RequestTree | None:
 def seniority_of(request: Request) -> tuple[int, float]:
     """That of what `request` belongs to; `PLAIN` if it can't have blocks."""
     member = member_of(request)
-    return PLAIN if member is None else seniority(member.tree)
+    ranked = deferred_of(request) if member is None else member.tree
+    return PLAIN if ranked is None else seniority(ranked)
 
 
 def by_seniority(requests: Sequence[Request], order: list[int]) -> list[int]:

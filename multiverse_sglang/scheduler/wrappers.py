@@ -19,6 +19,7 @@ from multiverse_sglang.host import (
     Plan,
     RadixCache,
     Request,
+    Result,
     Scheduler,
     ServerArgs,
 )
@@ -28,9 +29,9 @@ from multiverse_sglang.scheduler.conductor import Conductor, conductor_of, find_
 from multiverse_sglang.scheduler.memory_pressure import ShortageNoter
 from multiverse_sglang.scheduler.preemption import release_retracted
 from multiverse_sglang.scheduler.ranks import check_ranks
-from multiverse_sglang.scheduler.runs import begin_behind, is_run, orphan
+from multiverse_sglang.scheduler.requests import is_run
+from multiverse_sglang.scheduler.runs import begin_behind, orphan
 from multiverse_sglang.scheduler.streamer import BlocksStreamer
-from multiverse_sglang.scheduler.tokens import accept
 from multiverse_sglang.scheduler.tree import member_of
 from multiverse_sglang.scheduler.waiting_queue import by_seniority, tree_of
 
@@ -103,21 +104,11 @@ def get_next_batch_to_run(
     return plan
 
 
-def process_batch_result(original: Original, scheduler: Scheduler, batch: Batch, result: object) -> None:
-    original(scheduler, batch, result)
+def process_batch_result(original: Original, scheduler: Scheduler, batch: Batch, result: Result) -> None:
     conductor = conductor_of(scheduler)
-    conductor.containment.contain(conductor.process_results, batch, otherwise=None)
-
-
-def update_finish_state(original: Original, req: Request, new_accepted_len: int = 1) -> None:
-    member = member_of(req)
-    if member is None or new_accepted_len != 1 or req.finished():
-        original(req, new_accepted_len)
-        return
-    try:
-        accept(original, req, member)
-    except Exception as error:
-        member.tree.guard.caught(member.tree, error)
+    _aside(conductor.watch, batch, result, otherwise=None)
+    original(scheduler, batch, result)
+    conductor.containment.contain(conductor.process_results, otherwise=None)
 
 
 def release_req(*_: object, req: Request, **__: object) -> None:
@@ -138,10 +129,16 @@ def init_next_round_input(
 
 
 def stream_output(
-    original: Original, streamer: object, reqs: list[Request], return_logprob: bool, skip_req: Request | None = None
+    original: Original,
+    streamer: HasRadixCache,
+    reqs: list[Request],
+    return_logprob: bool,
+    skip_req: Request | None = None,
 ) -> None:
     """Runs have no client; what they computed is shown in document order by `outputs.show`."""
-    original(streamer, [req for req in reqs if not is_run(req)], return_logprob, skip_req)
+    if conductor_of(streamer.tree_cache).trees:  # else what is left of runs has had its output
+        reqs = [req for req in reqs if not is_run(req)]
+    original(streamer, reqs, return_logprob, skip_req)
 
 
 def is_fully_idle(

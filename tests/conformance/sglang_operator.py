@@ -137,6 +137,11 @@ class Operator:
     def on_trees(self) -> list[str]:
         return list(self.scheduler.multiverse_conductor.trees.by_rid)
 
+    def on_kinds(self) -> dict[str, str]:
+        """Of which class the requests are that decode."""
+        requests = [] if self.scheduler.last_batch is None else self.scheduler.last_batch.reqs
+        return {request.rid: type(request).__name__ for request in requests}
+
     def on_entered(self) -> dict[str, set[float]]:
         """When what is running began, by request of a client."""
         batches = [batch for batch in (self.scheduler.running_batch, self.scheduler.last_batch) if batch is not None]
