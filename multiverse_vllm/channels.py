@@ -30,10 +30,11 @@ EXTRAS = "multiverse"
 """`CompletionOutput`: a record, and under `events` what happened since the last output. From `frontend.outputs` to
 `frontend.api` and to users of the class `LLM`."""
 PENDING, SPANS = "_multiverse_pending", "_multiverse_spans"
-"""`RequestState`: extras and weight versions for its next output. Within `frontend.outputs`."""
+"""`RequestState`: extras and weight versions for its next output, which its own `_new_completion_output` then adds.
+Within `frontend.outputs`."""
 ENDED_AT = "_multiverse_ended_at"
-"""A detokenizer that looks for no stop strings: the one at which the scheduler ended the answer, once it did. Within
-`frontend.stops`."""
+"""A detokenizer that looks for no stop strings: the one at which the scheduler ended the answer, once it did; its own
+`update` then cuts the text there. Within `frontend.stops`."""
 EXPORTERS = "_multiverse_exporters"
 """`StatLoggerManager`: from an engine's index to its `Exporter`. Within `frontend.metrics`."""
 MOVER, DELTAS, SCORINGS = "_multiverse_mover", "_multiverse_deltas", "_multiverse_scorings"

@@ -53,7 +53,7 @@ HOOKS = (
          ("req_ids", "client_index", "finish_reason"), True, "figures of answers that are aborted", "0.31", FIELD),
     Hook("vllm.v1.engine.core:EngineCore", ("scheduler", "step_fn", "batch_queue"), False,
          "step through the rehearsal", "0.31", "a hook at the end of engine start-up"),
-    Hook("vllm.v1.engine:EngineCoreOutput", ("kv_transfer_params",), False,
+    Hook("vllm.v1.engine:EngineCoreOutput", ("kv_transfer_params", "stop_reason", "finish_reason"), False,
          "send records and events to the front end", "0.18", FIELD),
     Hook(f"{_SCHEDULER}._enqueue_waiting_request", ("request",), False, "queue branches and parents", "0.31", FORK),
     Hook(f"{_MANAGER}.take_pending_cow_copies", (), False, "copy the partly filled block per branch", "0.26", FORK),

@@ -81,14 +81,14 @@ class Tally:
 
     def drain(self, **gauges: int) -> dict[str, Any] | None:
         """What is new since the last time, as plain data; `None` if nothing is."""
+        if gauges == self._gauges and self.totals == self._drained and not self._fallbacks and not self._samples:
+            return None
         figures: dict[str, Any] = {
             "counts": {name: total - self._drained[name] for name, total in self.totals.items()},
             "fallbacks": dict(self._fallbacks),
             "samples": {name: list(values) for name, values in self._samples.items()},
             "gauges": gauges,
         }
-        if gauges == self._gauges and not any(figures["counts"].values()) and not self._fallbacks and not self._samples:
-            return None
         self._drained, self._gauges = dict(self.totals), gauges
         self._fallbacks.clear()
         self._samples.clear()

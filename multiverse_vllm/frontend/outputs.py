@@ -13,14 +13,18 @@ from typing import Any
 
 import vllm.outputs
 from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.engine.logprobs import LogprobsProcessor
-from vllm.v1.engine.output_processor import RequestOutputCollector, RequestState
+from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector, RequestState
 from vllm.v1.outputs import LogprobsTensors
 
 from multiverse.serving.containment import Guard
 from multiverse.wire.responses import merge
 from multiverse_vllm.channels import EVENTS, EXTRAS, PENDING, RECORD, SPANS, VERSIONS
 from multiverse_vllm.compat import WEIGHT_VERSION_SPANS
+from multiverse_vllm.frontend.stops import note_stop
+
+_MAKE = "_new_completion_output"
 
 
 def _fail(one: RequestState | RequestOutputCollector) -> None:
@@ -39,57 +43,53 @@ _GUARD: Guard[Any] = Guard(_fail, lambda one: one.request_id, logging.getLogger(
 def install() -> None:
     """Let `EXTRAS` appear on outputs, whichever way they are merged."""
     setattr(CompletionOutput, EXTRAS, None)
-    RequestState.make_request_output = _take_extras(RequestState.make_request_output)
-    RequestState._new_completion_output = _add_extras(RequestState._new_completion_output)
+    OutputProcessor.process_outputs = _take_extras(OutputProcessor.process_outputs)
     RequestOutput.add = _merge_extras(RequestOutput.add)
     RequestOutputCollector.put = _contain(RequestOutputCollector.put)
     LogprobsProcessor._update_prompt_logprobs = _append_scores(LogprobsProcessor._update_prompt_logprobs)
 
 
-def _take_extras(make_request_output: Any) -> Any:
-    """Around what makes a request's output: take what the scheduler sent out of vLLM's field."""
+def _take_extras(process_outputs: Any) -> Any:
+    """Around what makes a step's outputs: what the scheduler sent is taken out of vLLM's fields.
 
-    @functools.wraps(make_request_output)
-    def wrapped(
-        self: RequestState,
-        new_token_ids: object,
-        pooling_output: object,
-        finish_reason: object,
-        stop_reason: object,
-        kv_transfer_params: dict[str, Any] | None = None,
-        *args: object,
-        **kwargs: object,
-    ) -> RequestOutput | None:
-        if kv_transfer_params and not kv_transfer_params.keys().isdisjoint((RECORD, EVENTS, VERSIONS)):
-            _GUARD.run(self, _receive, self, kv_transfer_params, otherwise=None)
-            kv_transfer_params = None  # there is no connector beside us
-        given = (new_token_ids, pooling_output, finish_reason, stop_reason, kv_transfer_params)
-        return make_request_output(self, *given, *args, **kwargs)
+    What has to be done then is hung on the objects of that one request, so that nothing is called for all others.
+    """
+
+    @functools.wraps(process_outputs)
+    def wrapped(self: OutputProcessor, outputs: list[EngineCoreOutput], *args: object, **kwargs: object) -> object:
+        for output in outputs:
+            if output.kv_transfer_params is not None or output.stop_reason is not None:
+                state = self.request_states.get(output.request_id)
+                if state is not None:
+                    _GUARD.run(state, _receive, state, output, otherwise=None)
+        return process_outputs(self, outputs, *args, **kwargs)
 
     return wrapped
 
 
-def _receive(state: RequestState, sent: Mapping[str, Any]) -> None:
+def _receive(state: RequestState, output: EngineCoreOutput) -> None:
     """Keep what the scheduler sent about a request for its next output."""
+    note_stop(state, output)
+    sent: Mapping[str, Any] = output.kv_transfer_params or {}
+    if sent.keys().isdisjoint((RECORD, EVENTS, VERSIONS)):
+        return
+    output.kv_transfer_params = None  # there is no connector beside us
     setattr(state, SPANS, sent.get(VERSIONS))
     extras = {**sent.get(RECORD, {}), "events": sent.get(EVENTS, [])}
     setattr(state, PENDING, merge(getattr(state, PENDING, None), extras))
+    setattr(state, _MAKE, functools.partial(_add_extras, state))
 
 
-def _add_extras(new_completion_output: Any) -> Any:
-    """Around what makes the output of one choice."""
-
-    @functools.wraps(new_completion_output)
-    def wrapped(self: RequestState, *args: object, **kwargs: object) -> CompletionOutput:
-        output = new_completion_output(self, *args, **kwargs)
-        if extras := self.__dict__.pop(PENDING, None):
-            setattr(output, EXTRAS, extras)
-        spans = self.__dict__.pop(SPANS, None)
-        if spans and WEIGHT_VERSION_SPANS:  # vLLM's own are by when a token was shown
-            output.weight_versions = [vllm.outputs.WeightVersionSpan(*span) for span in spans]
-        return output
-
-    return wrapped
+def _add_extras(state: RequestState, *args: object, **kwargs: object) -> CompletionOutput:
+    """The next output of one choice, with what was kept for it."""
+    delattr(state, _MAKE)
+    output: CompletionOutput = getattr(state, _MAKE)(*args, **kwargs)
+    if extras := state.__dict__.pop(PENDING, None):
+        setattr(output, EXTRAS, extras)
+    spans = state.__dict__.pop(SPANS, None)
+    if spans and WEIGHT_VERSION_SPANS:  # vLLM's own are by when a token was shown
+        output.weight_versions = [vllm.outputs.WeightVersionSpan(*span) for span in spans]
+    return output
 
 
 def _merge_extras(add: Any) -> Any:
@@ -118,7 +118,10 @@ def _contain(put: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(put)
     def wrapped(self: RequestOutputCollector, output: RequestOutput) -> None:
-        _GUARD.run(self, put, self, output, otherwise=None)
+        try:
+            put(self, output)
+        except Exception as error:
+            _GUARD.caught(self, error)
 
     return wrapped
 

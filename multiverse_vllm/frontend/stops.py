@@ -8,16 +8,17 @@ the front end only holds text back as ever, and cuts it there.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.engine.detokenizer import BaseIncrementalDetokenizer, IncrementalDetokenizer, check_stop_strings
-from vllm.v1.engine.output_processor import OutputProcessor, RequestState
+from vllm.v1.engine.output_processor import RequestState
 
 from multiverse.errors import MultiverseError
 from multiverse.serving.options import Options
 from multiverse_vllm.channels import ENDED_AT
 from multiverse_vllm.sampling import may_fork
+
+_UPDATE = "update"
 
 
 def install() -> None:
@@ -32,8 +33,6 @@ def install() -> None:
         return detokenizer
 
     IncrementalDetokenizer.from_new_request = classmethod(from_new_request)
-    OutputProcessor._update_stats_from_output = _note_stop(OutputProcessor._update_stats_from_output)
-    BaseIncrementalDetokenizer.update = _cut_at_stop(BaseIncrementalDetokenizer.update)
 
 
 def _is_ours(request: EngineCoreRequest) -> bool:
@@ -43,36 +42,24 @@ def _is_ours(request: EngineCoreRequest) -> bool:
         return False  # refused by now
 
 
-def _note_stop(update_stats: Any) -> Any:
-    """Around what sees an output before its text is made: the stop string that the scheduler names in it is noted."""
-
-    @functools.wraps(update_stats)
-    def wrapped(self: OutputProcessor, state: RequestState, output: EngineCoreOutput, *args: object) -> object:
-        by_string = output.finish_reason == FinishReason.STOP and isinstance(output.stop_reason, str)
-        if by_string and hasattr(state.detokenizer, ENDED_AT):
-            setattr(state.detokenizer, ENDED_AT, output.stop_reason)
-        return update_stats(self, state, output, *args)
-
-    return wrapped
+def note_stop(state: RequestState, output: EngineCoreOutput) -> None:
+    """Let the text of a request end at the stop string that the scheduler names in its last output, if it does."""
+    by_string = output.finish_reason == FinishReason.STOP and isinstance(output.stop_reason, str)
+    if by_string and hasattr(state.detokenizer, ENDED_AT):
+        setattr(state.detokenizer, ENDED_AT, output.stop_reason)
+        setattr(state.detokenizer, _UPDATE, functools.partial(_cut_at_stop, state.detokenizer))
 
 
-def _cut_at_stop(update: Any) -> Any:
-    """Around what adds tokens to the text: it ends at the stop string that was noted."""
-
-    @functools.wraps(update)
-    def wrapped(self: BaseIncrementalDetokenizer, new_token_ids: list[int], stop_terminated: bool) -> str | None:
-        string: str | None = getattr(self, ENDED_AT, None)
-        if string is None:
-            found: str | None = update(self, new_token_ids, stop_terminated)
-            return found
-        update(self, new_token_ids[:-1], False)
-        before = len(self.output_text)
-        update(self, new_token_ids[-1:], False)
-        place = check_stop_strings(
-            self.output_text, len(self.output_text) - before, [string], self.include_stop_str_in_output
-        )
-        if place is not None and place[1] != -1:
-            self.output_text = self.output_text[: place[1]]
-        return string
-
-    return wrapped
+def _cut_at_stop(self: BaseIncrementalDetokenizer, new_token_ids: list[int], _stop_terminated: bool) -> str:
+    """Add the last tokens to the text, which ends at the stop string that was noted; the string."""
+    delattr(self, _UPDATE)
+    string: str = getattr(self, ENDED_AT)
+    self.update(new_token_ids[:-1], False)
+    before = len(self.output_text)
+    self.update(new_token_ids[-1:], False)
+    place = check_stop_strings(
+        self.output_text, len(self.output_text) - before, [string], self.include_stop_str_in_output
+    )
+    if place is not None and place[1] != -1:
+        self.output_text = self.output_text[: place[1]]
+    return string

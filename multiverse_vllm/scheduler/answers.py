@@ -18,7 +18,7 @@ from multiverse_vllm.scheduler.logprobs import document_logprobs, record_row
 from multiverse_vllm.scheduler.prompt_logprobs import prompt_tensors, record_scores
 from multiverse_vllm.scheduler.state import State
 from multiverse_vllm.scheduler.stops import STATUS
-from multiverse_vllm.scheduler.tree import RequestTree
+from multiverse_vllm.scheduler.tree import Member, RequestTree
 
 Results = dict[int, EngineCoreOutputs]
 """What a step puts out, by client."""
@@ -92,7 +92,7 @@ class Answers:
             first.new_prompt_logprobs_tensors, tree.scores = prompt_tensors(tree), None
         self._add_events(tree, results)
         if finish is not None:
-            self._add_record(tree, results)
+            self.add_record(tree.root, results)
             self.end(tree, STATUS[finish])
 
     def _add_events(self, tree: RequestTree, results: Results) -> None:
@@ -101,15 +101,16 @@ class Answers:
         if events and _attach(EVENTS, events, tree.root.request, results):
             tree.events = []
 
-    def _add_record(self, tree: RequestTree, results: Results) -> None:
+    def add_record(self, root: Member, results: Results) -> None:
         """Put the record of a finished request into its last output."""
+        tree = root.tree
         asked = OPTIONS in (tree.sampling.extra_args or {})
         record = tree.record(self._tally, asked, self.weight_version)
         if record is not None:
-            _attach(RECORD, record, tree.root.request, results)
+            _attach(RECORD, record, root.request, results)
         if tree.weights and tree.controller.root.forks:
             versions = tree.weights.of_document(tree.controller.root, self.weight_version)
-            _attach(VERSIONS, versions, tree.root.request, results)
+            _attach(VERSIONS, versions, root.request, results)
 
     def end(self, tree: RequestTree, status: RequestStatus) -> None:
         """End a tree in vLLM, which frees all that it still holds for it."""
@@ -146,7 +147,7 @@ class Answers:
         output = EngineCoreOutput(root.request_id, tokens_of(spans), new_logprobs=document_logprobs(tree, spans))
         send(output, root, results)
         self._add_events(tree, results)
-        self._add_record(tree, results)
+        self.add_record(tree.root, results)
         self.last_outputs[root.request_id] = output
 
     def replace_weights(self, version: str) -> None:

@@ -25,6 +25,7 @@ class Books:
         requests = set(host.requests)
         return [
             *strangers("members", set(self._trees.members), requests),
+            *strangers("deferred requests", set(self._trees.deferred), requests - set(self._trees.members)),
             *strangers("queued requests", set(queued), requests),
             *strangers("requests with KV blocks", set(self._table.manager.req_to_blocks), requests),
             *strangers("members that nothing goes on with", self._idle(), set(queued)),
@@ -40,6 +41,7 @@ class Books:
         counts = {
             "blocks": self._table.total() - self._table.free(),
             "members": len(self._trees.members),
+            "deferred requests": len(self._trees.deferred),
             "structured trees": len(self._trees.structured),
             "changed trees": len(self._trees.changed),
             "preempted trees": len(self._trees.preempted),

@@ -145,7 +145,7 @@ class MemoryPressure:
     def readmit(self) -> None:
         """Let preempted trees begin again: the most senior at once, others when as much is free as they released."""
         senior = min(self._trees.structured.values(), key=seniority)
-        promised = self._needed_by(senior) + len(self._trees.members)
+        promised = self._needed_by(senior) + len(self._trees.members) + len(self._trees.deferred)
         preempted = senior_first(self._trees.preempted.values())
         for tree in list(readmittable(preempted, senior, self._table.free(), promised)):
             self._trees.attempt(self._forks.start_root, tree.root)

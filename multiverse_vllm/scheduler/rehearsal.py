@@ -33,7 +33,7 @@ def install() -> None:
     def replace_weights(self: EngineCore, weight_version: str) -> None:
         set_weight_version(self, weight_version)
         if isinstance(self.scheduler, MultiverseScheduler):
-            self.scheduler.answers.replace_weights(weight_version)
+            self.scheduler.replace_weights(weight_version)
 
     EngineCore.__init__ = start
     EngineCore.set_weight_version = replace_weights

@@ -1,9 +1,10 @@
 """vLLM's scheduler with branches: a class between vLLM's base scheduler and the configured one. Nothing is copied.
 
-Every sampled token goes to the request's controller, within vLLM's own loop over the outputs. What the controller
-orders is done between steps: a strand that forks or closes comes back once more for the KV of its last tokens
-(`draining`), is then parked with its blocks, and vLLM's worker forgets it; branches are ordinary requests whose blocks
-begin with their parent's; a join makes the parent an ordinary request again.
+Requests that have sampled no tag are vLLM's alone (`deferral`). Those that have get a controller, and each of their
+tokens goes to it within vLLM's own loop over the outputs. What the controller orders is done between steps: a strand
+that forks or closes comes back once more for the KV of its last tokens (`draining`), is then parked with its blocks,
+and vLLM's worker forgets it; branches are ordinary requests whose blocks begin with their parent's; a join makes the
+parent an ordinary request again.
 
 The class itself only overrides; what is done is done by the objects that it has.
 """
@@ -32,6 +33,7 @@ from multiverse_vllm.refusals import refuse_configuration
 from multiverse_vllm.scheduler.admission import Admission
 from multiverse_vllm.scheduler.answers import Answers
 from multiverse_vllm.scheduler.blocks import BlockTable
+from multiverse_vllm.scheduler.deferral import Deferral
 from multiverse_vllm.scheduler.demand import Demand
 from multiverse_vllm.scheduler.failures import Failures
 from multiverse_vllm.scheduler.forks import Forks
@@ -49,7 +51,13 @@ logger = logging.getLogger("vllm.multiverse")
 
 
 class MultiverseScheduler(Scheduler):
-    """vLLM's scheduler with branches. `with_multiverse` puts it under the configured class."""
+    """vLLM's scheduler with branches. `with_multiverse` puts it under the configured class.
+
+    Attributes:
+        variants: the class of this scheduler while there is no tree, and while there are some.
+    """
+
+    variants: tuple[type[MultiverseScheduler], type[MultiverseScheduler]]
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
@@ -67,6 +75,7 @@ class MultiverseScheduler(Scheduler):
         self.memory = MemoryPressure(state, self.demand, self.forks)
         self.admission = Admission(state, self.forks, self._options, self.binding)
         self.tokens, self.answers = Tokens(state), Answers(state)
+        self.deferral = Deferral(state, self.admission, self.answers, self.binding)
         self.failures = Failures(state, self.answers)
         parts = (self.demand, self.forks, self.memory, self.tokens, self.answers, self.failures)
         self.steps = Steps(state, *parts)
@@ -90,6 +99,77 @@ class MultiverseScheduler(Scheduler):
         self.steps.after_schedule(output)
         return output
 
+    def update_from_output(
+        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
+    ) -> dict[int, EngineCoreOutputs]:
+        served = bool(self.trees.deferred)
+        self.deferral.watch(model_runner_output)
+        self.steps.take_scores(scheduler_output, model_runner_output)
+        self.__class__ = self.variants[bool(self.trees.members)]
+        results: dict[int, EngineCoreOutputs] = super().update_from_output(scheduler_output, model_runner_output)
+        self.deferral.settle(results)
+        if (self.steps.process_results(results) or served) and (self._check.is_due() or not self.requests):
+            self._check.enter(self.books.problems() if self.requests else self.books.remains())
+        return results
+
+    def finish_requests(self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus) -> list[Request]:
+        """An aborted request takes its branches with it. Returns those of them that clients know."""
+        if request_ids is None:
+            wanted = set(self.requests)
+        else:
+            wanted = {request_ids} if isinstance(request_ids, str) else set(request_ids)
+        self.deferral.abort(wanted, by_operator=request_ids is None)
+        branches = self.answers.abort(wanted, by_operator=request_ids is None)
+        finished = super().finish_requests(wanted | branches, finished_status)
+        if not self.requests:  # no step follows in which copies and moves could be done
+            self.table.drop_pending()
+            self._check.enter(self.books.remains())
+        return [request for request in finished if request.request_id not in branches]
+
+    def replace_weights(self, version: str) -> None:
+        """The weights are those of `version` from now on."""
+        if version != self.answers.weight_version:
+            self.deferral.enroll_all()
+        self.answers.replace_weights(version)
+        self.failures.end_failed()
+
+    def _preempt_request(self, request: Request, timestamp: float, drop_stale_output: bool = False) -> None:
+        structured = self.memory.note_preemption(request)
+        super()._preempt_request(request, timestamp, drop_stale_output or structured)
+
+    def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
+        if reset_running_requests:
+            self.memory.preempt_all()
+            self.failures.end_failed()
+            self.table.drop_pending()
+        return bool(super().reset_prefix_cache(reset_running_requests, reset_connector))
+
+    def get_num_unfinished_requests(self) -> int:
+        """vLLM counts its queues; a tree may be in none of them between two steps.
+
+        While it waits for what has begun to end, before a pause, those that have given up their KV have not begun.
+        """
+        count = int(super().get_num_unfinished_requests())
+        if self._pause_state == PauseState.UNPAUSED:
+            return max(count, len(self.trees.members) + len(self.trees.deferred))
+        if self._pause_state == PauseState.PAUSED_NEW:
+            return max(count, sum(map(self.demand.holds, self.trees.structured.values())))
+        return count
+
+    def make_stats(self, *args: object, **kwargs: object) -> SchedulerStats | None:
+        """vLLM's statistics, with ours in the field of KV connectors, of which there is none."""
+        stats = super().make_stats(*args, **kwargs)
+        if stats is not None and (figures := self.trees.guard.aside(self._figures, otherwise=None)) is not None:
+            stats.kv_connector_stats = {FIGURES: figures}
+        return stats
+
+    def _figures(self) -> dict[str, object] | None:
+        return self.tally.drain(**self.trees.gauges())
+
+
+class DecidingScheduler(MultiverseScheduler):
+    """What it is while there are trees. Without any, vLLM's loop over its rows makes no call more than without us."""
+
     def _update_request_with_output(
         self, request: Request, new_token_ids: list[int], is_stale: bool = False
     ) -> tuple[list[int], bool]:
@@ -110,69 +190,18 @@ class MultiverseScheduler(Scheduler):
             self.trees.guard.caught(root, error)
             return [], False
 
-    def update_from_output(
-        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
-    ) -> dict[int, EngineCoreOutputs]:
-        self.steps.take_scores(scheduler_output, model_runner_output)
-        results: dict[int, EngineCoreOutputs] = super().update_from_output(scheduler_output, model_runner_output)
-        if self.steps.process_results(results) and (self._check.is_due() or not self.requests):
-            self._check.enter(self.books.problems() if self.requests else self.books.remains())
-        return results
-
-    def finish_requests(self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus) -> list[Request]:
-        """An aborted request takes its branches with it. Returns those of them that clients know."""
-        if request_ids is None:
-            wanted = set(self.requests)
-        else:
-            wanted = {request_ids} if isinstance(request_ids, str) else set(request_ids)
-        branches = self.answers.abort(wanted, by_operator=request_ids is None)
-        finished = super().finish_requests(wanted | branches, finished_status)
-        if not self.requests:  # no step follows in which copies and moves could be done
-            self.table.drop_pending()
-            self._check.enter(self.books.remains())
-        return [request for request in finished if request.request_id not in branches]
-
-    def _preempt_request(self, request: Request, timestamp: float, drop_stale_output: bool = False) -> None:
-        structured = self.memory.note_preemption(request)
-        super()._preempt_request(request, timestamp, drop_stale_output or structured)
-
-    def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
-        if reset_running_requests:
-            self.memory.preempt_all()
-            self.failures.end_failed()
-            self.table.drop_pending()
-        return bool(super().reset_prefix_cache(reset_running_requests, reset_connector))
-
-    def get_num_unfinished_requests(self) -> int:
-        """vLLM counts its queues; a tree may be in none of them between two steps.
-
-        While it waits for what has begun to end, before a pause, those that have given up their KV have not begun.
-        """
-        count = int(super().get_num_unfinished_requests())
-        if self._pause_state == PauseState.UNPAUSED:
-            return max(count, len(self.trees.members))
-        if self._pause_state == PauseState.PAUSED_NEW:
-            return max(count, sum(map(self.demand.holds, self.trees.structured.values())))
-        return count
-
-    def make_stats(self, *args: object, **kwargs: object) -> SchedulerStats | None:
-        """vLLM's statistics, with ours in the field of KV connectors, of which there is none."""
-        stats = super().make_stats(*args, **kwargs)
-        if stats is not None and (figures := self.trees.guard.aside(self._figures, otherwise=None)) is not None:
-            stats.kv_connector_stats = {FIGURES: figures}
-        return stats
-
-    def _figures(self) -> dict[str, object] | None:
-        return self.tally.drain(**self.trees.gauges())
-
 
 @functools.cache
-def with_multiverse(base: type[Scheduler]) -> type[Scheduler]:
+def with_multiverse(base: type[Scheduler]) -> type[MultiverseScheduler]:
     """The scheduler class `base` with branches.
 
     Ours comes after `base` and before vLLM's own, so that what `base` adds (`AsyncScheduler` counts the tokens under
     way) holds for branches too.
     """
-    if base is Scheduler:
-        return MultiverseScheduler
-    return type(f"Multiverse{base.__name__}", (base, MultiverseScheduler), {"__module__": __name__})
+    resting: type[MultiverseScheduler] = MultiverseScheduler
+    deciding: type[MultiverseScheduler] = DecidingScheduler
+    if base is not Scheduler:
+        resting = type(f"Multiverse{base.__name__}", (base, resting), {"__module__": __name__})
+        deciding = type(f"Deciding{base.__name__}", (base, deciding), {"__module__": __name__})
+    resting.variants = deciding.variants = resting, deciding
+    return resting

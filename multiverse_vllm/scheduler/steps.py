@@ -64,7 +64,7 @@ class Steps:
             for member in tree.members.values():
                 if scheduled := output.num_scheduled_tokens.get(member.request.request_id):
                     self._trees.attempt(self._follow, member, scheduled, plan)
-        for new in output.scheduled_new_reqs:
+        for new in output.scheduled_new_reqs if self._trees.members else ():
             found = self._trees.members.get(new.req_id)
             if found is not None and found.request.num_prompt_tokens < len(new.prompt_token_ids):
                 plan.prompts[new.req_id] = found.request.num_prompt_tokens

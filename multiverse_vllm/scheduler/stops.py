@@ -32,9 +32,15 @@ def ended_by_vllm(request: Request, max_model_len: int, branch: bool) -> FinishR
     status, reason = request.status, request.stop_reason
     if not check_stop(request, max_model_len):
         return None
-    length = request.status == RequestStatus.FINISHED_LENGTH_CAPPED
+    ended = ending(request)
     if branch:
         request.status, request.stop_reason = status, reason
+    return ended
+
+
+def ending(request: Request) -> FinishReason:
+    """How `request`, which vLLM has just ended at a token, ended."""
+    length = request.status == RequestStatus.FINISHED_LENGTH_CAPPED
     return FinishReason.LENGTH if length else FinishReason.STOP
 
 

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from multiverse.serving.containment import Guard
+from multiverse.serving.options import Options
 from multiverse_vllm.scheduler.host import HostScheduler, Request
 from multiverse_vllm.scheduler.tree import Member, RequestTree
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A request that may fork and has sampled no tag so far: vLLM serves it by itself.
+
+    Attributes:
+        options: the client's, on top of the server's.
+        created: when it came, in monotonic seconds.
+        asked: whether the client gave options, and so gets a record in any case.
+    """
+
+    request: Request
+    options: Options
+    created: float
+    asked: bool
 
 
 class Trees:
@@ -15,6 +33,7 @@ class Trees:
 
     Attributes:
         members: by request id, also those of requests that have not forked.
+        deferred: by request id, requests that are no trees yet (`scheduler.deferral`).
         structured: trees whose KV is more than one causal sequence; by their `id`, as the following.
         changed: those that may have branches to start or to join.
         preempted: those that gave up their KV, and wait until there is room to begin again.
@@ -25,6 +44,7 @@ class Trees:
     def __init__(self, host: HostScheduler, log: logging.Logger) -> None:
         self._host = host
         self.members: dict[str, Member] = {}
+        self.deferred: dict[str, Deferred] = {}
         self.structured: dict[int, RequestTree] = {}
         self.changed: dict[int, RequestTree] = {}
         self.preempted: dict[int, RequestTree] = {}
