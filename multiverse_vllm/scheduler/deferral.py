@@ -34,9 +34,9 @@ class Deferral:
             return
         for name, row in found.req_id_to_index.items():
             if name in deferred and not self._deciding.isdisjoint(sampled[row]):
-                self.enroll(name)
+                self.enroll_now(name)
 
-    def enroll(self, name: str) -> None:
+    def enroll_now(self, name: str) -> None:
         """Make a tree of one; if that fails, it ends with an error."""
         deferred = self._trees.deferred.pop(name)
         self._trees.guard.run(deferred.request, self._admission.enroll_late, deferred, otherwise=None)
@@ -44,7 +44,7 @@ class Deferral:
     def enroll_all(self) -> None:
         """Something is about to happen that trees take note of, such as other weights."""
         for name in list(self._trees.deferred):
-            self.enroll(name)
+            self.enroll_now(name)
 
     def settle(self, results: Results) -> None:
         """A step is over: forget those that ended with it, with a record in the answer of whoever wants one."""
@@ -68,6 +68,6 @@ class Deferral:
         for name in request_ids:
             deferred = self._trees.deferred.get(name)
             if deferred is not None and deferred.asked and by_operator:
-                self.enroll(name)
+                self.enroll_now(name)
             else:
                 self._trees.deferred.pop(name, None)

@@ -1,4 +1,4 @@
-"""A request without tags is vLLM's alone, and nobody can tell: not by its answer, its record, its logprobs or its end."""
+"""A request without tags is vLLM's alone, and nobody can tell: its answer, record, logprobs and end are the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="the calls are vLLM's")
 
-from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.request import RequestStatus
 from vllm_host import VLLMHost
 from vllm_planting import raise_here
 
@@ -33,36 +33,30 @@ def prompts(tiny: tuple[Any, Any]) -> list[list[int]]:
     return [tiny[1].encode(turn(generate(rng, kind, held_out=True))) for kind in ("single", "flat", "nested")]
 
 
-@pytest.fixture(params=["host", "late_host"])
-def one(request: pytest.FixtureRequest) -> VLLMHost:
-    """Scheduled in step, and one step ahead."""
-    return request.getfixturevalue(request.param)
-
-
 def facts(answer: Any) -> list[Any]:
     """All of an answer but its times."""
     record = dict(answer.record or {})
     record["tree"] = [{**s, "started": None, "closed": None} for s in record.get("tree", ())]
-    return [answer.ids, answer.logprobs, answer.finish_reason, record, answer.entries, answer.prompt_scores]
+    return [answer.ids, answer.logprobs, answer.finish_reason, record, answer.entries, answer.scores]
 
 
 @pytest.mark.parametrize("options", [None, {}, {"return_tree": True, "max_branches": 8}], ids=["none", "given", "tree"])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_whoever_gets_a_controller_late_gets_the_same_answer(
-    one: VLLMHost, prompts: list[list[int]], sampling: str, options: dict[str, Any] | None
+    host: VLLMHost, prompts: list[list[int]], sampling: str, options: dict[str, Any] | None
 ) -> None:
     given = SAMPLINGS[sampling] | ({} if options is None else {"multiverse": options})
-    late = one.generate(prompts, **given)
+    late = host.generate(prompts, **given)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(admission, "must_be_watched", lambda *_, **__: True)
-        early = one.generate(prompts, **given)
+        early = host.generate(prompts, **given)
     assert list(map(facts, late)) == list(map(facts, early))
-    assert not any(one.leftovers().values())
-    assert one.integrity() == []
+    assert not any(host.leftovers().values())
+    assert host.integrity() == []
 
 
 def test_it_is_nobody_until_its_first_tag(host: VLLMHost, prompts: list[list[int]]) -> None:
-    """Then it is a member, and goes on as one."""
+    """Then it is a member, and goes on as host."""
     tags, trees = host.scheduler.binding.tags.keys(), host.scheduler.trees
     resting = type(host.scheduler)
     request, seen = host.start(prompts[1]), list[int]()
@@ -79,44 +73,43 @@ def test_it_is_nobody_until_its_first_tag(host: VLLMHost, prompts: list[list[int
 
 
 def test_one_that_can_not_be_enrolled_late_ends_alone(
-    one: VLLMHost, prompts: list[list[int]], caplog: pytest.LogCaptureFixture
+    host: VLLMHost, prompts: list[list[int]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    (expected,) = one.generate(prompts[:1])
+    (expected,) = host.generate(prompts[:1])
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(admission.Admission, "enroll_late", raise_here)
-        plain, forking = one.generate(prompts[:2])
+        plain, forking = host.generate(prompts[:2])
     assert (plain.ids, plain.finish_reason) == (expected.ids, expected.finish_reason)
     assert forking.finish_reason == "error"
     assert sum("Planted" in record.getMessage() for record in caplog.records) == 1
-    assert not any(one.leftovers().values())
-    assert one.integrity() == []
+    assert not any(host.leftovers().values())
+    assert host.integrity() == []
 
 
 def test_one_whose_record_can_not_be_made_ends_with_an_error(
-    one: VLLMHost, prompts: list[list[int]], caplog: pytest.LogCaptureFixture
+    host: VLLMHost, prompts: list[list[int]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(admission.Admission, "make_late", raise_here)
-        asked, other = one.generate_each([(prompts[0], {"multiverse": {}}), (prompts[0], {})])
+        asked, other = host.generate_each([(prompts[0], {"multiverse": {}}), (prompts[0], {})])
     assert (asked.finish_reason, other.finish_reason) == ("error", "stop")
     assert "Planted" in caplog.text
-    assert not any(one.leftovers().values())
+    assert not any(host.leftovers().values())
 
 
 def test_an_operator_who_aborts_everything_gives_a_record_to_whoever_asked(
     host: VLLMHost, prompts: list[list[int]]
 ) -> None:
     asked, other = host.start(prompts[0], multiverse={}), host.start(prompts[0])
-    for _ in range(4):
-        host.step()
-    names = list(host.scheduler.trees.deferred)
-    assert len(names) == 2
-    host.scheduler.finish_requests(None, 6)
+    said = sum(len(host.step().get(asked, ())) for _ in range(5))
+    assert len(host.scheduler.trees.deferred) == 2
+    host.scheduler.finish_requests(None, RequestStatus.FINISHED_ABORTED)
     last = host.scheduler.answers.last_outputs
-    assert [name.startswith(asked) for name in last] == [True]
+    assert [name.startswith(f"{asked}-") for name in last] == [True]
     (output,) = last.values()
-    assert output.kv_transfer_params["multiverse_record"]["tokens"] == 3 + 1
-    assert isinstance(host.scheduler.update_from_output, object)
-    assert not host.scheduler.trees.deferred
-    host.llm.llm_engine.abort_request([asked, other])
-    assert EngineCoreOutputs is not None
+    record = output.kv_transfer_params["multiverse_record"]
+    assert (record["tokens"], record["finish_reason"]) == (said, "abort")
+    last.clear()
+    for name in (asked, other):
+        host.abort(name)
+    assert not any(host.leftovers().values())

@@ -13,7 +13,8 @@ import vllm_host
 from prometheus_client import REGISTRY
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
-from vllm.v1.engine.output_processor import RequestOutputCollector, RequestState
+from vllm.v1.engine import EngineCoreOutput
+from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
 from vllm.v1.metrics.loggers import StatLoggerManager
 from vllm_planting import raise_here
 
@@ -29,12 +30,15 @@ def test_in_the_front_end_whoever_waits_for_the_request_gets_the_error_and_the_t
 ) -> None:
     """One task makes the outputs of all requests: what the scheduler sent about one of them can't be read."""
     queue = RequestOutputCollector(RequestOutputKind.DELTA, "request-7")
-    state = types.SimpleNamespace(request_id="request-7", queue=queue, **dict.fromkeys(("parent_req", "output_kind")))
-    made = RequestState.make_request_output
+    state = types.SimpleNamespace(request_id="request-7", queue=queue, detokenizer=None)
+    processor = OutputProcessor(None, log_stats=False)
+    processor.request_states["request-7"] = state
+    output = EngineCoreOutput("request-7", [], kv_transfer_params={RECORD: {"blocks": 1}})
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(outputs, "merge", raise_here)
         with pytest.raises(AttributeError):  # vLLM's own method goes on with our stand-in for its state
-            made(state, [], None, None, None, {RECORD: {"blocks": 1}})
+            processor.process_outputs([output])
+    assert output.kv_transfer_params is None
     with pytest.raises(RuntimeError, match="the server's log says how"):
         queue.get_nowait()
     assert "request-7" in caplog.text

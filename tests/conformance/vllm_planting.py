@@ -17,6 +17,7 @@ from multiverse_vllm.scheduler import (
     admission,
     answers,
     blocks,
+    deferral,
     demand,
     forks,
     memory,
@@ -31,8 +32,10 @@ from multiverse_vllm.scheduler import (
 
 PLACES: tuple[Any, ...] = (
     scheduler.MultiverseScheduler,
+    scheduler.DecidingScheduler,
     steps.Steps,
     admission.Admission,
+    deferral.Deferral,
     answers.Answers,
     forks.Forks,
     tokens.Tokens,
@@ -59,7 +62,7 @@ ENTRIES = {row.target.rpartition(".")[2] for row in hooks.HOOKS if row.wrapped a
 """What vLLM calls of the scheduler: what is planted is called by these."""
 LOOKUPS = {"is_alive", "holds", "_held", "held", "rank", "_victim_order", "_take", "forget", "ids", "name_of", "send"}
 """Look-ups of an attribute or two, and the removal from a dictionary: outside of any guard."""
-GUARDS = {"attempt", "fail", "_needed_by", "note_preemption"}
+GUARDS = {"attempt", "fail", "enroll_now", "_needed_by", "note_preemption"}
 """What runs others in a guard, or notes that one caught something."""
 REACHED = {
     "admit", "enroll", "accept", "_record_decision", "_follow", "park", "unpark", "_submit", "start_draining", "start",

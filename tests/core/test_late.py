@@ -116,7 +116,10 @@ FREE = {
 """Those for which they don't."""
 
 
-def watched(options: Options, prompt: Sequence[int] = (9,), stops: Stops = Stops(), **asked: bool) -> bool:
+NO_STOPS = Stops()
+
+
+def watched(options: Options, prompt: Sequence[int] = (9,), stops: Stops = NO_STOPS, **asked: bool) -> bool:
     return must_be_watched(options, BINDING, prompt, stops, **{"streams": True, "logprobs": False} | asked)
 
 
