@@ -55,6 +55,9 @@ class Judge:
         at = len(strand.tokens)
         if strand.status is not Status.RUNNING:
             return Verdict((), at)
+        if ended is None and expression is None and not self._stops.strings:  # the common case
+            actions = self._controller.accept(strand, token)
+            return Verdict(actions, at + (not actions or strand.tokens[at : at + 1] == [token]))
         found = self._search(strand, token)
         if found is None and expression is not None and strand.parent is not None:
             found = matched(expression[0], strand, token, expression[1], self._stops, self._controller.binding)

@@ -62,8 +62,12 @@ class Steps:
         plan = StepPlan(self._table.take_moves())
         for tree in self._trees.structured.values():
             for member in tree.members.values():
-                if scheduled := output.num_scheduled_tokens.get(member.request.request_id):
-                    self._trees.attempt(self._follow, member, scheduled, plan)
+                name = member.request.request_id
+                if scheduled := output.num_scheduled_tokens.get(name):
+                    if member.delta:
+                        plan.deltas[name] = member.delta
+                    if member.draining or tree.scores is not None:
+                        self._trees.attempt(self._follow, member, scheduled, plan)
         for new in output.scheduled_new_reqs if self._trees.members else ():
             found = self._trees.members.get(new.req_id)
             if found is not None and found.request.num_prompt_tokens < len(new.prompt_token_ids):
@@ -76,8 +80,6 @@ class Steps:
         request = member.request
         if asked := scoring(member, scheduled):
             plan.scorings[request.request_id] = asked
-        if member.delta:
-            plan.deltas[request.request_id] = member.delta
         if member.draining and request.num_computed_tokens == request.num_tokens:
             self._forks.park(member)  # steps run in order: what follows may count on its KV
 
