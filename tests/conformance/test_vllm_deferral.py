@@ -58,7 +58,7 @@ def test_whoever_gets_a_controller_late_gets_the_same_answer(
 def test_it_is_nobody_until_its_first_tag(host: VLLMHost, prompts: list[list[int]]) -> None:
     """Then it is a member, and goes on as host."""
     tags, trees = host.scheduler.binding.tags.keys(), host.scheduler.trees
-    resting = type(host.scheduler)
+    resting, _ = host.scheduler.variants
     request, seen = host.start(prompts[1]), list[int]()
     host.start(prompts[0], max_tokens=5)
     while host.leftovers()["requests"]:
