@@ -66,7 +66,7 @@ GUARDS = {"attempt", "fail", "enroll_now", "_needed_by", "note_preemption"}
 """What runs others in a guard, or notes that one caught something."""
 REACHED = {
     "admit", "enroll", "accept", "_record_decision", "_follow", "park", "unpark", "_submit", "start_draining", "start",
-    "reconcile", "join", "_publish", "_dismiss", "start_root", "preempt", "own_kv", "_answer_tree", "_add_record",
+    "reconcile", "join", "_publish", "_dismiss", "start_root", "preempt", "own_kv", "_answer_tree", "add_record",
     "document_logprobs", "record_row", "decide", "ended_by_vllm", "share", "splice", "keys", "__call__", "advance_to",
     "begin", "end", "enqueue", "remove", "add", "adapt_sampling", "note_start",
 }  # fmt: skip
