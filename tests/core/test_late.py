@@ -112,6 +112,9 @@ FREE = {
     "return_tree": {"return_tree": True},
     "shapes": {"shapes": "accept"},
     "integrity_interval": {"integrity_interval": 3},
+    "shared_prefix": {"shared_prefix": "never"},
+    "prefill": {"prefill": "replay"},
+    "untested_host": {"untested_host": True},
 }
 """Those for which they don't."""
 
