@@ -31,6 +31,7 @@ test-all:  ## also what is marked long: the same at length; the patches for upst
 	@$(MAKE) test TIER=
 	@$(MAKE) verify-patches
 	@$(MAKE) test-outside
+	@$(MAKE) test-turn-vllm test-turn-sglang
 
 test-core:  ## no torch, no host: a minute from a fresh clone
 	@tools/setup core

@@ -41,7 +41,7 @@ class Support:
         untested = f"{self.host} {self.version} was never tested; known are {', '.join(self.tested)}"
         if absent:
             return [untested, *absent]
-        return [f"{untested}. It has all that the hook table asks for: {TRY} tries it, if its rehearsal agrees"]
+        return [f"{untested}. It has all that the hook table asks for: {TRY} tries it"]
 
     def warning(self) -> str | None:
         """What an operator has to know about a release that is tried."""

@@ -47,7 +47,7 @@ PLACES = {
     "allocation:_prefix_kv_indices": [(f"{ROOM}.scheduler.slots:SlotPool.unshare", 2)],
     "ForwardBatch.init_new": [
         (f"{ROOM}.attention.wrappers:prepare_forward", 40),
-        (f"{ROOM}.attention.positions:segments_of", 5),
+        (f"{ROOM}.attention.positions:segments_of", 2),
     ],
     "ModelRunner.forward": [(f"{ROOM}.attention.segments:SegmentAttention._write_rows", 0)],
     "SamplingBatchInfo.from_schedule_batch": [(f"{ROOM}.attention.wrappers:complete_penalties", 4)],
