@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="these are vLLM's own settings")
 
-from vllm import SamplingParams
+from vllm import SamplingParams, envs
 from vllm.config import KVEventsConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm_host import VLLMHost
@@ -67,6 +67,7 @@ def test_a_feature_that_was_never_tried_is_refused_by_its_flag(configured: Any, 
 
 
 def test_front_ends_that_drop_the_field_are_refused(configured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    envs.disable_envs_cache()  # which vLLM fills when a server or an engine has started
     monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
     with pytest.raises(UnsupportedHostError, match="VLLM_USE_RUST_FRONTEND"):
         refuse_configuration(configured)

@@ -106,6 +106,13 @@ def test_without_a_prefix_cache_nothing_has_to_be_found(host: ToyHost) -> None:
     rehearse(host)
 
 
+def test_where_joined_text_is_prefilled_there_is_no_splice_to_be_found() -> None:
+    host = ToyHost(BINDINGS["threadweaver"], 32)
+    assert host.binding.dialect.join == "prefill"
+    host.wrong = "cache"
+    rehearse(host)
+
+
 def test_who_can_not_rehearse_may_serve_only_in_a_tested_release(caplog: pytest.LogCaptureFixture) -> None:
     host, logger = ToyHost(BINDINGS["multiverse"], 32), logging.getLogger("test")
     tested, untested = (Support("Toy", version, ("1.*",), tries=True) for version in ("1.0", "2.0"))
