@@ -56,7 +56,7 @@ def may_fork(server: Options, request: Request | EngineCoreRequest, params: Samp
     """The options of `request`, if a scheduler lets it hold blocks."""
     if params is None or request.prompt_token_ids is None or request.resumable:
         return None
-    if params.thinking_token_budget is not None:
+    if getattr(params, "thinking_token_budget", None) is not None:
         return None
     constraints = params.structured_outputs
     if constraints is not None and not constraints.all_constraints_none():
