@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,8 @@ os.environ |= {
 }
 if ON_CPU:
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
+else:
+    os.environ["TRITON_F32_DEFAULT"] = "ieee"  # TRITON_ATTN takes TF32 for float32 else: three digits
 
 from answer import Answer
 from late_executor import LateExecutor
@@ -31,6 +34,10 @@ multiverse_vllm.enable()
 
 PLENTY = 2048
 """Blocks for 64 requests of full length; else vLLM fills a whole GB with zeros."""
+BESIDE_OTHERS = {"gpu_memory_utilization": 0.05, "kv_cache_memory_bytes": 1 << 30}
+"""On a GPU, several engines at a time: none measures what is free, and none takes what is left."""
+WANTED: dict[str, Any] = json.loads(os.environ.get("MULTIVERSE_TEST_VLLM", "{}"))
+"""vLLM's settings for every engine, by whoever starts the tests."""
 
 
 class VLLMHost:
@@ -48,15 +55,12 @@ class VLLMHost:
     ) -> None:
         os.environ |= {f"MULTIVERSE_{name.upper()}": value for name, value in options.items()}
         defaults: dict[str, Any] = {"max_model_len": 1024, "block_size": 32, "max_num_seqs": 64, "max_logprobs": -1}
-        if late and ON_CPU:  # else vLLM's own executor is late by itself
+        defaults |= {"dtype": "float32", "enforce_eager": ON_CPU, "num_gpu_blocks_override": blocks or PLENTY}
+        if not ON_CPU:  # vLLM's own executor is late by itself
+            defaults |= {"async_scheduling": late, **BESIDE_OTHERS, **WANTED}
+        elif late:
             defaults["distributed_executor_backend"] = LateExecutor
-        self.llm = LLM(
-            model,
-            dtype="float32",
-            enforce_eager=ON_CPU,
-            num_gpu_blocks_override=blocks or PLENTY,
-            **defaults | (settings or {}),
-        )
+        self.llm = LLM(model, **defaults | (settings or {}))
         for name in options:
             del os.environ[f"MULTIVERSE_{name.upper()}"]
         self.core: Any = self.llm.llm_engine.engine_core.engine_core

@@ -105,7 +105,9 @@ def _vllm(setting: Setting) -> list[Check]:
         _host("vllm", "v2", f"vLLM's V2 runner, {runner}", *few, VLLM_USE_V2_MODEL_RUNNER="1"),
         _host("vllm", "v1", f"vLLM's V1 runner, {runner}", *few, VLLM_USE_V2_MODEL_RUNNER="0"),
     ]
-    return found[1:] if setting.rehearsed else found  # V2 needs Triton's compiler
+    halves = "vLLM in bfloat16 with the attention it chooses: nearly all answers are the oracle's in float32"
+    last = Check("bfloat16", halves, "vllm", ("tools/gpu/halves.py",), ("vllm",))
+    return [found[1]] if setting.rehearsed else [*found, last]  # V2 needs Triton's compiler
 
 
 def _sglang(setting: Setting) -> list[Check]:
