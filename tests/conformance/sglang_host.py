@@ -25,8 +25,11 @@ os.environ |= {
 TRITON = Path(sys.prefix, "triton")
 """Where `tools/setup sglang-tests` puts Triton. Only for processes that interpret its kernels: without a driver SGLang
 has to believe that there is none."""
-ATTENTION = "multiverse" if ON_CPU else "triton"  # which computes in float32
+ATTENTION = "multiverse" if ON_CPU else "triton"
 """SGLang's `--attention-backend`, unless `settings` say another."""
+ON_CUDA = {"TRITON_F32_DEFAULT": "ieee"}
+"""Else Triton's float32 is TF32, of 10 bits. Any variable makes a process a spawned one: importing SGLang asks CUDA for
+its devices, and processes forked afterwards can't use it."""
 TOKENS_PER_BLOCK = 32
 """The suite counts memory in blocks of this size."""
 
@@ -50,7 +53,9 @@ class SGLangHost:
     ) -> None:
         options = {"integrity_interval": "4"} | options
         given = {"attention_backend": ATTENTION} | (settings or {})
-        at_import, path = environment or {}, sys.path
+        at_import, path = dict(environment or {}), sys.path
+        if not ON_CPU:
+            at_import |= ON_CUDA
         if ON_CPU and given["attention_backend"] in ("triton", "multiverse-triton"):
             assert TRITON.is_dir(), f"{TRITON} is missing: tools/setup sglang-tests"
             at_import |= {"TRITON_INTERPRET": "1", "PYTHONPATH": f"{TRITON}:{os.environ.get('PYTHONPATH', '')}"}

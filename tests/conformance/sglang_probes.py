@@ -26,7 +26,7 @@ def check_pages(scheduler: Any) -> None:
     pages = allocator.get_all_free_pages().tolist()
     for slots, own in found:
         first = slots[::size].repeat_interleave(size)[: len(slots)]
-        offsets = torch.arange(len(slots)) % size
+        offsets = torch.arange(len(slots), device=slots.device) % size
         assert (first % size == 0).all()
         assert (slots == first + offsets).all()
         assert own % size == 0 or own == len(slots)

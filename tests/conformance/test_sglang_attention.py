@@ -1,4 +1,4 @@
-"""SGLang's attention on a CPU: ours computes what `torch_native` does, and reads what branches share once."""
+"""Attention of ours in SGLang: it computes what SGLang's own does, and reads what branches share once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("sglang", reason="the attention backend belongs to SGLang's adapter")
 
+from device import ON_CPU
 from sglang_host import SGLangHost
 from test_answers import TOLERANCE, compare, encode
 
@@ -26,6 +27,11 @@ def block(rng: Random, tokenizer: Any, tokens: int, outlines: int) -> list[int]:
     return [rng.randrange(100) for _ in range(tokens - len(goal))] + goal
 
 
+on_cpu = pytest.mark.skipif(not ON_CPU, reason="a backend of ours is chosen on a CPU")
+on_cuda = pytest.mark.skipif(ON_CPU, reason="around a backend of SGLang's that needs CUDA")
+
+
+@on_cpu
 def test_what_branches_share_is_read_once_where_that_saves_something(
     host: SGLangHost, tiny: tuple[Any, Any], binding: Binding
 ) -> None:
@@ -44,6 +50,7 @@ def test_what_branches_share_is_read_once_where_that_saves_something(
     assert not any(host.leftovers().values()), host.leftovers()
 
 
+@on_cpu
 def test_logprobs_are_those_of_torch_native(
     host: SGLangHost, page: int, tiny: tuple[Any, Any], binding: Binding, problems: list[Problem]
 ) -> None:
@@ -59,3 +66,31 @@ def test_logprobs_are_those_of_torch_native(
         for one, other in zip(found, expected, strict=True):
             assert one.logprobs == pytest.approx(other.logprobs, rel=0, abs=SAME)
     native.close()
+
+
+@on_cuda
+def test_logprobs_around_sglangs_own_backend_are_its_own(
+    host: SGLangHost, page: int, tiny: tuple[Any, Any], binding: Binding, problems: list[Problem]
+) -> None:
+    """With CUDA graphs, for steps that are SGLang's, and without for ours: what is shared is read once, to 2e-5."""
+    model, tokenizer = tiny
+    backend = {"attention_backend": "multiverse-triton", "page_size": page}
+    ours = SGLangHost(str(TINY), settings=backend, shared_prefix="always")
+    prompts = [encode(tokenizer, problem) for problem in problems[:6]]
+    prompts += [block(Random(43), tokenizer, 400, 6), block(Random(44), tokenizer, 700, 16)]
+    never = dict.fromkeys(binding.tags, -100.0)
+    shared = 0
+    for batch, options in ((prompts[:6], {}), (prompts[6:], {"logit_bias": never, "ignore_eos": True})):
+        expected = host.generate(batch, max_tokens=300, logprobs=1, **options)
+        ours.kv_reads()
+        found = ours.generate(batch, max_tokens=300, logprobs=1, **options)
+        steps = [step for step in ours.kv_reads() if step[0]]
+        assert all(there <= read <= rows for read, there, rows in steps)
+        shared += sum(read < rows for read, _, rows in steps)
+        assert [answer.ids for answer in found] == [answer.ids for answer in expected]
+        for prompt, one, other in zip(batch, found, expected, strict=True):
+            assert one.logprobs == pytest.approx(other.logprobs, rel=0, abs=SAME)
+            assert compare(binding, model, prompt, one).max_difference < TOLERANCE
+    assert shared > 50
+    assert not any(ours.leftovers().values()), ours.leftovers()
+    ours.close()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from device import DEVICE
 
 pytest.importorskip("sglang", reason="SGLang's pages")
 
@@ -24,7 +25,7 @@ class Pool:
         from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool
 
         self.page, self.size, self.numbers = page, size, 0
-        common = {"dtype": torch.float32, "device": "cpu"}
+        common = {"dtype": torch.float32, "device": DEVICE}
         self.kv = MHATokenToKVPool(size, page, head_num=1, head_dim=2, layer_num=2, enable_memory_saver=False, **common)
         self.allocator = PagedTokenToKVPoolAllocator(size, page, kvcache=self.kv, need_sort=False, **common)
         cache = SimpleNamespace(unlock=lambda _: None, supports_prefix_sharing=lambda: False, evictable_size=lambda: 0)
@@ -43,13 +44,13 @@ class Pool:
     def extend(self, kv: KVSlots, count: int) -> list[int]:
         """Compute `count` new tokens, as SGLang does behind a prefix: it goes on in the last page. Their numbers."""
         start, end = torch.tensor([kv.length]), torch.tensor([kv.length + count])
-        last = kv.indices[-1:] if kv.length else torch.tensor([-1])
-        new = self.allocator.alloc_extend(start, start, end, end, last, count)
+        last = kv.indices[-1:] if kv.length else torch.tensor([-1], device=DEVICE)
+        new = self.allocator.alloc_extend(start.to(DEVICE), start, end.to(DEVICE), end, last, count)
         assert new is not None
         numbers = list(range(self.numbers, self.numbers + count))
         self.numbers += count
         for buffer in (*self.kv.k_buffer, *self.kv.v_buffer):
-            buffer[new] = torch.tensor(numbers, dtype=torch.float32)[:, None, None].expand(-1, 1, 2)
+            buffer[new] = torch.tensor(numbers, dtype=torch.float32, device=DEVICE)[:, None, None].expand(-1, 1, 2)
         kv.indices = torch.cat([kv.indices, new])
         return numbers
 
@@ -63,7 +64,7 @@ class Pool:
         """Sequences consist of whole pages in order, and each page has one owner."""
         pages = self.allocator.get_all_free_pages().tolist()
         for kv in {id(kv): kv for kv in live}.values():
-            index = torch.arange(kv.length)
+            index = torch.arange(kv.length, device=DEVICE)
             assert (kv.indices % self.page == index % self.page).all()
             assert (kv.indices // self.page == (kv.indices // self.page)[index // self.page * self.page]).all()
             pages += (kv.indices[kv.owned_from :] // self.page).unique().tolist()
@@ -100,7 +101,7 @@ def grow(pool: Pool, rng: Random, kv: KVSlots, above: list[KVSlots], depth: int)
 def test_what_branches_computed_is_what_their_parent_holds_after_a_join(page: int) -> None:
     for seed in range(12):
         pool = Pool(300 * 64, page)
-        root = KVSlots(torch.empty(0, dtype=torch.int64), 0)
+        root = KVSlots(torch.empty(0, dtype=torch.int64, device=DEVICE), 0)
         own = grow(pool, Random(seed), root, [], 2)
         assert sorted(pool.read(root)) == own == list(range(pool.numbers))
         pool.slots.release(root)
@@ -109,7 +110,7 @@ def test_what_branches_computed_is_what_their_parent_holds_after_a_join(page: in
 
 def test_a_branch_that_was_never_computed_owns_nothing_and_its_parent_keeps_its_page() -> None:
     pool = Pool(160, 16)
-    root = KVSlots(torch.empty(0, dtype=torch.int64), 0)
+    root = KVSlots(torch.empty(0, dtype=torch.int64, device=DEVICE), 0)
     pool.extend(root, 21)
     branch = pool.slots.share(root)
     assert pool.slots.owned_slots(branch) == 0
@@ -120,7 +121,7 @@ def test_a_branch_that_was_never_computed_owns_nothing_and_its_parent_keeps_its_
 
 def test_a_fork_copies_less_than_a_page_per_branch_and_a_join_moves_less_than_two() -> None:
     pool = Pool(1600, 16)
-    root = KVSlots(torch.empty(0, dtype=torch.int64), 0)
+    root = KVSlots(torch.empty(0, dtype=torch.int64, device=DEVICE), 0)
     pool.extend(root, 47)
     branches = [pool.slots.share(root) for _ in range(4)]
     for branch in branches:

@@ -133,7 +133,7 @@ def test_what_the_prefix_cache_has_is_not_computed_again_wherever_in_a_block_it_
 
 
 def test_sglangs_triton_kernels_compute_the_same(random_model: Path, binding: Binding) -> None:
-    """All of SGLang's Triton backend, its kernels run by Triton's interpreter."""
+    """All of SGLang's Triton backend, its kernels run by Triton's interpreter where there is no GPU."""
     model, _ = load(str(random_model))
     host = SGLangHost(str(random_model), settings={"attention_backend": "triton"})
     assert host.ask("tp_worker.model_runner.prefill_attention_backend_str") == "triton"
