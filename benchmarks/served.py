@@ -65,7 +65,8 @@ class Served:
         prompt = self.prompt(example)
         tree = parse_ids(prompt + answer.ids, self.binding)
         text = self.tokenizer.decode(answer.ids)
-        result = Generation(tree, answer.ids, text, answer.finish_reason, statistics(tree, len(prompt)))
+        figures, record = statistics(tree, len(prompt)), answer.record or {}
+        result = Generation(tree, answer.ids, text, answer.finish_reason, figures, record)
         return outcome(example, result, self.tokenizer)
 
     def disagreement(self, examples: Sequence[Example], answers: Sequence[Answer]) -> float:

@@ -59,6 +59,10 @@ class TrainingError(MultiverseError):
     """A recipe, a data file or a model that can't be trained with."""
 
 
+class RolloutError(MultiverseError, ValueError):
+    """An answer that no rollout can be made of, or a file of rollouts that can't be read or written."""
+
+
 class OptionError(MultiverseError, ValueError):
     """An option of a server or a field of a request has a value that is not allowed."""
 

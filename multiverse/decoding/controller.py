@@ -140,7 +140,7 @@ class Controller:
         """
         assert strand.status is Status.RUNNING, strand
         taken = strand.cut(offset)
-        strand.write(head)
+        strand.inject(head)
         self.ledger.used += len(head) - taken
         self.ledger.injected += len(head)
         assert not self.ledger.exhausted, self.ledger.used

@@ -88,7 +88,7 @@ class MapReduce:
     def _inject(self, strand: Strand, tokens: tuple[int, ...]) -> None:
         """Write what was reserved."""
         self._ledger.inject(len(tokens))
-        strand.write(tokens)
+        strand.inject(tokens)
 
     def _start_ready(self) -> list[Action]:
         """Start waiting branches while `max_parallel` allows."""

@@ -34,6 +34,7 @@ class Strand:
         frame: state of the grammar after its last token.
         header: path-open and header, the first of its tokens; empty for the root.
         tokens: its own tokens, injected ones included. The root's begin after the prompt.
+        injected: spans `(start, end)` of `tokens` that the engine wrote, in order; all others were sampled.
         held: how many of the last of them may yet be taken back, as a stop string may have begun.
         outlines: the current goal's outlines: labels, or the offset in `tokens` at which one has yet to be read.
         forks: `(offset, children)` for each block that was forked; the children come after `tokens[:offset]`.
@@ -57,6 +58,7 @@ class Strand:
         "frame",
         "header",
         "held",
+        "injected",
         "join_position",
         "key",
         "kv_length",
@@ -78,6 +80,7 @@ class Strand:
         self.frame = frame
         self.header: tuple[int, ...] = ()
         self.tokens: list[int] = []
+        self.injected: list[tuple[int, int]] = []
         self.held = 0
         self.outlines: list[str | int] = []
         self.forks: list[tuple[int, tuple[Strand, ...]]] = []
@@ -113,6 +116,12 @@ class Strand:
         self.held = 0
         self.position += len(tokens)
         self.kv_length += len(tokens)
+
+    def inject(self, tokens: tuple[int, ...]) -> None:
+        """Append `tokens` that were not sampled."""
+        if tokens:
+            self.injected.append((len(self.tokens), len(self.tokens) + len(tokens)))
+        self.write(tokens)
 
     def cut(self, offset: int) -> int:
         """Take back its tokens from `offset` on, which were sampled since it last forked; returns how many."""

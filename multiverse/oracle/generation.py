@@ -11,6 +11,7 @@ from multiverse.decoding.document import Statistics, statistics
 from multiverse.oracle.decoder import Decoder
 from multiverse.oracle.rows import Request
 from multiverse.oracle.sampling import Sampling
+from multiverse.serving.report import Observed, report
 from multiverse.structure.binding import bind, detect
 from multiverse.structure.dialects import Dialect
 from multiverse.structure.layout import Separators
@@ -27,6 +28,7 @@ class Generation:
         text: the completion as text.
         finish_reason: `stop` or `length`.
         statistics: figures about the completion.
+        record: figures and tree as a host tells them; logprobs are those of the raw model.
     """
 
     transcript: Transcript
@@ -34,6 +36,7 @@ class Generation:
     text: str
     finish_reason: str
     statistics: Statistics
+    record: dict[str, Any]
 
 
 def generate(
@@ -82,4 +85,16 @@ def _finished(request: Request, tokenizer: Any) -> Generation:
     start, separators = len(request.controller.prompt.ids), request.controller.separators
     ids = transcript.ids[start:]
     reason = str(request.controller.finish_reason)
-    return Generation(transcript, ids, tokenizer.decode(ids), reason, statistics(transcript, start, separators))
+    figures = statistics(transcript, start, separators)
+    record = report(request.controller, Observed(logprobs=_sampled(request)), with_tree=True)
+    return Generation(transcript, ids, tokenizer.decode(ids), reason, figures, record)
+
+
+def _sampled(request: Request) -> dict[tuple[int, ...], list[float | None]]:
+    """The logprobs of what was sampled, by strand key; `None` for what the engine wrote."""
+    found = {}
+    for strand in request.controller.root.walk():
+        written = {at for span in strand.injected for at in range(*span)}
+        rated = request.logprobs.get(strand.key, [])
+        found[strand.key] = [None if at in written else rated[at] for at in range(len(strand.tokens))]
+    return found

@@ -37,7 +37,7 @@ def collate(rows: Sequence[Encoded], attention: str = "sdpa", device: str | torc
     return {
         "input_ids": torch.tensor([row.ids]),
         "position_ids": positions([row.layout]),
-        "attention_mask": _mask(row.layout, attention, device),
+        "attention_mask": attention_mask(row.layout, attention, device),
         "logits_to_keep": torch.tensor(places),
         "labels": targets,
         "shift_labels": targets,
@@ -45,7 +45,8 @@ def collate(rows: Sequence[Encoded], attention: str = "sdpa", device: str | torc
     }
 
 
-def _mask(layout: Layout, attention: str, device: str | torch.device) -> Any:
+def attention_mask(layout: Layout, attention: str, device: str | torch.device) -> Any:
+    """Visibility of a row as `attention` takes it; see `collate`."""
     if attention == "flex_attention":
         return block_mask(layout, device=device)
     dense = dense_mask([layout])

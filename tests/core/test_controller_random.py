@@ -27,6 +27,9 @@ def check(h: Host, caps: Limits, prompt: list[int], setting: str) -> None:
     transcript = to_transcript(controller)
     assert transcript.ids == prompt + h.shown
     assert len(h.shown) == used
+    written = [(s, start, end) for s in root.walk() for start, end in s.injected]
+    assert sum(end - start for _, start, end in written) == controller.ledger.injected
+    assert all(start < end <= len(s.tokens) for s, start, end in written)
     if caps.max_critical_path is not None:
         assert layout(transcript, controller.separators).critical_path(len(prompt)) <= caps.max_critical_path
     if controller.finish_reason is not FinishReason.ABORT:
