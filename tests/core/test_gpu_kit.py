@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "tools/gpu"))
 
 from checks import STAGES, Check, Setting, Stage  # noqa: E402
 from page import PAGE, write  # noqa: E402
-from running import RESULTS, Outcome, Results, run_stage  # noqa: E402
+from running import RESULTS, Outcome, Results, run_stage, run_together  # noqa: E402
 from wheels import HOSTS, WheelError, install, pip  # noqa: E402
 
 
@@ -83,14 +83,46 @@ def test_results_are_kept_from_call_to_call_and_the_page_tells_them(
     assert max(map(len, page.splitlines())) <= 130
 
 
+def test_what_two_calls_find_at_the_same_time_is_all_kept(tmp_path: Path) -> None:
+    calls = [Results(tmp_path, {"device": "cuda"}) for _ in range(2)]
+    for call, name in zip(calls, ("one", "other"), strict=True):
+        call.keep(Outcome("kernels", name, "", "passed"))
+    assert [outcome["name"] for outcome in json.loads((tmp_path / RESULTS).read_text())["outcomes"]] == ["one", "other"]
+
+
+MEETS = """
+import sys, time
+from pathlib import Path
+here = Path({folder!r})
+assert (here / "first").exists()
+(here / {name!r}).touch()
+while not (here / {other!r}).exists():
+    time.sleep(0.05)
+"""
+
+
+def test_stages_at_the_same_time_wait_for_what_they_build_on_and_for_nothing_else(tmp_path: Path) -> None:
+    def meeting(name: str, other: str) -> Check:
+        return program(name, MEETS.format(folder=str(tmp_path), name=name, other=other))
+
+    first = program("made", f"import time; time.sleep(1); open({str(tmp_path / 'first')!r}, 'w')", first=True)
+    stages = [
+        Stage("moves", "", lambda _: [meeting("left", "right")]),
+        Stage("vllm", "", lambda _: [meeting("right", "left"), first]),
+    ]
+    outcomes = list(run_together(stages, Setting("cpu", tmp_path, {"core": sys.executable}), time.monotonic() + 60))
+    assert [outcome.state for outcome in outcomes] == ["passed"] * 3
+    assert (outcomes[0].stage, outcomes[0].name) == ("vllm", "made")
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_commands_name_what_is_there(device: str, tmp_path: Path) -> None:
-    setting = Setting(device, tmp_path, dict.fromkeys(HOSTS, sys.executable))
+    setting = Setting(device, tmp_path, dict.fromkeys((*HOSTS, "kernels"), sys.executable))
     names = []
     for stage in STAGES:
         for check in stage.checks(setting):
             names.append((stage.name, check.name))
-            assert check.environment in HOSTS
+            assert check.environment in setting.pythons
             assert all((ROOT / part).exists() for part in check.arguments if part.endswith(".py")), check.arguments
     assert len(set(names)) == len(names)
     assert ("kernels", "cascade") in names or device == "cpu"

@@ -43,6 +43,7 @@ class Check:
     Attributes:
         what: for the page: what passes if it passes.
         needs: modules without which it is left out.
+        first: others build on it.
     """
 
     name: str
@@ -51,15 +52,21 @@ class Check:
     arguments: tuple[str, ...]
     needs: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    first: bool = False
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Checks that fit into four minutes together; each writes its result when it has it."""
+    """Checks that fit into four minutes together; each writes its result when it has it.
+
+    Attributes:
+        timed: measures time, so nothing else may run.
+    """
 
     name: str
     title: str
     checks: Callable[[Setting], list[Check]]
+    timed: bool = False
 
 
 def _pytest(*arguments: str) -> tuple[str, ...]:
@@ -68,7 +75,7 @@ def _pytest(*arguments: str) -> tuple[str, ...]:
 
 def _kernels(setting: Setting) -> list[Check]:
     """With what there is: any environment with torch will do."""
-    place = next((name for name in ("sglang", "vllm", "core") if name in setting.pythons), "core")
+    place = next((name for name in ("kernels", "sglang", "vllm", "core") if name in setting.pythons), "core")
     planning = "core" if setting.rehearsed and "core" in setting.pythons else place  # FlashInfer's host code is there
 
     def check(name: str, what: str, *needs: str) -> Check:
@@ -98,58 +105,76 @@ def _host(host: str, name: str, what: str, *more: str, **variables: str) -> Chec
     return Check(name, what, host, short, (host, "pytest", "hypothesis"), variables)
 
 
+def _operators(host: str) -> Check:
+    what = f"compiled operators of {host} load, and compute what torch does"
+    return Check("operators", what, host, ("tools/gpu/operators.py", host), (host,), first=True)
+
+
 def _vllm(setting: Setting) -> list[Check]:
     few = ("-k", "are_the_oracles") if setting.rehearsed else ()
     runner = "CUDA graphs, asynchronous: answers are the oracle's"
-    found = [
-        _host("vllm", "v2", f"vLLM's V2 runner, {runner}", *few, VLLM_USE_V2_MODEL_RUNNER="1"),
-        _host("vllm", "v1", f"vLLM's V1 runner, {runner}", *few, VLLM_USE_V2_MODEL_RUNNER="0"),
-    ]
+    first = _host("vllm", "v1", f"vLLM's V1 runner, {runner}", *few, VLLM_USE_V2_MODEL_RUNNER="0")
+    if setting.rehearsed:  # V2 needs Triton's compiler
+        return [_operators("vllm"), first]
+    files = (f"tests/conformance/test_{name}.py" for name in ("prompt_logprobs", "stops", "logprobs", "life"))
+    more, needs = _pytest("-k", "ahead", *files), ("vllm", "pytest", "hypothesis")
     halves = "vLLM in bfloat16 with the attention it chooses: nearly all answers are the oracle's in float32"
-    last = Check("bfloat16", halves, "vllm", ("tools/gpu/halves.py",), ("vllm",))
-    return [found[1]] if setting.rehearsed else [*found, last]  # V2 needs Triton's compiler
+    return [
+        _operators("vllm"),
+        _host("vllm", "v2", f"vLLM's V2 runner, {runner}", VLLM_USE_V2_MODEL_RUNNER="1"),
+        first,
+        Check("bfloat16", halves, "vllm", ("tools/gpu/halves.py",), ("vllm",)),
+        Check(
+            "more",
+            "the same, V2: scores of prompts, stops, aborts",
+            "vllm",
+            more,
+            needs,
+            {"VLLM_USE_V2_MODEL_RUNNER": "1"},
+        ),
+    ]
 
 
 def _sglang(setting: Setting) -> list[Check]:
     few = ("-k", "are_the_oracles and ahead") if setting.rehearsed else ()
-    prefill = _pytest("tests/conformance/test_sglang_prefill.py", "-k", "one_forward or segments_hold or masks_take")
-    needs = ("sglang", "pytest")
-    return [
+    some = ("-k", "one_forward") if setting.rehearsed else ("-k", "one_forward or segments_hold or masks_take")
+    prefill, needs = _pytest("tests/conformance/test_sglang_prefill.py", *some), ("sglang", "pytest")
+    found = [
         _host("sglang", "answers", "SGLang, CUDA graphs, overlap: answers are the oracle's", *few),
         Check("prefill", "SGLang: blocks of prompts in one forward", "sglang", prefill, needs),
     ]
+    if setting.rehearsed:
+        return found
+    files = (f"tests/conformance/test_sglang_{name}.py" for name in ("attention", "around", "retract", "pages"))
+    around = "SGLang: attention that reads shared prefixes once; retraction; pages of 16"
+    return [_operators("sglang"), *found, Check("attention", around, "sglang", _pytest(*files), needs)]
 
 
-def _speed(setting: Setting, host: str) -> list[Check]:
-    """`multiverse bench` on a random model; its report is the end of its output."""
-    small = setting.rehearsed
-    size = ("192", "2") if small else ("3072", "12")
-    model = ("benchmarks/random_model.py", MODEL, "--hidden", size[0], "--layers", size[1], "--positions", "131072")
-    context = {"vllm": "--max-model-len", "sglang": "--context-length"}[host]
-    slow = ("--cpu-time", "--dtype", "float32") if small else ("--dtype", "bfloat16")
-    if small and host == "sglang":
-        slow += ("--attention-backend", "multiverse", "--max-total-tokens", "8192")
+def _speed(setting: Setting, host: str, size: str = "12") -> list[Check]:
+    """Figures of one start of servers; of a shared prefix `multiverse bench`, whose report is the end of its output."""
+    size = "small" if setting.rehearsed else size
+    what = "share of the bound by width; spliced or prefilled again; turns; plain traffic, with the plugin and without"
+    folder, needs = str(setting.output / f"speed-{host}-{size}"), (host, "matplotlib", "transformers")
+    found = [Check(f"speed-{size}", what, host, ("tools/gpu/speed.py", host, folder, "--size", size), needs)]
+    if host != "sglang" or size != "12":
+        return found
+    made = ("benchmarks/random_model.py", MODEL, "--hidden", "3072", "--layers", "12", "--positions", "131072")
+    bench = (
+        *("-m", "multiverse", "bench", "--host", host, "--model", MODEL, "-o", str(setting.output / "bench-prefix")),
+        *("--only", "prefix", "--repeats", "2", "--widths", "4,16,64", "--prefixes", "2048,16384"),
+        *("--attention-backend", "multiverse-triton", "--context-length", "32768", "--max-total-tokens", "100000"),
+        *("--dtype", "bfloat16", "--sampling-backend", "pytorch", "--skip-server-warmup"),
+    )
+    shared = "decode steps behind a shared prefix, read once and by each"
+    return [
+        *found,
+        Check("model", "a random model, written", host, made, needs),
+        Check("prefix", shared, host, bench, needs),
+    ]
 
-    def bench(name: str, what: str, *more: str, length: int = 4096) -> Check:
-        folder = str(setting.output / f"bench-{host}-{name}")
-        repeats = ("--repeats", "1" if small else "2")
-        command = ("-m", "multiverse", "bench", "--host", host, "--model", MODEL, "-o", folder, *repeats, *more)
-        return Check(name, what, host, (*command, context, str(2048 if small else length), *slow), (host, "matplotlib"))
 
-    made = Check("model", "a random model, written", host, model, ("transformers",))
-    widths, lengths = ("4", ("128",)) if small else ("4,16,64", ("4096", "16384", "57344"))
-    tokens = ("--tokens", "64") if small else ("--tokens", "1024")
-    found = [made, bench("bound", "share of the bound by width", "--only", "degree", "--widths", widths, *tokens)]
-    for prompt in lengths:
-        ways = ("--only", "ways", "--widths", "4", "--lengths", "16" if small else "64", "--prompt", prompt)
-        what = f"spliced, or prefilled again by a client, behind {prompt} tokens"
-        found.append(bench(f"ways-{prompt}", what, *ways, length=65536))
-    traffic = ("--batches", "2", "--tokens", "32") if small else ("--batches", "1,64")
-    if host == "sglang" and not small:
-        own = ("--attention-backend", "multiverse-triton", "--widths", "4,16,64", "--prefixes", "2048,16384")
-        what = "decode steps behind a shared prefix, read once and by each"
-        found.append(bench("prefix", what, "--only", "prefix", *own, length=32768))
-    return [*found, bench("plain", "traffic without blocks, with the plugin and without", "--only", "plain", *traffic)]
+def _large(setting: Setting, host: str) -> list[Check]:
+    return [] if setting.rehearsed else _speed(setting, host, "32b")
 
 
 STAGES = (
@@ -157,6 +182,8 @@ STAGES = (
     Stage("moves", "KV moves in the layouts of attention backends", _moves),
     Stage("vllm", "a small model in vLLM", _vllm),
     Stage("sglang", "a small model in SGLang", _sglang),
-    Stage("speed-vllm", "speed of vLLM with branches", lambda setting: _speed(setting, "vllm")),
-    Stage("speed-sglang", "speed of SGLang with branches", lambda setting: _speed(setting, "sglang")),
+    Stage("speed-vllm", "speed of vLLM with branches", lambda setting: _speed(setting, "vllm"), timed=True),
+    Stage("speed-sglang", "speed of SGLang with branches", lambda setting: _speed(setting, "sglang"), timed=True),
+    Stage("large-vllm", "speed of vLLM at the shape of Qwen3-32B", lambda setting: _large(setting, "vllm"), timed=True),
+    Stage("large-sglang", "speed of SGLang at the same", lambda setting: _large(setting, "sglang"), timed=True),
 )

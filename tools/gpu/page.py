@@ -24,6 +24,7 @@ def lines(results: Results) -> list[str]:
     page = [f"Multiverse on {where}", f"{about['date']}, commit {about['commit']}"]
     for name, releases in about["releases"].items():  # type: ignore[attr-defined]
         page.append(f"{name}: {', '.join(releases) or 'nothing of ours'}")
+        page += [f"  {label}" for label in [about.get("labels", {}).get(name)] if label]  # type: ignore[attr-defined]
     for stage in STAGES:
         found = [outcome for outcome in results.outcomes if outcome.stage == stage.name]
         if found:

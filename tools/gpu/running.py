@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -52,11 +54,23 @@ class Results:
         """What an earlier call left in `output`, if it was on the same device."""
         about = {"device": device, "environments": pythons, **facts(device, pythons)}
         found = cls(output, about)
-        if (output / RESULTS).exists():
-            before = json.loads((output / RESULTS).read_text())
-            if before["about"]["device"] == device:
-                found.outcomes = [Outcome(**outcome) for outcome in before["outcomes"]]
+        found.outcomes = found._known()
         return found
+
+    def _known(self) -> list[Outcome]:
+        if not (self.output / RESULTS).exists():
+            return []
+        before = json.loads((self.output / RESULTS).read_text())
+        same = before["about"]["device"] == self.about["device"]
+        return [Outcome(**outcome) for outcome in before["outcomes"]] if same else []
+
+    def keep(self, outcome: Outcome) -> None:
+        """Add it to what is on disk, where another call may be adding at the same time."""
+        with (self.output / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.outcomes = self._known()
+            self.add(outcome)
+            self.save()
 
     def add(self, outcome: Outcome) -> None:
         """In place of what an earlier run of the check found."""
@@ -77,9 +91,12 @@ def facts(device: str, pythons: dict[str, str]) -> dict[str, object]:
     if device == "cuda":
         found["card"] = _said("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
         found["nvcc"] = _said("nvcc", "--version").rpartition("release ")[2].partition(",")[0]
-    code = "from importlib import metadata as m\nfor n in ('torch','triton','flashinfer-python','vllm','sglang'):\n"
+    packages = ("torch", "triton", "flashinfer-python", "vllm", "sglang", "sglang-kernel")
+    code = f"from importlib import metadata as m\nfor n in {packages}:\n"
     code += " try: print(n, m.version(n))\n except m.PackageNotFoundError: pass"
     found["releases"] = {name: _said(python, "-c", code).splitlines() for name, python in pythons.items()}
+    labels = {name: Path(python).parents[1] / "label" for name, python in pythons.items()}
+    found["labels"] = {name: file.read_text() for name, file in labels.items() if file.exists()}
     return found
 
 
@@ -100,6 +117,16 @@ def run_stage(stage: Stage, setting: Setting, end: float) -> Iterator[Outcome]:
     """Its checks, one after the other, until `end` by `time.monotonic()`."""
     for check in stage.checks(setting):
         yield run_check(stage.name, check, setting, end)
+
+
+def run_together(stages: Sequence[Stage], setting: Setting, end: float) -> Iterator[Outcome]:
+    """All checks of `stages` at the same time, after those that others build on; in the order in which they end."""
+    checks = [(stage.name, check) for stage in stages for check in stage.checks(setting)]
+    for first in (True, False):
+        chosen = [(stage, check) for stage, check in checks if check.first is first]
+        with ThreadPoolExecutor(max(1, len(chosen))) as pool:
+            futures = [pool.submit(run_check, stage, check, setting, end) for stage, check in chosen]
+            yield from (future.result() for future in as_completed(futures))
 
 
 def run_check(stage: str, check: Check, setting: Setting, end: float) -> Outcome:

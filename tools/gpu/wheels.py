@@ -26,8 +26,9 @@ def carry(folder: Path, hosts: list[str]) -> None:
         print(f"{there}: {sum(file.stat().st_size for file in there.iterdir()) / 1e6:.0f} MB", flush=True)
 
 
-def install(folder: Path, hosts: list[str]) -> None:
-    """An environment for each of `hosts` whose wheels are there, from nothing else."""
+def install(folder: Path, hosts: list[str]) -> list[str]:
+    """An environment for each of `hosts` whose wheels are there, from nothing else; returns these hosts."""
+    made = []
     for host in hosts:
         there = (folder / host).resolve()
         if not there.is_dir():
@@ -38,6 +39,8 @@ def install(folder: Path, hosts: list[str]) -> None:
             run([sys.executable, "-m", "venv", str(python.parents[1])])
         (ours,) = there.glob("multiverse_engine-*.whl")
         pip(str(python), "install", "--no-index", "--find-links", str(there), f"{ours}[{HOSTS[host]}]")
+        made.append(host)
+    return made
 
 
 def place(host: str) -> Path:
@@ -46,9 +49,9 @@ def place(host: str) -> Path:
 
 
 def environments(hosts: list[str]) -> dict[str, str]:
-    """The Pythons that are there: made from wheels, else by `tools/setup`, which has no CUDA."""
+    """The Pythons that are there: made from what was carried, else by `tools/setup`, which has no CUDA."""
     found = {}
-    for host in hosts:
+    for host in ("kernels", *hosts):
         for python in (place(host), ROOT / f".venvs/{host}/bin/python"):
             if python.exists():
                 found.setdefault(host, str(python))
