@@ -49,6 +49,9 @@ class Host(Protocol):
     def step(self) -> dict[str, list[int]]:
         """One engine step: the new tokens that clients see, by request id."""
 
+    def own_calls(self) -> dict[str, int]:
+        """One engine step: the calls of the package's functions in it, by function (`own_calls.py`)."""
+
     def abort(self, request: str) -> None:
         """What happens when a client goes away."""
 

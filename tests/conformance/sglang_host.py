@@ -110,6 +110,11 @@ class SGLangHost:
             seen.setdefault(request, []).extend(tokens)
         return seen
 
+    def own_calls(self) -> dict[str, int]:
+        self._call("count")
+        self.step()
+        return dict(self._call("counted"))
+
     def finished(self, request: str) -> bool:
         """Whether its last token was seen."""
         return bool(self._call("finished", request))

@@ -15,6 +15,7 @@ from typing import Any
 
 from answer import Answer
 from device import DEVICE, ON_CPU
+from own_calls import OwnCalls
 from sglang_operator import Operator
 from sglang_outputs import ending, entries
 from sglang_probes import Probes, check_pages
@@ -85,6 +86,7 @@ class Stepper(Probes, Operator):
         self.scheduler.ingest_requests = self.ingest
         self.scheduler.output_streamer.send_to_detokenizer = self
         self.scheduler.send_abort_output = lambda output, _: self.aborted(output.rid)
+        self.calls = OwnCalls()
         self.probe()
         self.watch()
 
@@ -209,6 +211,12 @@ class Stepper(Probes, Operator):
 
     def on_ask(self, path: str) -> Any:
         return attrgetter(path)(self.scheduler)
+
+    def on_count(self) -> None:
+        self.calls.begin()
+
+    def on_counted(self) -> dict[str, int]:
+        return self.calls.end()
 
     def on_cpu_seconds(self) -> float:
         return time.process_time()

@@ -24,6 +24,7 @@ else:
 
 from answer import Answer
 from late_executor import LateExecutor
+from own_calls import OwnCalls
 from vllm import LLM, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
@@ -114,6 +115,12 @@ class VLLMHost:
 
     def step(self) -> dict[str, list[int]]:
         return {o.request_id: list(o.outputs[0].token_ids) for o in self.llm.llm_engine.step()}
+
+    def own_calls(self) -> dict[str, int]:
+        calls = OwnCalls()
+        calls.begin()
+        self.step()
+        return calls.end()
 
     def abort(self, request: str) -> None:
         self.llm.llm_engine.abort_request([request])
