@@ -112,6 +112,16 @@ def test_an_environment_is_there_when_all_its_pieces_are(
     assert not [*folder.rglob("no")], "no scripts of wheels"
 
 
+def test_a_machine_that_is_not_as_it_was_taken_to_be_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "LIST", tmp_path / "list.toml")
+    there = 'torch = "9.9"\nthere = "pytest no-such-package rich"\n'
+    (tmp_path / "list.toml").write_text(there)
+    first, second = beside.differences()
+    assert first.startswith("torch is ")
+    assert first.endswith("; the pieces were tried with 9.9")
+    assert second == "not there: no-such-package"
+
+
 def test_pieces_that_are_for_something_else_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other.1of1").write_bytes(b"")
     monkeypatch.setattr(sysconfig, "get_python_version", lambda: "3.9")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,10 @@ import sysconfig
 import tarfile
 import tomllib
 from configparser import ConfigParser
+from importlib import metadata
 from pathlib import Path
 
-from payload import Payload, PayloadError, payloads
+from payload import LIST, Payload, PayloadError, payloads
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTED = '''"""Written by tools/gpu/accept --install; beside.pth imports it when Python starts."""
@@ -41,7 +43,7 @@ def install(folder: Path, place: Path = ROOT / ".venvs") -> list[str]:
     Raises:
         PayloadError: for a piece that no payload has, or another Python than they are for.
     """
-    python = tomllib.loads((Path(__file__).with_name("beside.toml")).read_text())["python"]
+    python = tomllib.loads(LIST.read_text())["python"]
     if sysconfig.get_python_version() != python:
         raise PayloadError(f"the pieces are for Python {python}; this is {sysconfig.get_python_version()}")
     known, made = {payload.name: payload for payload in payloads()}, []
@@ -59,6 +61,16 @@ def install(folder: Path, place: Path = ROOT / ".venvs") -> list[str]:
             _make(known[name], whole, environment)
             made.append(name)
     return made
+
+
+def differences() -> list[str]:
+    """What this Python has not of what the list takes a machine to have."""
+    table = tomllib.loads(LIST.read_text())
+    found = {re.sub(r"[-_.]+", "-", one.name).lower(): one.version for one in metadata.distributions()}
+    torch = found.get("torch", "not there").partition("+")[0]
+    told = [] if torch == table["torch"] else [f"torch is {torch}; the pieces were tried with {table['torch']}"]
+    absent = [name for name in table["there"].split() if name not in found]
+    return told + ([f"not there: {', '.join(absent)}"] if absent else [])
 
 
 def _make(payload: Payload, whole: list[Path], environment: Path) -> None:
