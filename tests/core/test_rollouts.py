@@ -118,7 +118,8 @@ def test_advantages_are_of_an_answer_of_its_strands_or_of_its_tokens() -> None:
 
 
 def test_a_group_has_what_its_answers_share_once_and_each_sees_what_it_saw_alone() -> None:
-    hosts = [answer("ab", "c"), answer("ab", "cd"), answer("ab", "c"), answer("b", "c"), answer("a", "b", prompt="abc")]
+    hosts = [answer("ab", "c"), answer("ab", "cd"), answer("ab", "c"), answer("b", "c")]
+    hosts += [answer("b", "c", after="gha<eos>"), answer("a", "b", prompt="abc")]
     rows = [to_row(rollout(host, str(at)), float(at)) for at, host in enumerate(hosts)]
     shared = share(rows)
     assert len(shared) < sum(map(len, rows)) / 2

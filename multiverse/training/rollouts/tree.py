@@ -103,9 +103,10 @@ class Rollout:
     @cached_property
     def layout(self) -> Layout:
         """Positions and visibility of `ids`: those under which every token was computed."""
-        writer, last = _Writer(self), self.prompt_segments[-1]
-        after = writer.strand(0, (), len(self.prompt_ids) - 1, last.position + last.end - last.start)
-        return Layout(tuple(writer.segments), writer.end, after)
+        writer = _Writer(self)
+        writer.strand(0, (), len(self.prompt_ids) - 1)
+        last = writer.segments[-1]
+        return Layout(tuple(writer.segments), writer.end, last.position + last.end - last.start)
 
     @cached_property
     def branches(self) -> dict[tuple[int, int], list[int]]:
@@ -134,23 +135,17 @@ class _Writer:
         self.segments = list(rollout.prompt_segments)
         self.end = len(rollout.prompt_ids)
 
-    def strand(self, index: int, hidden: tuple[Interval, ...], predecessor: int, position: int) -> int:
-        """Lay out a strand, which begins at `position` unless it says otherwise, and its branches.
-
-        Returns:
-            the position behind it.
-        """
+    def strand(self, index: int, hidden: tuple[Interval, ...], predecessor: int) -> None:
+        """Lay out a strand and its branches."""
         strand, at = self.rollout.strands[index], 0
         for block, fork in enumerate(strand.forks):
             self._run(strand, at, fork, hidden, predecessor)
-            position = strand.positions[fork - 1] + 1 if fork > at else position
-            first, reached = self.end, []
+            first = self.end
             for branch in self.rollout.branches[index, block]:
                 siblings = ((first, self.end),) if self.end > first else ()
-                reached.append(self.strand(branch, hidden + siblings, first - 1, position))
-            at, predecessor, position = fork, -1, max(reached)
+                self.strand(branch, hidden + siblings, first - 1)
+            at, predecessor = fork, -1
         self._run(strand, at, len(strand.token_ids), hidden, predecessor)
-        return strand.positions[-1] + 1 if at < len(strand.token_ids) else position
 
     def _run(self, strand: RolloutStrand, start: int, end: int, hidden: tuple[Interval, ...], predecessor: int) -> None:
         if end > start:
