@@ -13,6 +13,7 @@ from multiverse.serving.pins import hints, read
 from multiverse.serving.support import Support
 from multiverse_sglang.frontend.hooks import API_HOOKS, FRONT_END
 from multiverse_sglang.mask_hooks import MASK_HOOKS
+from multiverse_sglang.rehearsal_hooks import REHEARSAL_HOOKS
 from multiverse_sglang.rows import FIELDS, ROUTE, reads, wraps
 
 VERSIONS = ("0.5.22", "0.5.23")
@@ -196,6 +197,7 @@ HOOKS = (
     reads("sglang.srt.mem_cache.memory_pool:KVWriteLoc", ("loc",), "write the KV of new tokens", "nothing"),
     reads("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool.set_kv_buffer", ("layer", "loc_info", "cache_k",
           "cache_v"), "write the KV of new tokens", "nothing"),
+    *REHEARSAL_HOOKS,
     reads(f"{_REGISTRY}.register", ("target", "hook", "hook_type"), "apply the wrappers", "nothing"),
     reads(f"{_REGISTRY}.apply_hooks", (), "apply the wrappers", "a report of what failed to apply"),
 )  # fmt: skip

@@ -172,6 +172,7 @@ class Scheduler(Protocol):
     token_to_kv_pool_allocator: Allocator
     req_to_token_pool: RowPool
     max_total_num_tokens: int
+    max_req_len: int
     page_size: int
     waiting_queue: list[Request]
     running_batch: Batch
@@ -187,8 +188,13 @@ class Scheduler(Protocol):
     forward_stream: Any
     forward_stream_ctx: Any
     _engine_paused: bool
+    gracefully_exit: bool
+    ingest_requests: Any
 
     def is_fully_idle(self, for_health_check: bool = False, ignore_waiting: bool = False) -> bool: ...
+    def handle_generate_request(self, recv_req: object) -> None: ...
+    def run_event_loop(self) -> None: ...
+    def flush_cache(self) -> bool: ...
 
 
 class TokenizerManager(Protocol):

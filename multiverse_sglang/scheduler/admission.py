@@ -64,7 +64,7 @@ class Admission:
         life: Life,
         containment: Containment,
     ) -> None:
-        self._scheduler, self._options, self._binding, self._tally = scheduler, options, binding, tally
+        self._scheduler, self.options, self.binding, self._tally = scheduler, options, binding, tally
         self._trees, self._pool, self._queue, self._life = trees, pool, queue, life
         self._guard = containment.guard
         self._arrivals = itertools.count()  # the same on every rank of a tensor-parallel host, as no clock is
@@ -84,7 +84,7 @@ class Admission:
         if not is_new(request, 1 if program is None and not request.return_logprob else 0):
             return
         field = field_of(request)
-        options = self._options.for_request(field)
+        options = self.options.for_request(field)
         if field is not None:
             check_options(request, options)
         if program is not None:
@@ -124,7 +124,7 @@ class Admission:
     def _must_be_watched(self, request: Request, options: Options) -> bool:
         """SGLang looks for stops itself, and keeps logprobs, until a request forks."""
         prompt = request.origin_input_ids
-        return must_be_watched(options, self._binding, prompt, Stops(), streams=request.stream, logprobs=False)
+        return must_be_watched(options, self.binding, prompt, Stops(), streams=request.stream, logprobs=False)
 
     def _known(self, request: Request, options: Options, asked: bool) -> Deferred:
         arrived = next(self._arrivals)
@@ -177,7 +177,7 @@ class Admission:
             prompt = self._program_prompt(request, options, program)
         limits = options.limits(max(1, parameters.max_new_tokens), context)
         return RequestTree(
-            options.controller(self._binding, limits, prompt, self._affords),
+            options.controller(self.binding, limits, prompt, self._affords),
             options,
             streams=request.stream,
             stops=wanted_stops(request),
@@ -195,7 +195,7 @@ class Admission:
     def _program_prompt(self, request: Request, options: Options, program: Program) -> ProgramPrompt:
         """The prompt of a program's request, which from now on generates no more than its positions allow."""
         parameters, context = request.sampling_params, self._scheduler.model_config.context_len
-        prompt = ProgramPrompt(request.origin_input_ids, program.spans, self._binding, options.separators)
+        prompt = ProgramPrompt(request.origin_input_ids, program.spans, self.binding, options.separators)
         room = context - 1 - prompt.next_position  # as SGLang, which leaves the last position free
         if room < min(1, parameters.max_new_tokens):
             raise OptionError(

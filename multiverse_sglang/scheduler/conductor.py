@@ -76,8 +76,13 @@ class Conductor:
         )
         self.books = Books(scheduler, self.trees, self.pool, self.retained)
         self.integrity = IntegrityCheck(options.integrity_interval, self.tally, logger)
-        self._metrics = Metrics.of(scheduler)
+        self._metrics: Metrics | None = None
         self._rests = False
+
+    def start_counting(self) -> None:
+        """Count from zero on, where operators see it."""
+        self.tally.reset()
+        self._metrics = Metrics.of(self._scheduler)
 
     # --- steps ---------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from sglang.srt.runtime_context import get_serving
 from multiverse.serving.containment import Guard
 from multiverse.serving.hooks import offered
 from multiverse_sglang.channels import CONDUCTOR
-from multiverse_sglang.hooks import HELD_TOKENS
+from multiverse_sglang.hooks import HELD_TOKENS, support
 from multiverse_sglang.host import (
     Batch,
     HasRadixCache,
@@ -29,6 +29,7 @@ from multiverse_sglang.scheduler.conductor import Conductor, conductor_of, find_
 from multiverse_sglang.scheduler.memory_pressure import ShortageNoter
 from multiverse_sglang.scheduler.preemption import release_retracted
 from multiverse_sglang.scheduler.ranks import check_ranks
+from multiverse_sglang.scheduler.rehearsal import rehearse
 from multiverse_sglang.scheduler.requests import is_run
 from multiverse_sglang.scheduler.runs import begin_behind, orphan
 from multiverse_sglang.scheduler.streamer import BlocksStreamer
@@ -53,6 +54,9 @@ def scheduler_init(
     if offered(HELD_TOKENS):  # it asks by itself
         held = (conductor.books.parked_slots, conductor.books.retained_slots)
         scheduler.pool_stats_observer.held_token_counters.extend(partial(_aside, count, otherwise=0) for count in held)
+    if not support().is_tested:
+        rehearse(scheduler)
+    conductor.start_counting()
 
 
 def add_request_to_queue(original: Original, scheduler: Scheduler, req: Request, is_retracted: bool = False) -> None:

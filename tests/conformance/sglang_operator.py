@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+import os
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from operator import attrgetter
 from typing import Any
+from unittest.mock import patch
+
+from sglang_faults import planted
 
 from multiverse.decoding.document import to_transcript
 from multiverse.structure.tree import Transcript
 
 
 class Log(logging.Handler):
-    """What the adapter logs as an error: message, and whether a traceback comes with it."""
+    """What the adapter logs, as an error if nothing is said: message, and whether a traceback comes with it."""
 
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
+    def __init__(self, level: int = logging.ERROR) -> None:
+        super().__init__(level)
         self.lines: list[tuple[str, bool]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -128,6 +132,37 @@ class Operator:
         for abort in aborts:
             self.scheduler.abort_request(abort)
         return [abort.rid for abort in aborts]
+
+    def on_rehearse(
+        self, fault: str | None = None, version: str | None = None, context: int | None = None
+    ) -> list[str]:
+        """Rehearse again, with one of `FAULTS`, as this `version` of SGLang that somebody wants to try, or with no more
+        than so many tokens in a `context`: what is logged and, at last, the refusal. The scheduler is empty then."""
+        from multiverse.errors import UnsupportedHostError
+        from multiverse_sglang import hooks
+        from multiverse_sglang.scheduler.rehearsal import rehearse
+
+        self.on_scramble()  # else what is not written now may have been written by the rehearsal before
+        logger, log = logging.getLogger("sglang.multiverse"), Log(logging.INFO)
+        with ExitStack() as stack:
+            stack.callback(logger.setLevel, logger.level)
+            stack.callback(logger.removeHandler, log)
+            logger.setLevel(logging.INFO)
+            logger.addHandler(log)
+            if fault is not None:
+                stack.enter_context(planted(fault))
+            if version is not None:
+                stack.enter_context(patch.object(hooks, "host_version", lambda: version))
+                stack.enter_context(patch.dict(os.environ, {"MULTIVERSE_UNTESTED_HOST": "1"}))
+            if context is not None:
+                stack.enter_context(patch.object(self.scheduler, "max_req_len", context))
+            try:
+                rehearse(self.scheduler)
+            except UnsupportedHostError as refusal:
+                log.lines.append((f"refused: {refusal}", False))
+        self.scheduler.multiverse_conductor.start_counting()
+        assert self.scheduler.flush_cache()
+        return [line for line, _ in log.lines]
 
     # --- what can be seen ----------------------------------------------------------------------------------------
 
