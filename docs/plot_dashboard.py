@@ -79,6 +79,15 @@ PANELS = (
         {"recomputed tokens": rate("recomputed_tokens_total"), "trees replayed": rate("replays_total")},
         text="Per second. Above zero for long means that KV memory is short.",
     ),
+    Panel("Branches held", {"held": gauge("held_branches")}, text="Could be decoded, and are held back for others."),
+    Panel(
+        "Requests with an SLO",
+        {"in time": rate("slo_met_total"), "late": rate("slo_missed_total")},
+        "ops",
+        "Finished ones, per second.",
+    ),
+    Panel("Slack", spread("slack_seconds"), "s", "Least slack before each step with branches."),
+    Panel("Error of predicted steps", spread("step_time_error"), "percentunit"),
     Panel("Prompts with blocks", {"tokens from the prefix cache": rate("cached_tokens_total")}, text="Per second."),
     Panel(
         "Integrity failures",

@@ -88,6 +88,8 @@ HOOKS = (
     Hook("vllm.v1.request:Request", ("num_in_flight_tokens", "num_stale_output_tokens", "drop_stale_output",
          "num_output_placeholders"), False,
          "async scheduling: drop what is sampled behind a tag", "0.31", "a per-token request callback"),
+    Hook("vllm.v1.request:Request", ("next_decode_eligible_step",), False,
+         "hold a branch: passed over, with its KV and its place", "0.31", "a way to hold a request between steps"),
     *FRONTEND_HOOKS,
     *WORKER_HOOKS,
 )  # fmt: skip

@@ -32,6 +32,10 @@ The bounds are tighter than those of some hosts: logits that are divided by the 
 """
 _CUTS = {"top_p": 1.0, "top_k": ALL_TOKENS, "min_p": 0.0}
 """What leaves unlikely tokens out, at values that leave out none."""
+SLO = ("tpot_ms", "deadline_ms")
+"""What a request may ask to be held: milliseconds per token behind its first, and from its arrival to its last."""
+LONGEST_MS = 86_400_000
+"""A day."""
 _NAMED = 3
 """Unknown keys that an error names; of the others it tells how many there are."""
 
@@ -134,6 +138,27 @@ def check_branch_sampling(given: Any) -> None:
             raise OptionError(f"branch_sampling: {name} must be from {least} to {most}, got {shown(value)}")
         if name == "top_k" and not isinstance(value, int):
             raise OptionError(f"branch_sampling: top_k must be an integer, got {shown(value)}")
+
+
+def check_slo(given: Any) -> None:
+    """Refuse what can't be held.
+
+    Raises:
+        OptionError: naming the promise, its value and what is allowed.
+    """
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        raise OptionError(f"slo must be an object, got {type(given).__name__}")
+    refuse_unknown("slo", given, SLO)
+    for name, value in given.items():
+        check_milliseconds(f"slo: {name}", value)
+
+
+def check_milliseconds(name: str, value: Any) -> None:
+    """Raise OptionError, naming `name`, unless `value` is a time that can be waited for."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= LONGEST_MS:
+        raise OptionError(f"{name} must be a number of milliseconds above 0, at most {LONGEST_MS}, got {shown(value)}")
 
 
 def changed_in_branches(wanted: Mapping[str, float], greedy: bool) -> dict[str, float]:

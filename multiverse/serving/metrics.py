@@ -22,11 +22,14 @@ COUNTERS = {
     "recomputed_tokens": "Tokens of trees computed again after preemption.",
     "cached_tokens": "Tokens of prompts with blocks found in the prefix cache.",
     "replays": "Trees that gave up their memory and were computed again.",
+    "slo_met": "Finished requests that were promised something, and were served in time.",
+    "slo_missed": "Finished requests that were promised something, and were not served in time.",
     "integrity_failures": "Times that the plugin's books did not agree with the host's.",
 }
 GAUGES = {
     "running_branches": "Branches that are being decoded or wait for a place in the batch.",
     "parked_sequences": "Sequences that hold KV and wait: parents for their branches, closed branches for the others.",
+    "held_branches": "Branches that could be decoded, and are held back for the sake of others.",
 }
 _FINE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 HISTOGRAMS: Mapping[str, tuple[str, tuple[float, ...]]] = {
@@ -37,6 +40,14 @@ HISTOGRAMS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     ),
     "fork_seconds": ("From the end of a goal to the start of a branch of it.", _FINE),
     "join_seconds": ("From the end of a block's last branch to the start of what follows.", _FINE),
+    "slack_seconds": (
+        "Before each step with branches: until the first of the requests without branches is late; below 0: it is.",
+        (-1.0, -0.1, -0.01, 0.0, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+    ),
+    "step_time_error": (
+        "Of each step that was predicted: |predicted / measured - 1|.",
+        (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
+    ),
 }
 FALLBACKS = "Blocks that were not forked, by reason."
 _KEPT = 4096
@@ -80,7 +91,8 @@ class Tally:
             self.observe("block_width", width)
 
     def drain(self, **gauges: int) -> dict[str, Any] | None:
-        """What is new since the last time, as plain data; `None` if nothing is."""
+        """What is new since the last time, as plain data; `None` if nothing is. Gauges not given are 0."""
+        gauges = dict.fromkeys(GAUGES, 0) | gauges
         if gauges == self._gauges and self.totals == self._drained and not self._fallbacks and not self._samples:
             return None
         figures: dict[str, Any] = {

@@ -16,6 +16,8 @@ from multiverse.decoding.budgets import LARGEST, Limits
 from multiverse.decoding.controller import Admit, Controller
 from multiverse.decoding.shaped import Shape, ShapedController, check_shape
 from multiverse.errors import OptionError, shown
+from multiverse.serving.admission.policies import EAGER
+from multiverse.serving.admission.promises import check_promises
 from multiverse.serving.field import check_branch_sampling, read_field
 from multiverse.structure.binding import Binding
 from multiverse.structure.layout import Separators
@@ -24,6 +26,7 @@ PREFIX = "MULTIVERSE_"
 STRUCTURES = ("lenient", "strict")
 CAPS = ("max_branches", "max_depth", "max_parallel", "max_critical_path")
 _NUMBERS = (*CAPS, "integrity_interval")
+_TIMES = ("tpot_slo_ms", "ttft_slo_ms")
 _SWITCHES = ("untested_host",)
 STREAMS = ("document", "events")
 SHAPES = ("refuse", "accept")
@@ -35,7 +38,7 @@ _CHOICES = {
     "shapes": SHAPES,
     "prefill": PREFILLS,
 }
-_REQUEST_FIELDS = ("enabled", "structure", *CAPS, "branch_sampling", "stream", "return_tree", "shape")
+_REQUEST_FIELDS = ("enabled", "structure", *CAPS, "branch_sampling", "stream", "return_tree", "shape", "slo")
 FLAGS = {
     "dialect": "name of the dialect, or path of one in TOML (default: detected from the tokenizer)",
     "structure": "'strict' lets only tags be sampled that the grammar allows, 'lenient' (default) any",
@@ -49,6 +52,10 @@ FLAGS = {
     " backends of this plugin read a prefix once that branches share (default: 'always' on a CPU, else 'never')",
     "shapes": "'accept' lets benchmarks say how wide and long blocks are, 'refuse' (default) doesn't",
     "prefill": "how SGLang computes blocks of prompts: 'auto' (default), 'replay', 'segments', or 'mask' (FlashInfer)",
+    "admission": "which branches run while others wait: 'eager' (default) all, 'off' one of a request, 'cap:N' N of it,"
+    " 'slack' as many as the other requests can spare the time for (vLLM)",
+    "tpot_slo_ms": "with 'slack': milliseconds per token that a request may take which names no `slo` (default: any)",
+    "ttft_slo_ms": "with 'slack': milliseconds to the first token, likewise (default: any)",
     "integrity_interval": "compare the plugin's books with the host's every so many steps (default 0: only when idle)",
     "untested_host": "(no value) run in a release of the host that was never tested with this, if it rehearses well",
 }
@@ -73,6 +80,9 @@ class Options:
         shapes: whether a request to this server may say which `shape` its answer has.
         shape: of the answer (`multiverse.decoding.shaped`); the model decides if not given.
         prefill: how SGLang computes prompts that hold blocks; vLLM replays them.
+        admission: which branches run in a step (`multiverse.serving.admission.policies`).
+        tpot_slo_ms, ttft_slo_ms: what requests are promised, under `slack`; nothing if not given.
+        slo: what a request asks for in place of that, under `slack`; keys as in `field.SLO`.
         integrity_interval: steps between two comparisons of the books while requests run (`serving.integrity`).
         untested_host: whether a release of the host may be tried that the adapter was not tested with.
 
@@ -95,6 +105,10 @@ class Options:
     shapes: str = "refuse"
     shape: Shape | None = None
     prefill: str = "auto"
+    admission: str = EAGER
+    tpot_slo_ms: float | None = None
+    ttft_slo_ms: float | None = None
+    slo: Mapping[str, float] | None = None
     integrity_interval: int = 0
     untested_host: bool = False
 
@@ -113,6 +127,7 @@ class Options:
             if (value := getattr(self, cap)) is not None and value > LARGEST:
                 raise OptionError(f"{cap} must be at most {LARGEST}, got {shown(value)}")
         check_branch_sampling(self.branch_sampling)
+        check_promises(self.admission, self.slo, {name: getattr(self, name) for name in _TIMES})
         if self.shape is not None:
             check_shape(self.shape, self.max_branches)
 
@@ -167,6 +182,13 @@ def _number(name: str, text: str) -> int:
         raise OptionError(f"{name} must be an integer, got {shown(text)}") from None
 
 
+def _time(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(f"{name} must be a number of milliseconds, got {shown(text)}") from None
+
+
 def _switch(name: str, text: str) -> bool:
     if text not in ("", "0", "1"):
         raise OptionError(f"{name} must be 0 or 1, got {shown(text)}")
@@ -175,6 +197,7 @@ def _switch(name: str, text: str) -> bool:
 
 _READERS: Mapping[str, Callable[[str, str], Any]] = {
     **dict.fromkeys(_NUMBERS, _number),
+    **dict.fromkeys(_TIMES, _time),
     **dict.fromkeys(_SWITCHES, _switch),
 }
 """How values are read that are no texts."""

@@ -24,6 +24,7 @@ class Observed:
         recomputed_tokens: tokens computed again after preemption.
         started, closed: when each branch began to be computed, and when its KV was complete; of the root, when the
             request came and when it ended.
+        held: by strand key, seconds for which branches were held back; none if no policy held any.
         logprobs: of the strands' tokens; `None` for those that the engine wrote.
         weights: by strand key, the versions of the weights that said its tokens; `None` if they were the same for all.
     """
@@ -31,6 +32,7 @@ class Observed:
     recomputed_tokens: int = 0
     started: Times = field(default_factory=dict)
     closed: Times = field(default_factory=dict)
+    held: Times = field(default_factory=dict)
     logprobs: Logprobs | None = None
     weights: Mapping[tuple[int, ...], list[Span]] | None = None
 
@@ -96,6 +98,8 @@ def _entry(strand: Strand, positions: list[int], observed: Observed) -> dict[str
     }
     entry["started"] = _rounded(observed.started.get(strand.key))
     entry["closed"] = _rounded(observed.closed.get(strand.key))
+    if observed.held:
+        entry["held"] = round(observed.held.get(strand.key, 0.0), 6)
     if observed.logprobs is not None:
         entry["logprobs"] = list(observed.logprobs.get(strand.key, ()))
     if observed.weights is not None:

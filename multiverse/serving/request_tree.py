@@ -40,6 +40,7 @@ class RequestTree:
         created: when the request came; with `started_at` and `closed_at`, by strand key, in monotonic seconds.
         started_at: when each branch was started.
         closed_at: when the KV of each branch was complete, or joined.
+        held: by strand key, seconds for which a branch was held back in all.
     """
 
     controller: Controller
@@ -57,6 +58,8 @@ class RequestTree:
     weights: WeightVersions = field(default_factory=WeightVersions, init=False)
     started_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
     closed_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
+    held: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
+    _held_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.judge = Judge(self.controller, self.stops)
@@ -73,6 +76,16 @@ class RequestTree:
         if self.rows is not None:
             self.rows.drop(key, offset)
 
+    def note_held(self, key: tuple[int, ...]) -> None:
+        """The branch `key`, which could run, is held from now on."""
+        assert key not in self._held_at
+        self._held_at[key] = time.monotonic()
+
+    def note_released(self, key: tuple[int, ...]) -> None:
+        """It is not held any more, if it was."""
+        if (since := self._held_at.pop(key, None)) is not None:
+            self.held[key] = self.held.get(key, 0.0) + time.monotonic() - since
+
     def record(self, tally: Tally, asked: bool, version: str = "") -> dict[str, Any] | None:
         """Count the request, which has ended, and return its record, if there is anything to tell or it was asked.
 
@@ -81,10 +94,13 @@ class RequestTree:
         root = self.controller.root
         if not root.forks and not root.fallbacks and not asked:
             return None
+        for key in list(self._held_at):
+            self.note_released(key)
         observed = Observed(
             recomputed_tokens=self.recomputed,
             started={(): 0.0} | self._since_created(self.started_at),
             closed=self._since_created(self.closed_at) | {(): time.monotonic() - self.created},
+            held=self.held,
             logprobs=None if self.rows is None else self.rows.values(root),
             weights={s.key: self.weights.of_strand(s, version) for s in root.walk()} if self.weights else None,
         )

@@ -165,6 +165,7 @@ WRONG_OURS: tuple[Any, ...] = (
     {"max_parallel": 2**64}, {"max_critical_path": 2**200}, {"max_branches": True}, {"widht": 1}, "[" * 2000, "{", 7,
     [1, 2], {"branch_sampling": {"temperature": 1e9}}, {"branch_sampling": {"repetition_penalty": 1e-9}},
     {"branch_sampling": "x"}, {"stream": 1}, {"structure": "loose"}, {"max_depth": NESTED}, {"x" * 100_000: 1},
+    {"slo": {"tpot_ms": 0}},
 )  # fmt: skip
 """Values of our field that have to be refused with a 400, whatever else the request asks for."""
 WRONG_CUSTOM_PARAMS: tuple[Any, ...] = ("abc", ["a"], 7, {"multiverse": "[" * 2000}, {"multiverse": {"max_depth": -1}})

@@ -39,6 +39,7 @@ class Request(Protocol):
     num_stale_output_tokens: int
     num_output_placeholders: int
     drop_stale_output: bool
+    next_decode_eligible_step: int
     block_hashes: list[bytes]
     _block_hasher: Callable[[Request], list[bytes]] | None
 

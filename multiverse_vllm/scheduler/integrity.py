@@ -29,6 +29,7 @@ class Books:
             *strangers("queued requests", set(queued), requests),
             *strangers("requests with KV blocks", set(self._table.manager.req_to_blocks), requests),
             *strangers("members that nothing goes on with", self._idle(), set(queued)),
+            *strangers("held branches", self._held(), {str(request.request_id) for request in host.running}),
             *repeated("the queues", queued),
             *ownership("block", self._owners(), self._references()),
             *self.remains(),
@@ -58,6 +59,9 @@ class Books:
             for name, member in self._trees.members.items()
             if not member.parked and id(member.tree) not in self._trees.preempted
         }
+
+    def _held(self) -> set[str]:
+        return {name for name, member in self._trees.members.items() if member.held_since is not None}
 
     def _owners(self) -> dict[int, list[str]]:
         """By block, who has it, once per reference."""

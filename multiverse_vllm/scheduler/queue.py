@@ -1,7 +1,8 @@
 """The queues of vLLM's scheduler: nothing else of ours changes them.
 
 A member is `OUT` of them, `QUEUED` in one of them (vLLM itself moves requests from waiting to running, and back when
-it preempts them), or `PARKED`, outside with its KV. `enqueue` and `remove`, `park` and `unpark` are pairs.
+it preempts them), or `PARKED`, outside with its KV. Who is held is `QUEUED` and running, with its place and its KV, and
+vLLM passes over it. `enqueue` and `remove`, `park` and `unpark`, `hold` and `release` are pairs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from vllm.v1.request import RequestStatus
 
 from multiverse_vllm.scheduler.host import Finish, HostScheduler, Request
 from multiverse_vllm.scheduler.tree import Member, Place
+
+NEVER = 1 << 62
+"""The step in which vLLM may decode a request that is held."""
 
 
 class Queue:
@@ -36,6 +40,7 @@ class Queue:
     def remove(self, member: Member) -> None:
         """QUEUED, or PARKED, to OUT: nothing is computed for it, what is under way for it is dropped. Its KV stays."""
         request, host = member.request, self._host
+        self.release(member)
         if member.place is Place.QUEUED and request in host.running:
             host.running.remove(request)
         elif member.place is Place.QUEUED:
@@ -57,6 +62,19 @@ class Queue:
         """PARKED to OUT: it is about to go on."""
         assert member.place is Place.PARKED
         member.place = Place.OUT
+
+    def hold(self, member: Member, step: int) -> None:
+        """Let vLLM pass over a branch that it computes, from `step` on. What is under way for it still counts."""
+        assert member.place is Place.QUEUED
+        assert member.held_since is None
+        member.request.next_decode_eligible_step, member.held_since = NEVER, step
+        member.tree.note_held(member.strand.key)
+
+    def release(self, member: Member) -> None:
+        """Hold it no longer, if it was."""
+        if member.held_since is not None:
+            member.request.next_decode_eligible_step, member.held_since = 0, None
+            member.tree.note_released(member.strand.key)
 
     def _retire(self, member: Member, place: Place) -> None:
         member.place, member.request.status = place, RequestStatus.WAITING

@@ -24,6 +24,7 @@ from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
+from multiverse.serving.admission.policies import make_policy
 from multiverse.serving.integrity import IntegrityCheck
 from multiverse.serving.metrics import Tally
 from multiverse.serving.options import Options
@@ -37,8 +38,10 @@ from multiverse_vllm.scheduler.deferral import Deferral
 from multiverse_vllm.scheduler.demand import Demand
 from multiverse_vllm.scheduler.failures import Failures
 from multiverse_vllm.scheduler.forks import Forks
+from multiverse_vllm.scheduler.holding import Holding
 from multiverse_vllm.scheduler.integrity import Books
 from multiverse_vllm.scheduler.memory import MemoryPressure
+from multiverse_vllm.scheduler.paces import Paces
 from multiverse_vllm.scheduler.prefix_cache import PrefixCache
 from multiverse_vllm.scheduler.queue import Queue
 from multiverse_vllm.scheduler.state import State
@@ -77,7 +80,11 @@ class MultiverseScheduler(Scheduler):
         self.tokens, self.answers = Tokens(state), Answers(state)
         self.deferral = Deferral(state, self.admission, self.answers, self.binding)
         self.failures = Failures(state, self.answers)
-        parts = (self.demand, self.forks, self.memory, self.tokens, self.answers, self.failures)
+        policy, self.paces, holding = make_policy(self._options.admission), None, None
+        if policy is not None:
+            self.paces = Paces(state, self._options, policy.step_time) if policy.step_time is not None else None
+            holding = Holding(state, policy, self.paces)
+        parts = (self.demand, self.forks, self.memory, self.tokens, self.answers, self.failures, holding)
         self.steps = Steps(state, *parts)
         self.books = Books(state, self.memory, self.tokens)
         self.start_counting()
@@ -90,9 +97,13 @@ class MultiverseScheduler(Scheduler):
     def add_request(self, request: Request) -> None:
         super().add_request(request)
         self.trees.guard.run(request, self.admission.admit, request, otherwise=None)
+        if self.paces is not None:
+            self.trees.guard.aside(self.paces.admit, request, otherwise=None)
         self.failures.end_failed()
 
     def schedule(self, *args: object, **kwargs: object) -> SchedulerOutput:
+        if self.paces is not None:
+            self.paces.before_step()
         if self.trees.members and self._pause_state is not PauseState.PAUSED_ALL:
             self.steps.before_schedule(begins=self._pause_state is PauseState.UNPAUSED)
         output = super().schedule(*args, **kwargs)
@@ -110,6 +121,8 @@ class MultiverseScheduler(Scheduler):
         self.deferral.settle(results)
         if (self.steps.process_results(results) or served) and (self._check.is_due() or not self.requests):
             self._check.enter(self.books.problems() if self.requests else self.books.remains())
+        if self.paces is not None:
+            self.trees.guard.aside(self.paces.after_step, scheduler_output, otherwise=None)
         return results
 
     def finish_requests(self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus) -> list[Request]:

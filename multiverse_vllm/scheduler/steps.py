@@ -13,6 +13,7 @@ from multiverse_vllm.scheduler.answers import Answers, Results
 from multiverse_vllm.scheduler.demand import Demand
 from multiverse_vllm.scheduler.failures import Failures
 from multiverse_vllm.scheduler.forks import Forks
+from multiverse_vllm.scheduler.holding import Holding
 from multiverse_vllm.scheduler.memory import MemoryPressure
 from multiverse_vllm.scheduler.prompt_logprobs import scoring
 from multiverse_vllm.scheduler.state import State
@@ -32,9 +33,11 @@ class Steps:
         tokens: Tokens,
         answers: Answers,
         failures: Failures,
+        holding: Holding | None,
     ) -> None:
         self._trees, self._table, self._demand, self._forks = state.trees, state.table, demand, forks
         self._memory, self._tokens, self._answers, self._failures = memory, tokens, answers, failures
+        self._holding = holding
 
     def before_schedule(self, begins: bool) -> None:
         """Start and join what can be, senior trees first; if memory is short, let it be theirs.
@@ -56,6 +59,8 @@ class Steps:
         self._failures.end_failed()
         if not ample:
             self._memory.sort_queues()
+        if self._holding is not None and self._trees.structured:
+            self._holding.before_schedule()
 
     def after_schedule(self, output: SchedulerOutput) -> None:
         """Send the workers what they have to do beside vLLM's step; park strands that are complete with it."""

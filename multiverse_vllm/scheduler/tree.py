@@ -36,6 +36,7 @@ class Member(request_tree.Member):
         place: in a queue of vLLM; parked, with its KV and nothing to be computed; out, with neither. Set by `Queue`.
         valid_kv_length: KV of how many tokens is right, once the steps under way have run: not that of a dropped token.
         sampled: offset in the strand's tokens of the token sampled last.
+        held_since: number of the step since which it is held in its queue; `None` if it is not. Set by `Queue`.
         lost: tokens and blocks of its own that vLLM took when it preempted the request.
     """
 
@@ -44,6 +45,7 @@ class Member(request_tree.Member):
     place: Place = field(default=Place.OUT, kw_only=True)
     valid_kv_length: int = field(default=0, init=False)
     sampled: int | None = field(default=None, init=False)
+    held_since: int | None = field(default=None, init=False)
     lost: tuple[int, int] | None = field(default=None, init=False)
 
     def advance_to(self, part: int) -> None:

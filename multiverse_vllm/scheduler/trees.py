@@ -63,6 +63,7 @@ class Trees:
         """Strike out a strand's request, which holds nothing any more."""
         name = member.request.request_id
         del self.members[name], member.tree.members[member.strand.key]
+        member.tree.note_released(member.strand.key)
         self._host.requests.pop(name, None)  # unless vLLM has done so
 
     def forget(self, tree: RequestTree) -> None:
@@ -96,7 +97,8 @@ class Trees:
         self.guard.run(tree.root.request, handler, one, *args, otherwise=None)
 
     def gauges(self) -> dict[str, int]:
-        """Branches that run and sequences that are parked, for the metrics."""
+        """Branches that run, sequences that are parked and branches that are held, for the metrics."""
         members = [member for tree in self.structured.values() for member in tree.members.values()]
         running = sum(member.strand.parent is not None and not member.parked for member in members)
-        return {"running_branches": running, "parked_sequences": sum(member.parked for member in members)}
+        parked, held = (sum(member.parked for member in members), sum(m.held_since is not None for m in members))
+        return {"running_branches": running, "parked_sequences": parked, "held_branches": held}

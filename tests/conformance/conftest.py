@@ -35,6 +35,7 @@ SCHEDULED = {
     "test_sglang_prefill": MODES[:2],
     "test_vllm_operator": MODES[:2],
     "test_vllm_weights": MODES[:2],
+    "test_vllm_admission": MODES[:2],
     "test_vllm_deferral": MODES[:2],
     "test_vllm_containment": MODES[:2],
     "test_sglang_attention": MODES[1:],

@@ -43,7 +43,7 @@ def test_every_figure_has_a_row() -> None:
 
 def test_every_field_of_a_strand_has_a_row() -> None:
     controller = Controller(bind("multiverse", ToyTokenizer("multiverse")), limits=Limits(max_tokens=9))
-    (strand,) = report(controller, Observed(logprobs={}, weights={}), with_tree=True)["tree"]
+    (strand,) = report(controller, Observed(held={(): 1.0}, logprobs={}, weights={}), with_tree=True)["tree"]
     assert rows("## The record and its tree", "## Streams") == {*strand, "texts"}
 
 
