@@ -114,6 +114,10 @@ FREE = {
     "integrity_interval": {"integrity_interval": 3},
     "shared_prefix": {"shared_prefix": "never"},
     "prefill": {"prefill": "replay"},
+    "admission": {"admission": "off"},
+    "tpot_slo_ms": {"admission": "slack", "tpot_slo_ms": 50.0},
+    "ttft_slo_ms": {"admission": "slack", "ttft_slo_ms": 50.0},
+    "slo": {"admission": "slack", "slo": {"tpot_ms": 50}},
     "untested_host": {"untested_host": True},
 }
 """Those for which they don't."""
