@@ -168,10 +168,7 @@ def test_flat_sequences_say_which_tokens_a_causal_forward_gets_wrong() -> None:
     assert flatten(rollout(plain)).response_mask == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_files_hold_all_of_it(tmp_path: Path, suffix: str) -> None:
-    if suffix == "parquet":
-        pytest.importorskip("pyarrow")
+def test_files_hold_all_of_it(tmp_path: Path) -> None:
     prompt = encode("ab" + goal(2))
     found = [
         rollout(answer("ab", "c"), weight_version="3"),
@@ -179,7 +176,7 @@ def test_files_hold_all_of_it(tmp_path: Path, suffix: str) -> None:
         rollout(play("multiverse", Limits(max_depth=0), encode("a"), "overlap", 5, 1.0), "fallen back"),
     ]
     assert any(strand.fallbacks for one in found for strand in one.strands)
-    file = tmp_path / f"rollouts.{suffix}"
+    file = tmp_path / "rollouts.jsonl"
     write(file, found)
     assert read(file) == found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -18,7 +19,7 @@ from multiverse.models.task import generate as problem
 from multiverse.models.tokenizer import turn
 from multiverse.oracle import generate, load
 from multiverse.structure.layout import Layout, Segment
-from multiverse.training.rollouts import Reader, Rollout, Row, join, share, to_row
+from multiverse.training.rollouts import Reader, Rollout, Row, join, read, share, to_row, write
 from multiverse.training.rollouts.batch import collate, mismatch
 
 BINDING = bind(DIALECT, TOKENIZER)
@@ -134,3 +135,10 @@ def test_a_temperature_divides_the_logits_it_was_sampled_from() -> None:
     expected = (logits / 2).log_softmax(-1)[torch.arange(len(logits)), warm.targets]
     assert torch.allclose(warm.logprobs(lm), expected, atol=1e-6)
     assert not torch.allclose(raw.logprobs(lm), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_files_hold_all_of_them(group: list[Rollout], tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"rollouts.{suffix}"
+    write(file, group)
+    assert read(file) == group
