@@ -31,6 +31,7 @@ class Asker:
     """Asks one server; use it in an `async with`."""
 
     def __init__(self, url: str, timeout: float) -> None:
+        self._url = url
         self._client = openai.AsyncOpenAI(
             base_url=f"{url}/v1",
             api_key="none",
@@ -53,11 +54,17 @@ class Asker:
         """
         try:
             model = (await self._client.models.list()).data[0]
+            said = model.model_extra or {}
+            host = "sglang" if model.owned_by == "sglang" else "vllm"
+            path = await self._path_in_sglang() if host == "sglang" else said.get("root")
         except openai.OpenAIError as error:
             raise RunError(f"{self._client.base_url} does not say what it serves: {error}") from error
-        said = model.model_extra or {}
-        host = "sglang" if model.owned_by == "sglang" else "vllm"
-        return Served(host, model.id, str(said.get("root") or model.id), int(said.get("max_model_len") or 1024))
+        return Served(host, model.id, str(path or model.id), int(said.get("max_model_len") or 1024))
+
+    async def _path_in_sglang(self) -> str | None:
+        """Where the weights are. SGLang's list of models has the name that it serves under in its place."""
+        said = await self._client.get(f"{self._url}/model_info", cast_to=dict[str, Any])
+        return str(said["model_path"]) if "model_path" in said else None
 
     async def answer(self, ask: Ask) -> Answer:
         """The whole answer. Raises what the client raises."""

@@ -15,7 +15,7 @@ from multiverse.harness.server import HOSTS, Server, command, free_port, install
 from multiverse.models import TINY
 
 HOST = next(host for host in HOSTS if installed(host))
-MIX = ("--operate", "--mixed", "1", "--requests", "400", "--concurrency", "12", "--patience", "60", "--seed", "1")
+MIX = ("--operate", "--mixed", "1", "--requests", "600", "--concurrency", "24", "--patience", "60", "--seed", "2")
 SAID = {
     "vllm: none": "verdict: held",
     "sglang: none": "verdict: held",
