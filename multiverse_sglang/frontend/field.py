@@ -16,7 +16,7 @@ from multiverse.errors import MultiverseError, OptionError
 from multiverse.serving.field import field_of, has_field
 from multiverse.serving.options import Options
 from multiverse.wire.responses import ELSEWHERE, FIELD
-from multiverse_sglang.frontend.parameters import check_parameters, custom, holders
+from multiverse_sglang.frontend.parameters import check_openai, check_parameters, custom, holders
 
 NATIVE = "/generate"
 """Where sampling parameters have an object of their own, or a list of them, one per prompt."""
@@ -24,8 +24,9 @@ PATHS = ("/v1/chat/completions", "/v1/completions", "/invocations", NATIVE)
 """Where requests may have the field."""
 OTHERS = ("/v1/messages", "/v1/responses", "/vertex_generate", "/api/chat", "/api/generate")
 """Where answers have no place for what the field asks."""
-_LOOKS = re.compile(rb'"(multiverse|custom_params)"|\\u00[4-7]', re.IGNORECASE)
-"""A body that may have a key of interest: as it is, or with letters written as escapes."""
+_WRONG = rb'"response_format"\s*:\s*["\[0-9tf-]|"n"\s*:\s*[0-]'
+LOOKS = re.compile(rb'"(multiverse|custom_params)"|\\u00[4-7]|' + _WRONG, re.IGNORECASE)
+"""A body that may have a key of interest, as it is or with letters written as escapes; or what SGLang breaks on."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -47,7 +48,7 @@ class FieldMiddleware:
             await self._app(scope, receive, send)
             return
         body = await _read(receive)
-        if _LOOKS.search(body):
+        if LOOKS.search(body):
             try:
                 body = move_field(body, scope["path"])
             except MultiverseError as error:
@@ -75,6 +76,8 @@ def move_field(body: bytes, path: str) -> bytes:
             _hand_over(request, given, path)
         if path in PATHS:
             check_parameters(request.get("sampling_params") if path == NATIVE else request)
+        if path in PATHS and path != NATIVE:
+            check_openai(request)
         return json.dumps(request).encode() if asked else body
     except RecursionError:
         raise OptionError("the request nests objects and lists too deeply to be read") from None

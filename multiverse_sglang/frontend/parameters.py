@@ -51,10 +51,26 @@ def custom(holder: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_constrained(holder: dict[str, Any]) -> bool:
-    """Whether it asks for structured outputs."""
+def check_openai(request: dict[str, Any]) -> None:
+    """Refuse what SGLang 0.5.23 itself answers with a 500, or with a stream that breaks off.
+
+    Raises:
+        OptionError: naming what is wrong and what is allowed.
+    """
+    _response_format(request)
+    number = request.get("n")
+    if isinstance(number, int) and number < 1:
+        raise OptionError(f"n must be at least 1, got {shown(number)}")
+
+
+def _response_format(holder: dict[str, Any]) -> dict[str, Any]:
     wanted = holder.get("response_format")
     if not isinstance(wanted, dict | None):
         raise OptionError(f"response_format must be an object, got {shown(wanted)}")
-    kind = "text" if wanted is None else wanted.get("type", "text")
+    return wanted or {}
+
+
+def _is_constrained(holder: dict[str, Any]) -> bool:
+    """Whether it asks for structured outputs."""
+    kind = _response_format(holder).get("type", "text")
     return kind != "text" or any(holder.get(name) for name in _CONSTRAINTS)

@@ -164,3 +164,23 @@ def test_a_field_that_is_given_twice_is_refused() -> None:
     inside = {"sampling_params": {"custom_params": {"multiverse": {"max_depth": -1}}}, "text": "x"}
     with pytest.raises(OptionError, match="given twice"):
         move_field(json.dumps(inside | {"multiverse": {}}).encode(), "/generate")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"response_format": "json"}, "response_format must be an object, got 'json'"),
+        ({"n": 0}, "n must be at least 1"),
+    ],
+)
+def test_what_sglang_breaks_on_is_refused_without_the_field_too(wrong: dict[str, Any], said: str) -> None:
+    """SGLang 0.5.23 answers the first with a 500, and breaks off the stream of the second."""
+    from multiverse_sglang.frontend.field import LOOKS, move_field
+
+    body = json.dumps({"messages": []} | wrong).encode()
+    assert LOOKS.search(body)
+    with pytest.raises(OptionError, match=said):
+        move_field(body, "/v1/chat/completions")
+    fine = json.dumps({"messages": [], "n": 1, "response_format": {"type": "text"}}).encode()
+    assert not LOOKS.search(fine)
+    assert move_field(fine, "/v1/chat/completions") == fine
