@@ -37,7 +37,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 class FieldMiddleware:
     """Takes the field out of request bodies and hands it to the engine; a wrong one is answered with a 400.
 
-    Bodies without the field are passed on byte for byte.
+    Bodies without the field are passed on byte for byte, but for what SGLang itself breaks on.
     """
 
     def __init__(self, app: App) -> None:
@@ -74,9 +74,10 @@ def move_field(body: bytes, path: str) -> bytes:
             raise OptionError(ELSEWHERE)
         if given is not None:
             _hand_over(request, given, path)
-        if path in PATHS:
-            check_parameters(request.get("sampling_params") if path == NATIVE else request)
-        if path in PATHS and path != NATIVE:
+        if path == NATIVE:
+            check_parameters(request.get("sampling_params"))
+        elif path in PATHS:
+            check_parameters(request)
             check_openai(request)
         return json.dumps(request).encode() if asked else body
     except RecursionError:
