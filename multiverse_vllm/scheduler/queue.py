@@ -34,6 +34,7 @@ class Queue:
     def enqueue(self, member: Member) -> None:
         """OUT to QUEUED: let vLLM compute what its request has no KV of. The workers meet it anew."""
         assert member.place is Place.OUT
+        assert member.held_since is None
         self._retire(member, Place.QUEUED)
         self._host._enqueue_waiting_request(member.request)
 
