@@ -1,8 +1,10 @@
 """Runs a host's suites on a release of it, over the installed one, and counts the releases on which all are green.
 
     python benchmarks/releases.py vllm 0.33.0 conformance e2e --record
+    python benchmarks/releases.py vllm 0.33.0 conformance --part 2/3 --record
 
-What came of each suite goes to benchmarks/results/mixed.json, the number of green releases to figures.json.
+The conformance suite runs in every mode of scheduling. What came of each suite, or of a part of its files, goes to
+benchmarks/results/mixed.json, the number of green releases to figures.json.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +23,8 @@ from xml.etree import ElementTree
 
 from figures import ROOT, keep, record
 
-SUITES = ("conformance", "e2e")
+SUITES = {"conformance": "not long or mode", "e2e": "not long"}
+"""By folder of tests, the marks of those that run."""
 
 
 def main() -> None:
@@ -27,28 +32,38 @@ def main() -> None:
     parser.add_argument("host", choices=("vllm", "sglang"))
     parser.add_argument("release")
     parser.add_argument("suites", nargs="+", choices=SUITES)
+    parser.add_argument("--part", default="1/1", help="of the files of a suite, the second third is 2/3")
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
     green = True
     for suite in given.suites:
-        result = run(given.host, given.release, suite)
-        print(f"{given.host} {given.release} {suite}: {result}", flush=True)
+        result = run(given.host, given.release, suite, given.part)
+        print(f"{given.host} {given.release} {suite} {given.part}: {result}", flush=True)
         green &= not result["failed"]
         if given.record:
             name = f"{given.host} {given.release} {suite}"
-            runs = keep("releases", name, result, f"benchmarks/releases.py {name} --record")
+            command = f"benchmarks/releases.py {name} --part {given.part} --record"
+            runs = keep("releases", f"{name} {given.part}", result, command)
             count_green(given.host, runs)
     sys.exit(0 if green else 1)
 
 
-def run(host: str, release: str, suite: str) -> dict[str, Any]:
-    """What came of one suite: tests that passed, and that did not, and seconds by the clock."""
+def files(suite: str, part: str) -> list[str]:
+    """Those of a suite that belong to a part of it, as 2/3: every third file, from the second one on."""
+    number, parts = map(int, part.split("/"))
+    assert 0 < number <= parts, part
+    every = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests" / suite).glob("test_*.py"))
+    return every[number - 1 :: parts]
+
+
+def run(host: str, release: str, suite: str, part: str) -> dict[str, Any]:
+    """What came of a part of a suite: tests that passed, and that did not, and seconds by the clock."""
     overlay = subprocess.run([ROOT / "tools/overlay", host, release], capture_output=True, text=True, check=True)
     environment = os.environ | {"PYTHONPATH": f"{overlay.stdout.strip()}:{ROOT}"}
     with TemporaryDirectory() as directory:
         report, begun = Path(directory, "report.xml"), time.monotonic()
-        command = [ROOT / f".venvs/{host}/bin/python", "-m", "pytest", "-v", "-m", "not long", f"--junitxml={report}"]
-        subprocess.run([*command, f"tests/{suite}"], cwd=ROOT, env=environment, check=False)
+        command = [ROOT / f".venvs/{host}/bin/python", "-m", "pytest", "-v", f"--junitxml={report}"]
+        subprocess.run([*command, "-m", SUITES[suite], *files(suite, part)], cwd=ROOT, env=environment, check=False)
         cases = [{child.tag for child in case} for case in ElementTree.parse(report).iter("testcase")]
     bad = sum(bool(kinds & {"failure", "error"}) for kinds in cases)
     skipped = sum("skipped" in kinds for kinds in cases)
@@ -56,18 +71,24 @@ def run(host: str, release: str, suite: str) -> dict[str, Any]:
     return {**counts, "seconds": round(time.monotonic() - begun)}
 
 
-def count_green(host: str, runs: dict[str, dict[str, Any]]) -> None:
-    """Record on how many releases every suite was green when it was run last."""
-    mine = {name: result for name, result in runs.items() if name.startswith(f"{host} ")}
-    releases = {name.split()[1] for name in mine}
-    green = [
-        release
-        for release in releases
-        if all(mine.get(f"{host} {release} {suite}", {"failed": 1})["failed"] == 0 for suite in SUITES)
-    ]
+def count_green(host: str, runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Record on how many releases all parts of every suite were green when they were run last."""
+    green = green_releases(host, runs)
     if green:
-        named = "|".join(sorted(green))
+        named = "|".join(green)
         record(f"{host}_releases_green", len(green), f"benchmarks/releases.py {host} {named} conformance e2e --record")
+
+
+def green_releases(host: str, runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Those of which every suite was run whole, however it was divided, and nothing failed in any run of it."""
+    passed: dict[tuple[str, str], Fraction] = {}
+    for name, result in runs.items():
+        of, release, suite, part = name.split()
+        if of == host:
+            share = Fraction(1, int(part.split("/")[1])) if result["failed"] == 0 else Fraction(-len(runs))
+            passed[release, suite] = passed.get((release, suite), Fraction()) + share
+    releases = sorted({release for release, _ in passed})
+    return [release for release in releases if all(passed.get((release, suite), 0) == 1 for suite in SUITES)]
 
 
 if __name__ == "__main__":
