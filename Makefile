@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and test every promise, on both hosts; make test-all also at length (docs/developing.md)
-.PHONY: demo serve test test-all test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside test-turn-vllm test-turn-sglang verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost mix weights memory soak-vllm soak-sglang model docs site dist lock clean
+.PHONY: demo serve test test-all test-turns test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside test-turn-vllm test-turn-sglang verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost mix weights memory soak-vllm soak-sglang model docs site dist lock clean
 
 PY = .venvs/core/bin/python
 # uv leaves it to the first import to compile; without that, each of a host's processes compiles all of it again
@@ -21,7 +21,7 @@ serve:
 TIER = -m "not long"
 PYTEST = -m pytest -v --durations=5 $(TIER)
 
-test: export OMP_NUM_THREADS ?= 1
+test test-turns: export OMP_NUM_THREADS ?= 1
 test:  ## every promise once per host, in two rows side by side, since most of it waits for one busy core
 	@tools/beside rest='$(MAKE) -k test-core test-view test-oracle test-training test-curator test-eval test-vllm' \
 		sglang='$(MAKE) test-sglang'
@@ -31,7 +31,7 @@ test-all:  ## also what is marked long: the same at length; the patches for upst
 	@$(MAKE) test TIER=
 	@$(MAKE) verify-patches
 	@$(MAKE) test-outside
-	@$(MAKE) test-turn-vllm test-turn-sglang
+	@$(MAKE) test-turns
 
 test-core:  ## no torch, no host: a minute from a fresh clone
 	@tools/setup core
@@ -81,6 +81,9 @@ test-turn-vllm test-turn-sglang: test-turn-%:  ## a host's short form on another
 	@tools/setup $*-tests
 	folder=$$(tools/overlay $* $(or $(RELEASE),$$(tools/turn $*))) && export PYTHONPATH=$$folder && echo "on $$folder" && \
 		.venvs/$*/bin/python $(SHORT) && .venvs/$*/bin/python $(SHORT_HTTP)
+
+test-turns:  ## both at the same time
+	@tools/beside vllm='$(MAKE) test-turn-vllm' sglang='$(MAKE) test-turn-sglang'
 
 verify-patches:  ## patches/ on copies of the installed hosts: each applies, its test passes there, and so does a part of our suite
 	@tools/setup vllm-tests
