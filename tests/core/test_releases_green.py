@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+ROOT = Path(__file__).parents[2]
+sys.path += [str(ROOT), str(ROOT / "benchmarks")]
 
-from releases import SUITES, files, green_releases
+from benchmarks.releases import SUITES, files, green_releases  # noqa: E402
 
 WHOLE = {"vllm 0.33.0 conformance 1/2": 0, "vllm 0.33.0 conformance 2/2": 0, "vllm 0.33.0 e2e 1/1": 0}
 
