@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from multiverse.errors import RunError
 from multiverse.harness.server import HOSTS
 from multiverse.models import TINY
 
-EXPERIMENTS = ("degree", "batch", "ways", "independent", "turns", "mixed", "replay", "plain", "prefix")
+EXPERIMENTS = ("degree", "batch", "ways", "independent", "turns", "mixed", "replay", "plain", "prefix", "goodput")
 
 
 def add_parser(commands: Any) -> None:
@@ -46,7 +47,26 @@ def add_parser(commands: Any) -> None:
     chosen.add_argument("--transcripts", nargs="+", default=[], metavar="FILE", help="replay: recorded answers")
     chosen.add_argument("--answers", type=int, default=10, help="replay: how many of them (default: %(default)s)")
     chosen.add_argument("--scale", type=float, default=1.0, help="replay: multiply lengths (default: %(default)s)")
+    _add_goodput(parser)
     parser.set_defaults(run=run, takes_more=True)
+
+
+def _add_goodput(parser: argparse.ArgumentParser) -> None:
+    chosen = parser.add_argument_group("goodput: policies that admit branches, on the same arrivals")
+    chosen.add_argument("--rates", type=_rates, default=(), help="requests per second, a few around what it can do")
+    chosen.add_argument("--span", type=float, default=60.0, help="for so many seconds at each (default: %(default)s)")
+    chosen.add_argument("--arrivals", metavar="FILE", help="recorded times in seconds, one a line (default: at random)")
+    chosen.add_argument("--share", type=float, default=0.8, help="of answers with blocks (default: %(default)s)")
+    chosen.add_argument(
+        "--slo", type=float, default=2.5, help="times an unloaded server's time per token (%(default)s)"
+    )
+
+
+def _rates(text: str) -> list[float]:
+    found = [float(part) for part in text.split(",")]
+    if min(found) <= 0:
+        raise argparse.ArgumentTypeError(f"must be positive: {text}")
+    return found
 
 
 def _numbers(text: str) -> list[int]:
@@ -71,30 +91,8 @@ def run(options: argparse.Namespace) -> int:
         from multiverse.evaluation.bench.run import Plan, bench
     except ImportError as error:
         raise RunError(f"bench needs more packages ({error.name}): pip install multiverse-engine[bench]") from error
-    if options.url and options.cpu_time:
-        raise RunError("--cpu-time is that of a server that is started here, not of one that runs")
-    if options.url and options.more:
-        raise RunError(f"unknown arguments {' '.join(options.more)}: a server that runs can't be given any")
-    for name in ("repeats", "prompt", "answers", "scale"):
-        if getattr(options, name) <= 0:
-            raise RunError(f"--{name} must be positive, is {getattr(options, name):g}")
-    possible = {"replay": options.transcripts, "prefix": options.host == "sglang" and not options.url}
-    names = options.only or [name for name in EXPERIMENTS if possible.get(name, True)]
-    if "replay" in names and not options.transcripts:
-        raise RunError("replay needs --transcripts")
-    fields = (
-        "repeats",
-        "prompt",
-        "tokens",
-        "widths",
-        "batches",
-        "lengths",
-        "prefixes",
-        "transcripts",
-        "answers",
-        "scale",
-    )
-    sizes = Sizes(**{name: getattr(options, name) for name in fields})
+    names = _chosen(options)
+    sizes = Sizes(**{field.name: getattr(options, field.name) for field in fields(Sizes)})
     model = options.model or (None if options.url else str(TINY))
     command = " ".join(["multiverse", *sys.argv[1:]])
     output = Path(options.output)
@@ -102,3 +100,25 @@ def run(options: argparse.Namespace) -> int:
     results = bench(plan, lambda text: print(f"multiverse bench: {text}", file=sys.stderr, flush=True))
     print((output / REPORT).read_text())
     return 1 if results.left_out else 0
+
+
+def _chosen(options: argparse.Namespace) -> list[str]:
+    """The experiments that were asked for, or all that are possible.
+
+    Raises:
+        RunError: if an option is wrong, or lacks one that it needs.
+    """
+    if options.url and options.cpu_time:
+        raise RunError("--cpu-time is that of a server that is started here, not of one that runs")
+    if options.url and options.more:
+        raise RunError(f"unknown arguments {' '.join(options.more)}: a server that runs can't be given any")
+    for name in ("repeats", "prompt", "answers", "scale", "span", "share", "slo"):
+        if getattr(options, name) <= 0:
+            raise RunError(f"--{name} must be positive, is {getattr(options, name):g}")
+    needed = {"replay": "transcripts", "goodput": "rates"}
+    for name in options.only or ():
+        if name in needed and not getattr(options, needed[name]):
+            raise RunError(f"{name} needs --{needed[name]}")
+    possible = {name: bool(getattr(options, needed[name])) for name in needed}
+    possible["prefix"] = options.host == "sglang" and not options.url
+    return options.only or [name for name in EXPERIMENTS if possible.get(name, True)]

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ class Server:
             for n, each in (("fork", 0.002), ("join", 0.003))
             for what, value in (("sum", each), ("count", 1))
         ]
+        lines += [
+            f'multiverse:step_time_error_{what}{{engine="0"}} {value}' for what, value in (("sum", 3), ("count", 60))
+        ]
         return (200, "\n".join(lines)) if path == "/metrics" else (404, {})
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -64,19 +68,27 @@ class Server:
             self.forks += shape is not None
             self.busy += self.step * steps
             self.asked["shape" if shape else "disabled" if given else "plain"] += 1
-        time.sleep(STEP * steps)
         usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": 1} | (
             {"multiverse": figures} if figures else {}
         )
         choice = {"index": 0, "text": "", "finish_reason": "length", "token_ids": [20] * tokens}
-        return 200, {
-            "id": "1",
-            "object": "text_completion",
-            "created": 1,
-            "model": "tiny",
-            "choices": [choice],
-            "usage": usage,
-        }
+        answer = {"id": "1", "object": "text_completion", "created": 1, "model": "tiny", "usage": usage}
+        if body.get("stream"):
+            return 200, self._events(answer, choice, steps)
+        time.sleep(STEP * steps)
+        return 200, answer | {"choices": [choice]}
+
+    def _events(self, answer: dict[str, Any], choice: dict[str, Any], steps: int) -> Iterator[str]:
+        """The first token, all the others together, and the usage."""
+        yield _event(answer | {"choices": [choice], "usage": None})
+        time.sleep(self.step * (steps - 1))
+        yield _event(answer | {"choices": [choice], "usage": None})
+        yield _event(answer | {"choices": []})
+        yield "data: [DONE]\n\n"
+
+
+def _event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data)}\n\n"
 
 
 SMALL = ("--repeats", "2", "--tokens", "120,240", "--widths", "2,4", "--batches", "1,4", "--lengths", "8,32")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -98,7 +99,7 @@ def _model(name: str) -> dict[str, Any]:
 
 
 class Answers(Protocol):
-    """What `serve` serves: a status, and JSON or text."""
+    """What `serve` serves: a status, and JSON, text, or pieces of a text as they come."""
 
     def get(self, path: str) -> tuple[int, Any]: ...
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]: ...
@@ -119,6 +120,9 @@ def serve(program: Answers, port: int = 0) -> ThreadingHTTPServer:
             self.respond(*program.post(self.path, body))
 
         def respond(self, status: int, value: Any) -> None:
+            if isinstance(value, Iterator):
+                self.stream(value)
+                return
             data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
             try:
                 self.send_response(status)
@@ -130,6 +134,15 @@ def serve(program: Answers, port: int = 0) -> ThreadingHTTPServer:
                 self.wfile.write(data)
             except OSError:  # the client was killed
                 self.close_connection = True
+
+        def stream(self, pieces: Iterator[str]) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            for piece in pieces:
+                self.wfile.write(piece.encode())
+            self.close_connection = True
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

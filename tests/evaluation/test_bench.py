@@ -15,8 +15,8 @@ from program import KNOWN, serve
 
 from multiverse.errors import RunError
 from multiverse.evaluation.bench import run as bench_run
-from multiverse.evaluation.bench.experiments import turn_metrics
 from multiverse.evaluation.bench.hosts import Served
+from multiverse.evaluation.bench.metrics import turn_metrics
 from multiverse.evaluation.bench.points import races
 from multiverse.evaluation.bench.run import RESULTS
 from multiverse.evaluation.bench.workloads import block, recorded, workload

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from multiverse.errors import RunError
+from multiverse.evaluation.bench.metrics import turn_metrics
 from multiverse.evaluation.bench.points import Point
 from multiverse.evaluation.bench.race import Runner, Sizes, Way, race
 from multiverse.evaluation.bench.traffic import Ids, Traffic
 from multiverse.evaluation.bench.workloads import block, of_tokens, recorded, workload
 
-_TURNS = {"fork_seconds": "multiverse:fork_seconds", "join_seconds": "multiverse:join_seconds"}
 _MIXED_PLAIN, _MIXED_OTHERS, _MIXED_TOKENS = 4, 2, 256
 _PLAIN_TOKENS, _PLAIN_BATCHES = 32, (1, 16, 64)
 _BRANCH_TOKENS = 64
@@ -63,27 +62,6 @@ async def turns(traffic: Traffic, sizes: Sizes) -> AsyncIterator[list[Point]]:
         after = turn_metrics(traffic.url)
         told = {n: (after[n][0] - before[n][0]) / (after[n][1] - before[n][1]) for n in after if after[n] != before[n]}
         yield [runner.point("turns", {"width": width}, sizes.prompt, seconds, **told)]
-
-
-def turn_metrics(url: str) -> dict[str, tuple[float, float]]:
-    """Sum and number of the durations of forks and joins so far, over all engines.
-
-    Raises:
-        RunError: if the server has no such metrics.
-    """
-    try:
-        with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
-            lines = answer.read().decode().splitlines()
-    except OSError as error:
-        raise RunError(f"{url}/metrics: can't be read ({error})") from error
-
-    def total(name: str) -> float:
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + "{"))
-
-    found = {key: (total(f"{name}_sum"), total(f"{name}_count")) for key, name in _TURNS.items()}
-    if not any(line.startswith(_TURNS["fork_seconds"]) for line in lines):
-        raise RunError(f"{url}/metrics: has no {_TURNS['fork_seconds']}")
-    return found
 
 
 async def plain(pair: Mapping[str, tuple[Traffic, Mapping[str, Any]]], sizes: Sizes) -> AsyncIterator[list[Point]]:

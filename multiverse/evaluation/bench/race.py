@@ -29,6 +29,9 @@ class Sizes:
         prefixes: tokens that branches share.
         transcripts, answers, scale: files with recorded answers, how many of them, and what their lengths are
             multiplied by.
+        rates, span, arrivals: requests per second, for how many seconds, and a file with recorded times of such.
+        share: of them that have blocks.
+        slo: what every request is promised, in times per token of an unloaded server.
     """
 
     repeats: int = 3
@@ -41,6 +44,11 @@ class Sizes:
     transcripts: Sequence[str] = ()
     answers: int = 10
     scale: float = 1.0
+    rates: Sequence[float] = ()
+    span: float = 60.0
+    arrivals: str | None = None
+    share: float = 0.8
+    slo: float = 2.5
 
 
 @dataclass(frozen=True)

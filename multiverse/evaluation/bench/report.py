@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from multiverse.evaluation.bench import goodput, goodput_report
 from multiverse.evaluation.bench.points import Point, Race, ahead_from, races, ratio, spread
 from multiverse.evaluation.bench.prefix import NAME
 from multiverse.evaluation.plots import figure, save
@@ -33,6 +34,8 @@ def write_report(output: Path, about: dict[str, Any], points: Sequence[Point], l
     if any(point.experiment == "plain" for point in points):
         parts.append(f"Measured with {about['plain']}.")
     _plot(points, output / PLOT)
+    if found := [point for point in points if point.experiment == goodput.NAME]:
+        goodput_report.write(found, output)
     parts.append(f"![Latency, speed-up and the three ways]({PLOT})")
     replace(output / REPORT, "\n\n".join(parts) + "\n")
 
@@ -173,6 +176,7 @@ SECTIONS: dict[str, Callable[[Sequence[Point]], str]] = {
     "replay": _replay,
     "plain": _plain,
     NAME: _prefix,
+    goodput.NAME: goodput_report.section,
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from multiverse.errors import RunError
 from multiverse.evaluation.bench import experiments
+from multiverse.evaluation.bench import goodput as goods
 from multiverse.evaluation.bench.facts import facts, model_figures
 from multiverse.evaluation.bench.hosts import Served, running, started, words_of
 from multiverse.evaluation.bench.points import Point
@@ -106,7 +107,7 @@ async def _measure(plan: Plan, server: Served, results: Results, say: Say) -> No
         await experiments.warm_up(traffic, plan.sizes)
         for name in plan.names:
             say(name)
-            pairs = {"plain": _plain, NAME: _prefix}
+            pairs = {"plain": _plain, NAME: _prefix, goods.NAME: _goodput}
             found = pairs[name](plan, traffic) if name in pairs else getattr(experiments, name)(traffic, plan.sizes)
             try:
                 async for points in found:
@@ -153,4 +154,23 @@ async def _prefix(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
             pair[way] = Traffic(server.url, server.model, traffic.words, server.clock)
             stack.push_async_callback(pair[way].close)
         async for points in prefix(pair, plan.sizes):
+            yield points
+
+
+async def _goodput(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
+    """The server that was started serves eagerly; one more for each other policy."""
+    if plan.url or plan.cpu:
+        raise RunError("goodput starts a server for each policy, and is wall-clock time")
+    assert plan.model is not None
+    slo = plan.sizes.slo * await goods.unloaded(traffic, plan.sizes)
+    promise = ("--multiverse-tpot-slo-ms", f"{1000 * slo:.3f}")
+    async with AsyncExitStack() as stack:
+        servers = {goods.POLICIES[0]: traffic}
+        for policy in goods.POLICIES[1:]:
+            more = (*plan.more, "--multiverse-admission", policy, *(promise if policy == goods.WATCHING else ()))
+            server = stack.enter_context(started(plan.host, plan.model, more))
+            servers[policy] = Traffic(server.url, server.model, traffic.words)
+            stack.push_async_callback(servers[policy].close)
+            await experiments.warm_up(servers[policy], plan.sizes)
+        async for points in goods.goodput(servers, slo, plan.sizes):
             yield points

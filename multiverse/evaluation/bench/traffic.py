@@ -65,10 +65,14 @@ class Traffic:
 
     async def prompts(self, number: int, length: int) -> list[Ids]:
         """New prompts, already in the server's prefix cache."""
-        words = self.words.ordinary
-        made: list[Ids] = [[self._random.choice(words) for _ in range(length)] for _ in range(number)]
+        made = self.new_prompts(number, length)
         await asyncio.gather(*(self.plain(prompt, 1) for prompt in made))
         return made
+
+    def new_prompts(self, number: int, length: int) -> list[Ids]:
+        """New prompts that the server has never seen."""
+        words = self.words.ordinary
+        return [[self._random.choice(words) for _ in range(length)] for _ in range(number)]
 
     async def plain(self, prompt: Ids, tokens: int, **more: Any) -> Any:
         """`tokens` tokens, one after the other. `more` goes into the body."""
@@ -79,14 +83,31 @@ class Traffic:
 
     async def splice(self, prompt: Ids, workload: Workload) -> None:
         """An answer of a shape: the server forks, decodes in parallel and joins."""
-        tokens = workload.tokens + workload.goals
-        answer = await self._ask(prompt, tokens + 1, {FIELD: {"shape": workload.shape}})
-        told = (answer.usage.model_extra or {}).get(FIELD) or {}
-        found = told.get("tokens"), told.get("branches")
-        if found != (tokens, workload.branches):
+        answer = await self._ask(prompt, workload.tokens + workload.goals + 1, {FIELD: {"shape": workload.shape}})
+        self._check(answer.usage, workload)
+
+    async def streamed(self, prompt: Ids, workload: Workload) -> tuple[float, float]:
+        """An answer of a shape, as a stream: when its first token was there by `time.perf_counter`, and its last."""
+        body = {FIELD: {"shape": workload.shape}} if workload.branches else {}
+        tokens = workload.tokens + workload.goals + bool(workload.branches)
+        events = await self._ask(prompt, tokens, body, stream=True, stream_options={"include_usage": True})
+        times, usage = [], None
+        async for event in events:
+            usage = event.usage or usage
+            if event.choices:
+                times.append(time.perf_counter())
+        self._check(usage, workload)
+        return times[0], times[-1]
+
+    def _check(self, usage: Any, workload: Workload) -> None:
+        """Refuse an answer that is not of the shape that was asked for."""
+        wanted = workload.tokens + workload.goals, workload.branches
+        told = (usage.model_extra or {}).get(FIELD) or {}
+        found = (told.get("tokens"), told.get("branches")) if workload.branches else (usage.completion_tokens, 0)
+        if found != wanted:
             reasons = ", ".join(told.get("fallbacks") or {}) or "no reason given"
             raise RunError(
-                f"{self.url}: an answer of {tokens} tokens with {workload.branches} branches was asked for, got"
+                f"{self.url}: an answer of {wanted[0]} tokens with {wanted[1]} branches was asked for, got"
                 f" {found[0]} with {found[1]} ({reasons}); is the plugin on, and are context and KV cache large enough?"
             )
 
@@ -116,7 +137,7 @@ class Traffic:
             raise RunError(f"{self.url}: gives no token ids (`return_token_ids`), so a client can't fork there")
         return ids
 
-    async def _ask(self, prompt: Ids, tokens: int, body: dict[str, Any]) -> Any:
+    async def _ask(self, prompt: Ids, tokens: int, body: dict[str, Any], **how: Any) -> Any:
         try:
             return await self._client.completions.create(
                 model=self.model,
@@ -125,6 +146,7 @@ class Traffic:
                 temperature=0,
                 logit_bias=self._bias,
                 extra_body={"ignore_eos": True, **body},
+                **how,
             )
         except openai.APIConnectionError as error:
             raise RunError(f"{self.url}: does not answer ({error.__cause__ or error!r})") from error
