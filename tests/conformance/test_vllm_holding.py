@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,6 +11,10 @@ import pytest
 pytest.importorskip("vllm", reason="policies are for vLLM so far")
 
 from vllm_scheduler import Script, ScriptedScheduler
+
+from multiverse.serving.admission import policies
+from multiverse.serving.admission.step import Plan, Step
+from multiverse_vllm.scheduler.queue import Queue
 
 OFF, PAIRS = {"admission": "off"}, {"admission": "cap:2"}
 SLACK = {"admission": "slack", "tpot_slo_ms": "0.001", "ttft_slo_ms": "0.001"}
@@ -53,6 +58,40 @@ def test_no_token_is_computed_twice_for_it(late: bool, policy: dict[str, str]) -
     expected, host = serve(late), serve(late, **policy)
     assert host.scheduled == expected.scheduled
     assert host.steps > expected.steps
+
+
+class Erratic:
+    """Holds others in each step, and so also branches that are about to fork or to close."""
+
+    step_time = None
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+
+    def plan(self, step: Step) -> Plan:
+        return Plan([self._random.randint(1, len(family.held_since)) for family in step.families])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("scarce", [{}, {"blocks": 34}], ids=["plenty", "little memory"])
+def test_a_branch_may_be_held_at_any_moment(
+    late: bool, seed: int, scarce: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step ahead, the tag that ends a branch is under way when it is held: it is taken out of the queue, released."""
+    monkeypatch.setitem(policies.POLICIES, "erratic", lambda _: Erratic(seed))
+    removed: list[bool] = []
+    remove = Queue.remove
+
+    def watched(queue: Queue, member: Any) -> None:
+        held = member.held_since is not None
+        remove(queue, member)
+        removed.append(held)
+        assert member.held_since is None
+        assert not held or member.request.next_decode_eligible_step == 0
+
+    monkeypatch.setattr(Queue, "remove", watched)
+    assert serve(late, admission="erratic", **scarce).said == serve(late, **scarce).said
+    assert any(removed) or not late or scarce
 
 
 @pytest.mark.parametrize(("policy", "most"), [(OFF, 1), (PAIRS, 2)])
