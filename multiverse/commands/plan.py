@@ -38,6 +38,15 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="print instead what decode steps gain if a prefix that branches share is read once, by width and prefix",
     )
+    parser.add_argument(
+        "--policies",
+        action="store_true",
+        help="print instead how many requests policies of admission serve in time, at each --rate, of answers of about"
+        " --tokens of which four of five have blocks",
+    )
+    parser.add_argument(
+        "--slo", type=float, default=2.5, help="--policies: promised, in times per token of one alone (default: 2.5)"
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("-o", "--output", metavar="DIR", help="write JSON, Markdown and a plot")
     parser.set_defaults(run=run)
@@ -51,7 +60,6 @@ def run(options: argparse.Namespace) -> int:
     """Exit status 0."""
     try:
         from multiverse.evaluation.plan.machine import Machine, Model, Roofline, load
-        from multiverse.evaluation.plan.shapes import shapes_in, synthetic
         from multiverse.evaluation.plan.study import over_batch, over_rate
     except ImportError as error:
         raise RunError(f"plan needs more packages ({error.name}): pip install multiverse-engine[eval]") from error
@@ -61,20 +69,27 @@ def run(options: argparse.Namespace) -> int:
     roofline = Roofline(load(Machine, "machines", options.machine), load(Model, "models", options.model))
     if options.sharing:
         return _sharing(roofline, options)
-    if options.transcripts:
-        workloads = {"transcripts": shapes_in(options.transcripts, options.prompt)}
-    else:
-        made = ((degree, synthetic(options.tokens, degree, options.width, options.prompt)) for degree in options.degree)
-        workloads = {f"degree {degree:g}": [shape] for degree, shape in made}
+    if options.policies:
+        return _policies(roofline, options)
     batches = [int(batch) for batch in options.batch]
     found = {
         name: over_rate(shapes, roofline, options.rate, max(batches))
         if options.rate
         else over_batch(shapes, roofline, batches)
-        for name, shapes in workloads.items()
+        for name, shapes in _workloads(options).items()
     }
     _report(found, options)
     return 0
+
+
+def _workloads(options: argparse.Namespace) -> dict[str, Any]:
+    """Shapes of recorded answers, or made up ones for each degree."""
+    from multiverse.evaluation.plan.shapes import shapes_in, synthetic
+
+    if options.transcripts:
+        return {"transcripts": shapes_in(options.transcripts, options.prompt)}
+    made = ((degree, synthetic(options.tokens, degree, options.width, options.prompt)) for degree in options.degree)
+    return {f"degree {degree:g}": [shape] for degree, shape in made}
 
 
 _PREFIXES, _WIDTHS, _OWN = (1024, 4096, 16384, 65536), (2, 4, 8, 16, 32, 64), 512
@@ -100,8 +115,30 @@ def _sharing(roofline: Any, options: argparse.Namespace) -> int:
     return 0
 
 
+def _policies(roofline: Any, options: argparse.Namespace) -> int:
+    """A table, or JSON. Exit status 0."""
+    from multiverse.evaluation.plan.goodput import over_policies
+    from multiverse.evaluation.results import table
+
+    if not options.rate:
+        raise RunError("--policies needs --rate")
+    rows = over_policies(roofline, options.rate, options.tokens, options.prompt, options.slo)
+    if options.json:
+        print(json.dumps([row.to_dict() for row in rows], indent=1))
+        return 0
+    cells = [(f"{row.rate:g}", row.policy, f"{row.attainment:.0%}", f"{row.goodput:.2f}") for row in rows]
+    print(f"{roofline.kv_tokens:,.0f} tokens of KV\n")
+    print(table(("arrivals/s", "policy", "in time", "in time per second"), cells))
+    return 0
+
+
 def _check(options: argparse.Namespace) -> None:
-    positive = {"--tokens": [options.tokens], "--width": [options.width], "--batch": options.batch}
+    positive = {
+        "--tokens": [options.tokens],
+        "--width": [options.width],
+        "--batch": options.batch,
+        "--slo": [options.slo],
+    }
     for name, values in (positive | {"--rate": options.rate or [1], "--prompt": [options.prompt + 1]}).items():
         if min(values) <= 0:
             raise RunError(f"{name} must be positive, is {min(values):g}")

@@ -21,11 +21,7 @@ from multiverse.evaluation.bench import run as bench_run
 from multiverse.evaluation.bench.goodput import (
     ALL,
     NAME,
-    NARROW,
-    PLAIN,
-    POLICIES,
     RECORDED,
-    WIDE,
     Asked,
     Served,
     arrivals,
@@ -35,6 +31,8 @@ from multiverse.evaluation.bench.goodput import (
 from multiverse.evaluation.bench.hosts import Served as Host
 from multiverse.evaluation.bench.race import Sizes
 from multiverse.evaluation.bench.workloads import workload
+from multiverse.evaluation.plan.goodput import POLICIES
+from multiverse.evaluation.plan.mix import NARROW, PLAIN, WIDE
 
 LONG = Sizes(span=400.0, prompt=32)
 
@@ -79,11 +77,13 @@ def test_shapes_of_recorded_answers_take_the_place_of_made_up_ones(tmp_path: Pat
 
 
 def test_who_took_longer_per_token_behind_the_first_than_promised_was_late() -> None:
-    asked = [Asked(0.0, PLAIN, plain(11)), Asked(1.0, WIDE, plain(101))]
+    asked = [Asked(4.0, PLAIN, plain(11)), Asked(1.0, WIDE, plain(101))]
     served = [Served(asked[0], 5.0, 6.0), Served(asked[1], 0.5, 10.6)]  # 100 and 101 ms per token
-    found = summary(served, 0.1, 20.0)
+    found = summary(served, 0.1, 30.0)
     assert {kind: figures["met"] for kind, figures in found.items()} == {ALL: 1, PLAIN: 1, WIDE: 0}
     assert (found[ALL]["goodput"], found[ALL]["attainment"]) == (0.05, 0.5)
+    assert summary(served, 0.1, 31.0)[ALL]["goodput"] == 0  # the server was not full yet
+    assert summary(served, 0.1, 9.0)[ALL]["goodput"] == 0  # it ended when nobody came any more
     assert (found[PLAIN]["tpot_ms"], found[PLAIN]["ttft_ms"], found[WIDE]["latency_s"]) == pytest.approx(
         (100, 5000, 10.6)
     )

@@ -19,16 +19,14 @@ from multiverse.evaluation.bench.points import Point
 from multiverse.evaluation.bench.race import Sizes
 from multiverse.evaluation.bench.traffic import Traffic
 from multiverse.evaluation.bench.workloads import Workload, recorded, workload
+from multiverse.evaluation.plan.goodput import WATCHING, per_second
+from multiverse.evaluation.plan.mix import PLAIN, Made, make_up
 from multiverse.structure.binding import Binding
 
 NAME = "goodput"
-POLICIES = ("eager", "off", WATCHING := "slack")
-"""The first is a server's default; `WATCHING` is told what requests are promised."""
-PLAIN, NARROW, WIDE, RECORDED = "plain", "narrow", "wide", "recorded"
-ALL = "all"
-_ONE_OF = 5
-"""One answer with a block of so many is wide; the others have two short branches and much text around them."""
-_TEXT, _PLAIN, _SHORT, _LONG, _WIDTH = 40, (40, 120), (6, 18), (24, 72), 16
+RECORDED, ALL = "recorded", "all"
+_ALONE = 80
+"""Tokens of a plain answer that is alone on the server."""
 _UNLOADED = 5
 """Plain answers, one after the other, by which an unloaded server is known."""
 
@@ -49,6 +47,11 @@ class Served:
     asked: Asked
     first: float
     last: float
+
+    @property
+    def ended(self) -> float:
+        """Seconds after the first could come."""
+        return self.asked.arrival + self.last
 
     @property
     def tpot(self) -> float:
@@ -90,26 +93,21 @@ def trace(rate: float, sizes: Sizes, binding: Binding, seed: int) -> list[Asked]
         known = recorded(sizes.transcripts, sizes.answers, sizes.scale, binding, sizes.prompt)
     found = []
     for at in arrivals(rate, sizes.span, sizes.arrivals, rng):
-        if rng.random() >= sizes.share:
-            kind, load = PLAIN, workload(PLAIN, [rng.randint(*_PLAIN)], binding, sizes.prompt)
-        elif sizes.transcripts:
-            kind, load = RECORDED, rng.choice(known)
+        made = make_up(rng, sizes.share)
+        if made.branches and sizes.transcripts:
+            found.append(Asked(at, RECORDED, rng.choice(known)))
         else:
-            kind, shape = _made_up(rng)
-            load = workload(kind, shape, binding, sizes.prompt)
-        found.append(Asked(at, kind, load))
+            found.append(Asked(at, made.kind, workload(made.kind, _shape(made), binding, sizes.prompt)))
     return found
 
 
-def _made_up(rng: Random) -> tuple[str, Shape]:
-    wide = rng.random() < 1 / _ONE_OF
-    lengths, width = (_LONG, _WIDTH) if wide else (_SHORT, 2)
-    return WIDE if wide else NARROW, [_TEXT, [[rng.randint(*lengths)] for _ in range(width)], _TEXT]
+def _shape(made: Made) -> Shape:
+    return [made.before, [[length] for length in made.branches], made.behind] if made.branches else [made.before]
 
 
 async def unloaded(traffic: Traffic, sizes: Sizes) -> float:
     """Seconds per token of a plain answer that is alone on the server."""
-    load = workload(PLAIN, [sum(_PLAIN) // 2], traffic.words.binding, sizes.prompt)
+    load = workload(PLAIN, [_ALONE], traffic.words.binding, sizes.prompt)
     found = [(await _serve(traffic, [Asked(0.0, PLAIN, load)], sizes.prompt))[0].tpot for _ in range(_UNLOADED)]
     return statistics.median(found)
 
@@ -131,7 +129,7 @@ async def goodput(servers: Mapping[str, Traffic], slo: float, sizes: Sizes) -> A
             start = time.perf_counter()
             served = await _serve(servers[name], asked, sizes.prompt)
             seconds = time.perf_counter() - start
-            more: dict[str, Any] = {"slo_ms": 1000 * slo, "kinds": summary(served, slo, seconds)}
+            more: dict[str, Any] = {"slo_ms": 1000 * slo, "kinds": summary(served, slo, sizes.span)}
             if name == WATCHING:
                 more["step_time_error"] = step_time_error(servers[name])
             size = (sizes.prompt, sum(a.load.tokens for a in asked), sum(a.load.critical_path for a in asked))
@@ -153,18 +151,18 @@ async def _serve(traffic: Traffic, asked: Sequence[Asked], prompt: int) -> list[
     return await asyncio.gather(*map(one, asked, prompts))
 
 
-def summary(served: Sequence[Served], slo: float, seconds: float) -> dict[str, dict[str, float]]:
-    """By kind, and of all: how many, how many of them in time and per second, and what they took."""
+def summary(served: Sequence[Served], slo: float, span: float) -> dict[str, dict[str, float]]:
+    """By kind, and of all: how many, what share in time, and what they took."""
     found = {}
     for kind in (ALL, *sorted({one.asked.kind for one in served})):
         mine = [one for one in served if kind in (ALL, one.asked.kind)]
-        met = sum(one.tpot <= slo for one in mine)
+        met = [one for one in mine if one.tpot <= slo]
         tpots = sorted(1000 * one.tpot for one in mine)
         found[kind] = {
             "requests": len(mine),
-            "met": met,
-            "attainment": met / len(mine),
-            "goodput": met / seconds,
+            "met": len(met),
+            "attainment": len(met) / len(mine),
+            "goodput": per_second((one.ended for one in met), span),
             "tpot_ms": statistics.median(tpots),
             "tpot_ms_p95": tpots[min(len(tpots) - 1, int(0.95 * len(tpots)))],
             "ttft_ms": 1000 * statistics.median(one.first for one in mine),

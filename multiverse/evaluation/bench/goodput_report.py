@@ -7,8 +7,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from multiverse.evaluation.bench.goodput import ALL, NAME, POLICIES, WATCHING
+from multiverse.evaluation.bench.goodput import ALL, NAME
 from multiverse.evaluation.bench.points import Point, Race, races
+from multiverse.evaluation.plan.goodput import POLICIES, WARM, WATCHING
 from multiverse.evaluation.plots import figure, save
 from multiverse.evaluation.results import replace, table
 
@@ -29,8 +30,8 @@ def section(points: Sequence[Point]) -> str:
     errors = [point.more["step_time_error"] for point in points if "step_time_error" in point.more]
     told = (
         f"Every request is promised {points[0].more['slo_ms']:.1f} ms per token behind the first; goodput is those that"
-        " were served in that time, per second from the first arrival to the last answer. Steps were predicted to"
-        f" {errors[-1]:.1%} on the average."
+        f" were served in that time, per second, while requests came, without the first {WARM:.0%} of it."
+        f" Steps were predicted to {errors[-1]:.1%} on the average."
     )
     cells = table((*head, "ms/token: median, 95 %", "mean latency, s"), rows)
     return f"## Goodput by policy of admission\n\n{told}\n\n{cells}\n\n![Goodput and attainment]({PLOT})"

@@ -20,6 +20,7 @@ from multiverse.evaluation.bench.prefix import NAME, measured, prefix
 from multiverse.evaluation.bench.race import Sizes
 from multiverse.evaluation.bench.report import write_report
 from multiverse.evaluation.bench.traffic import PLAIN, Traffic
+from multiverse.evaluation.plan.goodput import POLICIES, WATCHING
 from multiverse.evaluation.results import replace
 from multiverse.serving.sharing import ALWAYS, NEVER
 
@@ -165,9 +166,9 @@ async def _goodput(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
     slo = plan.sizes.slo * await goods.unloaded(traffic, plan.sizes)
     promise = ("--multiverse-tpot-slo-ms", f"{1000 * slo:.3f}")
     async with AsyncExitStack() as stack:
-        servers = {goods.POLICIES[0]: traffic}
-        for policy in goods.POLICIES[1:]:
-            more = (*plan.more, "--multiverse-admission", policy, *(promise if policy == goods.WATCHING else ()))
+        servers = {POLICIES[0]: traffic}
+        for policy in POLICIES[1:]:
+            more = (*plan.more, "--multiverse-admission", policy, *(promise if policy == WATCHING else ()))
             server = stack.enter_context(started(plan.host, plan.model, more))
             servers[policy] = Traffic(server.url, server.model, traffic.words)
             stack.push_async_callback(servers[policy].close)
