@@ -68,12 +68,12 @@ class Paces:
         served = self._served.get(tree.root.request.request_id)
         return math.inf if served is None else served.pace.slack(served.tokens(), now)
 
-    def others(self, branches: set[str], now: float) -> tuple[int, int, float]:
-        """Tokens that all but `branches` compute and attend to, and the least slack of the requests among them.
+    def others(self, branches: set[str], now: float) -> tuple[int, int, float, float]:
+        """Tokens that all but `branches` compute and attend to; of the requests among them the least slack, and pace.
 
         Those in vLLM's waiting queues are not: they wait for a place or for KV, which branches that are held keep.
         """
-        width, read, slack = 0, 0, math.inf
+        width, read, slack, pace = 0, 0, math.inf, math.inf
         for request in self._host.running:
             name = request.request_id
             if name not in branches:
@@ -81,9 +81,10 @@ class Paces:
                 served = self._served.get(name)
                 if served is not None:
                     slack = min(slack, served.pace.slack(served.tokens(), now))
+                    pace = min(pace, served.pace.per_token)
         if slack < math.inf:
             self._tally.observe("slack_seconds", slack)
-        return width, read, slack
+        return width, read, slack, pace
 
     # --- steps -------------------------------------------------------------------------------------------------
 

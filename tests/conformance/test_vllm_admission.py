@@ -5,6 +5,8 @@ What is short, aborted or counted meanwhile is tried in the scheduler alone (`te
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from vllm_host import VLLMHost
 from multiverse.models import TINY
 from multiverse.models.task import Problem
 from multiverse.models.tokenizer import turn
+from multiverse.serving.admission.pace import Pace
 
 POLICIES = {
     "off": {"admission": "off"},
@@ -26,6 +29,14 @@ POLICIES = {
     "slack": {"admission": "slack", "tpot_slo_ms": "0.001", "ttft_slo_ms": "0.001"},
 }
 """Under this `slack` everybody is late, so branches are held whenever there is anybody else."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> Iterator[None]:
+    """What can't be held at all is not tried: let it seem as if it could."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pace, "per_token", math.inf)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from random import Random
 from typing import Any
 
@@ -13,6 +14,7 @@ pytest.importorskip("vllm", reason="policies are for vLLM so far")
 from vllm_scheduler import Script, ScriptedScheduler
 
 from multiverse.serving.admission import policies
+from multiverse.serving.admission.pace import Pace
 from multiverse.serving.admission.step import Plan, Step
 from multiverse_vllm.scheduler.queue import Queue
 
@@ -28,6 +30,12 @@ SCRIPTS = [
     Script(8, 40),
     *[Script(rest=120)] * 4,
 ]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can't be held at all is not tried: let it seem as if it could."""
+    monkeypatch.setattr(Pace, "per_token", math.inf)
 
 
 @pytest.fixture(params=[False, True], ids=["step by step", "a step ahead"])
@@ -173,6 +181,17 @@ def test_a_plain_request_that_is_late_holds_branches_and_one_that_has_time_does_
         host.add(Script(rest=200))
         host.run()
         assert ("held" in host.records["r0"]["tree"][1]) is holds
+
+
+def test_what_can_not_be_held_in_any_way_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    host = ScriptedScheduler(False, **SLACK)
+    host.add(Script(rest=600))
+    while len(host.said["r0"]) < 300:  # what a step takes is known by then
+        host.step()
+    host.add(Script(4))
+    host.run()
+    assert "held" not in host.records["r1"]["tree"][1]
 
 
 def test_under_eager_there_is_nothing_of_it() -> None:

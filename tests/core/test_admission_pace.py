@@ -49,3 +49,9 @@ def test_a_deadline_is_spread_over_the_tokens_that_there_may_be() -> None:
 def test_a_promise_is_held_to_the_letter(slo: Slo, met: bool) -> None:
     """Ten tokens behind the first, which came after a second, in two seconds."""
     assert Pace(slo, created=7.0, most=100, first=8.0).met(11, 10.0) is met
+
+
+def test_what_a_step_may_take_for_good_is_the_tightest_of_what_was_promised() -> None:
+    assert Pace(Slo(ttft=1.0), created=0.0, most=100).per_token == math.inf
+    assert Pace(Slo(tpot=0.2), created=0.0, most=100).per_token == pytest.approx(AHEAD * 0.2)
+    assert Pace(Slo(tpot=0.2, deadline=10.0), created=0.0, most=100).per_token == pytest.approx(AHEAD * 0.1)

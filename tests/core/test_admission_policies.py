@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from multiverse.errors import OptionError
 from multiverse.evaluation.plan.server import Asked, Report, serve
 from multiverse.serving.admission.pace import Slo
-from multiverse.serving.admission.policies import LONGEST, Policy, Slack, make_policy
+from multiverse.serving.admission.policies import LATE, LONGEST, Policy, Slack, make_policy
 from multiverse.serving.admission.step import Family, Step
 
 SETTINGS = ("off", "cap:1", "cap:3", "slack")
@@ -110,6 +110,20 @@ def test_slack_lets_as_many_run_as_the_others_have_time_for() -> None:
 
 def test_one_branch_of_each_request_runs_even_if_somebody_is_late() -> None:
     assert learned().plan(step([8, 8, 4], -5.0)).counts == [1, 1, 1]
+
+
+def test_where_even_one_branch_of_each_takes_longer_than_promised_all_run() -> None:
+    late = step([8, 8, 4], -5.0)
+    shortest = seconds(7, 2800)
+    assert learned().plan(late._replace(pace=1.01 * shortest)).counts == [1, 1, 1]
+    assert learned().plan(late._replace(pace=0.99 * shortest)).counts == [8, 8, 4]
+    assert learned().plan(late._replace(pace=0.99 * shortest, slack=-(LATE - 1) * shortest)).counts == [1, 1, 1]
+
+
+def test_where_the_work_is_more_than_can_be_done_in_time_slack_is_no_worse_than_eager() -> None:
+    requests = mixed(2.2)
+    found = {name: serve(requests, make_policy(name), seconds).attainment for name in ("eager", "off", "slack")}
+    assert found["slack"] >= max(found["eager"], found["off"])
 
 
 def test_what_is_left_goes_to_the_request_that_is_latest() -> None:

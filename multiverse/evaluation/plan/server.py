@@ -138,7 +138,8 @@ def _rows(busy: Sequence[_Served], policy: Policy | None, report: Report, now: f
         for one, branches in forked
     ]
     slack = min((one.pace.slack(len(one.said), now) for one, _ in rows), default=math.inf)
-    plan = policy.plan(Step(report.steps, families, len(rows), sum(one.read(-1) for one, _ in rows), slack))
+    pace = min((one.pace.per_token for one, _ in rows), default=math.inf)
+    plan = policy.plan(Step(report.steps, families, len(rows), sum(one.read(-1) for one, _ in rows), slack, pace))
     for i, (one, branches) in enumerate(forked):
         for j, branch in enumerate(branches):
             if plan.runs(i, j):

@@ -58,6 +58,12 @@ class Pace:
             due = min(due, self.created + AHEAD * slo.deadline * min(1.0, (tokens + 1) / self.most))
         return due - now
 
+    @property
+    def per_token(self) -> float:
+        """Seconds that a step may take for good; infinite if nothing was promised."""
+        times = (self.slo.tpot, None if self.slo.deadline is None else self.slo.deadline / self.most)
+        return AHEAD * min((time for time in times if time is not None), default=math.inf)
+
     def met(self, tokens: int, now: float) -> bool:
         """Whether all that was promised was held, of an answer of `tokens` whose last one is there `now`."""
         slo, first = self.slo, now if self.first is None else self.first

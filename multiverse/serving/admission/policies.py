@@ -19,6 +19,8 @@ EAGER = "eager"
 """All branches run: there is nothing to plan, and no policy."""
 LONGEST = 64
 """Steps after which a branch that `slack` holds gets one, whoever is late; one branch in a step."""
+LATE = 10
+"""Tokens' time by which a request is late that `slack` gives up if it can't be served any faster."""
 _DIGITS = 6
 
 
@@ -58,7 +60,11 @@ class Slack:
         self.step_time = StepTime()
 
     def plan(self, step: Step) -> Plan:
-        """All, if the step is short enough then; else equally many of each family, as many as fit."""
+        """All, if the step is short enough then; else equally many of each family, as many as fit.
+
+        All, too, if somebody is late, and steps with one branch of each are longer than what was promised: then nobody
+        is helped by holding, and wider steps say more tokens per second.
+        """
         held, reads, slacks = zip(*step.families, strict=True)
         sizes, time = list(map(len, held)), self.step_time
         if not time.ready or step.slack == math.inf:
@@ -67,7 +73,10 @@ class Slack:
             return Plan(sizes)
         per_token, per_read = time.more(1, 0), time.more(0, 1)
         costs = [per_token + per_read * read / size for read, size in zip(reads, sizes, strict=True)]
-        counts = _fill(sizes, costs, slacks, step.slack - time.seconds(step.width, step.read))
+        others = time.seconds(step.width, step.read)
+        if step.slack < -LATE * step.pace and others + sum(costs) > step.pace:
+            return Plan(sizes)
+        counts = _fill(sizes, costs, slacks, step.slack - others)
         return Plan(counts, _overdue(held, counts, step.number - LONGEST))
 
 

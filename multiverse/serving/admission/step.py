@@ -29,6 +29,7 @@ class Step(NamedTuple):
         families: of the requests that have branches open.
         width, read: tokens that everybody else computes, and attends to.
         slack: the least of those that have no branches open, in seconds: the step is to be no longer.
+        pace: the least time that a step may take for good, of the same requests.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Step(NamedTuple):
     width: int = 0
     read: int = 0
     slack: float = math.inf
+    pace: float = math.inf
 
 
 class Plan(NamedTuple):
