@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and test every promise, on both hosts; make test-all also at length (docs/developing.md)
-.PHONY: demo serve test test-all test-turns test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside test-turn-vllm test-turn-sglang verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost mix weights memory soak-vllm soak-sglang model docs site dist lock clean
+.PHONY: demo serve test test-all test-turns test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside test-turn-vllm test-turn-sglang verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost grpo rollouts mix weights memory soak-vllm soak-sglang model docs site dist lock clean
 
 PY = .venvs/core/bin/python
 # uv leaves it to the first import to compile; without that, each of a host's processes compiles all of it again
@@ -154,6 +154,15 @@ bench-own-cost:  ## CPU microseconds per token of a host's code with and without
 mix:  ## 5,000 mixed requests and an operator, for each way of scheduling: HOST=vllm|sglang; benchmarks/results/mixed.json
 	@tools/setup $(HOST)
 	.venvs/$(HOST)/bin/python benchmarks/mix.py --record
+
+grpo:  ## does a model learn when to fork? half an hour of a CPU, inside vLLM; benchmarks/results/grpo.json
+	@tools/setup vllm
+	@tools/setup train
+	$(PY) benchmarks/grpo.py --record
+
+rollouts:  ## 1,000 rollouts of a server whose weights change, against a trainer's forward: HOST=vllm|sglang
+	@tools/setup $(HOST)
+	.venvs/$(HOST)/bin/python benchmarks/rollouts.py --record
 
 weights:  ## 50 updates of the weights, each in the middle of 16 trees: HOST=vllm|sglang; benchmarks/results/mixed.json
 	@tools/setup $(HOST)

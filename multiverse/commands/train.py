@@ -20,7 +20,7 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand to the command line."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "train",
-        help="train a model on examples with blocks, fine-tuning or from random weights",
+        help="train a model on examples with blocks, or on its own answers by GRPO",
         description="Run it under torchrun or `accelerate launch` for several GPUs. A run that was stopped goes on "
         "from its last checkpoint. See docs/training.md.",
     )
@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise TrainingError(f"training needs more packages ({error}): pip install multiverse-engine[train]") from error
     recipe = load_recipe(options.config)
+    if recipe.method == "grpo":
+        return _grpo(recipe, options.check)
     tokenizer = runs.load_tokenizer(recipe)
     encoder = runs.load_encoder(recipe, tokenizer)
     corpus = data.load_corpus(recipe, encoder)
@@ -61,6 +63,16 @@ def run(options: argparse.Namespace) -> int:
     runs.save(recipe, trainer, tokenizer)
     if trainer.is_world_process_zero():
         report.write(recipe, figures, trainer.state.log_history, started)
+        print(f"the model is in {recipe.output}")
+    return 0
+
+
+def _grpo(recipe: Any, check: bool) -> int:
+    from multiverse.training.grpo import run as grpo
+
+    _show(grpo.check(recipe), [], recipe.output, False)
+    if not check:
+        grpo.train(recipe)
         print(f"the model is in {recipe.output}")
     return 0
 

@@ -26,7 +26,7 @@ class Observed:
             request came and when it ended.
         held: by strand key, seconds for which branches were held back; none if no policy held any.
         logprobs: of the strands' tokens; `None` for those that the engine wrote.
-        weights: by strand key, the versions of the weights that said its tokens; `None` if they were the same for all.
+        weights: by strand key, the versions of the weights that said its tokens; `None` if the host names none.
     """
 
     recomputed_tokens: int = 0

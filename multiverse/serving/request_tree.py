@@ -96,15 +96,16 @@ class RequestTree:
             return None
         for key in list(self._held_at):
             self.note_released(key)
+        told = self.options.return_tree
         observed = Observed(
             recomputed_tokens=self.recomputed,
             started={(): 0.0} | self._since_created(self.started_at),
             closed=self._since_created(self.closed_at) | {(): time.monotonic() - self.created},
             held=self.held,
             logprobs=None if self.rows is None else self.rows.values(root),
-            weights={s.key: self.weights.of_strand(s, version) for s in root.walk()} if self.weights else None,
+            weights={s.key: self.weights.of_strand(s, version) for s in root.walk()} if told and version else None,
         )
-        record = report(self.controller, observed, self.options.return_tree)
+        record = report(self.controller, observed, told)
         tally.finished(record, (len(children) for strand in root.walk() for _, children in strand.forks))
         return record
 

@@ -11,7 +11,11 @@ from typing import Any, Literal
 
 from multiverse.errors import TrainingError
 from multiverse.structure.layout import Separators
+from multiverse.training.grpo.settings import Grpo
 
+OF_EXAMPLES = ["scratch", "phases", "mode_prompts", "causal", "learn_injected", "max_length", "pack", "truncate"]
+OF_EXAMPLES += ["batch_rows", "lora", "fsdp"]
+"""Fields that mean nothing, or nothing yet, where a model learns from its own answers."""
 Attention = Literal["sdpa", "eager", "flex_attention"]
 
 
@@ -89,6 +93,8 @@ class Recipe:
         seed: of everything random.
         threads: of torch on a CPU.
         save_every, log_every: steps.
+        method: `examples` to learn what the data says; `grpo` to answer its questions and learn from what comes of it.
+        grpo: see `multiverse.training.grpo.settings`.
     """
 
     model: str
@@ -125,6 +131,8 @@ class Recipe:
     threads: int | None = None
     save_every: int = 100
     log_every: int = 5
+    method: Literal["examples", "grpo"] = "examples"
+    grpo: Grpo | None = None
 
     def __post_init__(self) -> None:
         shares = {"causal": self.causal, "warmup": self.warmup, "decay": self.decay}
@@ -142,6 +150,20 @@ class Recipe:
             raise TrainingError("scratch: can't be combined with lora or freeze_layers, random weights have to learn")
         if self.optimizer == "muon" and (self.lora or self.fsdp):
             raise TrainingError("optimizer: muon can't be combined with lora or fsdp")
+        self._check_method()
+
+    def _check_method(self) -> None:
+        if (self.method == "grpo") != (self.grpo is not None):
+            raise TrainingError("method: grpo and the fields under `grpo` go together")
+        if self.method == "grpo":
+            defaults = {one.name: one for one in dataclasses.fields(self)}
+            changed = [name for name in OF_EXAMPLES if getattr(self, name) != _default(defaults[name])]
+            if changed:
+                raise TrainingError(f"{', '.join(changed)}: can't be combined with method: grpo")
+
+
+def _default(one: dataclasses.Field[Any]) -> Any:
+    return one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -47,7 +47,7 @@ def write(recipe: Recipe, figures: dict[str, Any], history: list[dict[str, Any]]
     now = clock()
     log = {
         "data": figures,
-        "versions": _versions(),
+        "versions": versions(),
         "wall_seconds": round(now[0] - started[0]),
         "cpu_seconds": round(now[1] - started[1]),
         "loss": curve,
@@ -84,7 +84,8 @@ def _card(recipe: Recipe, figures: dict[str, Any], curve: list[tuple[int, float]
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Releases that a run depends on."""
     from importlib import metadata
 
     return {name: metadata.version(name) for name in ("torch", "transformers", "accelerate", "multiverse-engine")}

@@ -166,26 +166,35 @@ def arguments(recipe: Recipe) -> TrainingArguments:
     )
 
 
+def optimizer(recipe: Recipe, model: Any) -> MuonAdamW | None:
+    """What the recipe asks for beside the optimiser that `Trainer` makes."""
+    if recipe.optimizer != "muon":
+        return None
+    return MuonAdamW(model, recipe.matrix_learning_rate, recipe.learning_rate, recipe.weight_decay)
+
+
 def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: list[Encoded]) -> RowTrainer:
     """A trainer for `model` on `rows`."""
     settings = arguments(recipe)
-    muon = None
-    if recipe.optimizer == "muon":
-        muon = MuonAdamW(model, recipe.matrix_learning_rate, recipe.learning_rate, recipe.weight_decay)
     trainer = RowTrainer(
         model=model,
         args=settings,
-        optimizers=(muon, None),
+        optimizers=(optimizer(recipe, model), None),
         train_dataset=rows,
         data_collator=partial(collate, attention=recipe.attention, device=settings.device),
         processing_class=tokenizer,
     )
+    set_rates(recipe, trainer, model, tokenizer)
+    return trainer
+
+
+def set_rates(recipe: Recipe, trainer: RowTrainer, model: Any, tokenizer: Any) -> None:
+    """What differs for the tags' rows: no decay of their matrix where only they are learnt, a rate of their own."""
     if recipe.freeze_layers:
         trainer.kept_from_decay = _frozen_rows(model)
     if recipe.tags_learning_rate is not None:
         ratio = recipe.tags_learning_rate / recipe.learning_rate
         trainer.add_callback(TagRate(tag_rows(model, tag_ids(recipe, tokenizer)), ratio))
-    return trainer
 
 
 def _frozen_rows(model: Any) -> frozenset[str]:
@@ -201,9 +210,14 @@ def train(recipe: Recipe, model: Any, tokenizer: Any, rows: list[Encoded]) -> Ro
         the trainer, with the finished model and the log.
     """
     trainer = make_trainer(recipe, model, tokenizer, rows)
+    resume(recipe, trainer)
+    return trainer
+
+
+def resume(recipe: Recipe, trainer: RowTrainer) -> None:
+    """Run `trainer` to its end, from the last checkpoint in the output directory if there is one."""
     out = Path(recipe.output)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
-    return trainer
 
 
 def save(recipe: Recipe, trainer: RowTrainer, tokenizer: Any) -> None:

@@ -75,7 +75,7 @@ def read(source: str | Path, dialect: Dialect) -> Iterator[tuple[str, Example | 
     Raises:
         TrainingError: if the source can't be read at all.
     """
-    for place, row in _rows(str(source)):
+    for place, row in rows_of(str(source)):
         yield place, (Problem(place, "", row) if isinstance(row, str) else check(row, place, dialect))
 
 
@@ -126,7 +126,7 @@ class _RowError(ValueError):
 
 
 def _example(row: dict[str, Any], id_: str) -> Example:
-    messages = _messages(row)
+    messages = messages_of(row)
     texts = {column: _text(row, column) for column in ("parallel", "sequential")}
     if messages and messages[-1]["role"] == "assistant":
         if any(texts.values()):
@@ -142,7 +142,12 @@ def _example(row: dict[str, Any], id_: str) -> Example:
     return Example(id_, tuple(messages), **texts, answer=answer)
 
 
-def _messages(row: dict[str, Any]) -> list[Message]:
+def messages_of(row: dict[str, Any]) -> list[Message]:
+    """The turns of a row.
+
+    Raises:
+        ValueError: with the reason, if it has none or they can't be read.
+    """
     question, messages = row.get("question"), row.get("messages")
     if (question is None) == (messages is None):
         raise _RowError(f"needs 'question' or 'messages', one of the two; columns are {_columns(row)}")
@@ -183,7 +188,8 @@ def _columns(row: dict[str, Any]) -> str:
     return ", ".join(key for key, value in row.items() if value is not None) or "all empty"
 
 
-def _rows(source: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
+def rows_of(source: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """Place and row of everything in `source`; in place of a row that can't be read the reason."""
     if source.endswith(rows.SUFFIXES):
         yield from _json_rows(source)
         return

@@ -26,16 +26,17 @@ class Servers:
         os.environ.pop("MULTIVERSE", None)
         os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # an operator's controls
 
-    def __call__(self, *arguments: str) -> str:
+    def __call__(self, *arguments: str, model: str = str(TINY)) -> str:
         """The base URL of one that was started with further `arguments`."""
-        if arguments not in self._running:
+        asked = (model, *arguments)
+        if asked not in self._running:
             port = free_port()
             common = ["--served-model-name", "tiny", *(FEW_BLOCKS if self.host == "vllm" else ())]
-            started = command(self.host, str(TINY), port, [*common, *arguments])
+            started = command(self.host, model, port, [*common, *arguments])
             server = self._stack.enter_context(Server(started, port))
             server.wait(600)
-            self._running[arguments] = server
-        return self._running[arguments].url
+            self._running[asked] = server
+        return self._running[asked].url
 
     def __enter__(self) -> Servers:
         return self
