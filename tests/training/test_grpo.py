@@ -123,9 +123,13 @@ def changed(recipe: Recipe, **options: Any) -> Recipe:
     return replace(recipe, grpo=replace(recipe.grpo, **options))
 
 
-def history(recipe: Recipe, key: str) -> list[float]:
+def logged(recipe: Recipe, key: str) -> list[dict[str, Any]]:
     log = json.loads(Path(recipe.output, "train_log.json").read_text())["history"]
-    return [entry[key] for entry in log if key in entry]
+    return [entry for entry in log if key in entry]
+
+
+def history(recipe: Recipe, key: str) -> list[float]:
+    return [entry[key] for entry in logged(recipe, key)]
 
 
 def weights(recipe: Recipe) -> dict[str, torch.Tensor]:
@@ -145,7 +149,7 @@ def test_answers_get_better_and_the_engine_gets_the_weights_of_each_step(recipe:
 
 def test_held_out_problems_are_measured_before_between_and_after(recipe: Recipe, engine: Oracle) -> None:  # noqa: ARG001
     grpo.train(recipe)
-    curve = grpo.curve(recipe.output)
+    curve = logged(recipe, "held_out_right")
     assert [entry["step"] for entry in curve] == [0, 3, 6]
     assert {entry["held_out_problems"] for entry in curve} == {2}
     assert {entry["held_out_fork_right"] for entry in curve} == {0.5}, "a random model never forks"
@@ -153,6 +157,26 @@ def test_held_out_problems_are_measured_before_between_and_after(recipe: Recipe,
     for name in ("recipe.yaml", "README.md", "curves.png"):
         assert Path(recipe.output, name).stat().st_size
     assert load_recipe(Path(recipe.output, "recipe.yaml")) == recipe
+
+
+def test_several_passes_learn_from_the_same_answers(recipe: Recipe, engine: Oracle) -> None:
+    grpo.train(changed(recipe, passes=3, steps=2, held_out=None))
+    assert engine.loaded == ["0", "3"]
+    assert len(history(recipe, "reward")) == 2
+    assert len(history(recipe, "loss")) == 6
+
+
+def test_every_problem_is_asked_once_before_one_comes_again(recipe: Recipe) -> None:
+    prompts = grpo.load_prompts(recipe)
+    settings = changed(recipe, steps=5, prompts=2, passes=2).grpo
+    assert settings is not None
+    found = grpo.batches(prompts, settings, seed=0)
+    assert found[::2] == found[1::2], "both passes of a step"
+    asked = [prompt.id for step in found[::2] for prompt in step]
+    first, second = asked[:5], asked[5:]
+    assert sorted(first) == sorted(second) == [row["id"] for row in ROWS]
+    assert first != second, "in another order"
+    assert found == grpo.batches(prompts, settings, seed=0) != grpo.batches(prompts, settings, seed=1)
 
 
 class StopAt(TrainerCallback):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
@@ -137,9 +135,3 @@ def check(recipe: Recipe) -> dict[str, Any]:
     figures = {"problems": len(prompts), "answers": settings.steps * settings.prompts * settings.answers}
     held_out = settings.held_out
     return figures | ({"held out": len(read_prompts(held_out.path, held_out.limit))} if held_out else {})
-
-
-def curve(output: str) -> list[dict[str, Any]]:
-    """The held-out figures of a finished run, in order, each with its `step`."""
-    log = json.loads(Path(output, "train_log.json").read_text())
-    return [entry for entry in log["history"] if "held_out_right" in entry]
