@@ -13,7 +13,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.input_processor import InputProcessor
 
 from multiverse.decoding.prompt import Prompt
-from multiverse.errors import OptionError, UnsupportedHostError
+from multiverse.errors import OptionError
 from multiverse.serving.options import Options, show_flags
 from multiverse_vllm.frontend import beam_search
 from multiverse_vllm.frontend.hooks import LLM_HOOKS
@@ -22,7 +22,8 @@ from multiverse_vllm.refusals import refuse_configuration
 from multiverse_vllm.sampling import request_options
 from multiverse_vllm.tokenizer import bind_model
 
-STRICT = "multiverse_vllm.worker.strict:StrictTags"
+STRICT = {False: "multiverse_vllm.worker.strict:StrictTags", True: "multiverse_vllm.worker.strict_v2:StrictTagsV2"}
+"""The mask of strict mode, by whether it runs in the V2 model runner."""
 
 
 def install() -> None:
@@ -56,11 +57,8 @@ def _check_configuration(create_engine_config: Any) -> Any:
         config = create_engine_config(self, usage_context, *args, **kwargs)
         refuse_configuration(config)
         if Options.from_environment().structure == "strict":
-            if config.use_v2_model_runner:
-                raise UnsupportedHostError(
-                    "--multiverse-structure strict needs the V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0"
-                )
-            config.model_config.logits_processors = [*(config.model_config.logits_processors or ()), STRICT]
+            mask = STRICT[config.use_v2_model_runner]
+            config.model_config.logits_processors = [*(config.model_config.logits_processors or ()), mask]
         _install_entry_point(getattr(usage_context, "name", ""))
         return config
 

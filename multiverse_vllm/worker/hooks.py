@@ -9,15 +9,17 @@ from multiverse.serving.hooks import Hook
 _RUNNER = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
 _V2 = "vllm.v1.worker.gpu.model_runner"
 _LAYER = "vllm.model_executor.layers.attention:Attention"
+_PROCESSORS = "vllm.v1.worker.gpu.sample.logits_processor.interface"
 _CPU_BACKEND = "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackendImpl"
 FORK = "a scheduler API to fork a request and to adopt another's blocks"
 POSITIONS = "a position delta per request, as M-RoPE models have it"
 _MOVES = "a host function that copies KV tokens"
+_PUBLIC = "a public helper for logits processors"
 SCORES = "prompt logprobs of a request that is computed in parts"
 
 WORKER_HOOKS = (
     Hook("vllm.v1.sample.logits_processor.builtin:process_dict_updates", ("req_entries", "batch_update", "new_state"),
-         False, "follow the rows of a batch", "0.31", "a public helper for logits processors"),
+         False, "follow the rows of a batch", "0.31", _PUBLIC),
     Hook(_RUNNER, ("positions", "query_start_loc", "input_batch", "compilation_config", "device",
          "discard_request_mask"), False, "the buffer positions are read from", "0.31", POSITIONS),
     Hook(f"{_RUNNER}.initialize_kv_cache", ("kv_cache_config",), True,
@@ -58,6 +60,10 @@ V2_HOOKS = (
     Hook("vllm.v1.worker.gpu.sample.prompt_logprob:PromptLogprobsWorker.compute_prompt_logprobs",
          ("logits_fn", "hidden_states", "input_batch"), True, "score prompts that hold blocks", "0.31", SCORES),
     Hook(f"{_V2}:GPUModelRunner", ("prompt_logprobs_worker",), False, "score prompts with blocks", "0.31", SCORES),
+    Hook(f"{_PROCESSORS}:LogitsProcRequestState", ("all_token_ids", "prompt_len"), False,
+         "follow what strict requests hold", "0.31", _PUBLIC),
+    Hook(f"{_PROCESSORS}:LogitsContext", ("idx_mapping_np", "seq_lens_upper_bound_np"), False,
+         "follow the rows of a batch", "0.31", _PUBLIC),
 )  # fmt: skip
 
 

@@ -31,7 +31,11 @@ from multiverse_vllm.channels import PLAN
 from multiverse_vllm.plan import StepPlan
 from multiverse_vllm.worker.runners import shift
 
-RUNNERS = {"V1": "vllm.v1.worker.gpu_model_runner", "V2": "vllm.v1.worker.gpu.model_runner"}
+RUNNERS = {
+    "V1": "vllm.v1.worker.gpu_model_runner",
+    "V2": "vllm.v1.worker.gpu.model_runner",
+    "V2 a step ahead": "vllm.v1.worker.gpu.model_runner",
+}
 
 
 @pytest.fixture(scope="module", params=RUNNERS)
@@ -66,11 +70,11 @@ def binding(tiny: tuple[Any, Any]) -> Binding:
     return bind("multiverse", tiny[1])
 
 
-def start(kind: str, model: Path) -> VLLMHost:
+def start(kind: str, model: Path, **options: str) -> VLLMHost:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_USE_V2_MODEL_RUNNER", str(int(kind == "V2")))
+        patch.setenv("VLLM_USE_V2_MODEL_RUNNER", str(int(kind != "V1")))
         envs.disable_envs_cache()  # of an engine before
-        host = VLLMHost(str(model))
+        host = VLLMHost(str(model), late=kind == "V2 a step ahead", **options)
     assert RUNNERS[kind] in {base.__module__ for base in type(runner_of(host)).__mro__}
     return host
 
@@ -109,6 +113,30 @@ def test_logprobs_are_those_of_the_dense_forward(kind: str, random_model: Path, 
     prompts = structured_prompts(Random(14), binding, 3, longest=300)
     for prompt, answer in zip(prompts, host.generate(prompts, max_tokens=4, prompt_logprobs=2), strict=True):
         check_scores(model, binding, prompt, answer, 2)
+
+
+def test_strict_structure_lets_even_random_weights_write_only_what_is_well_formed(
+    kind: str, random_model: Path, binding: Binding
+) -> None:
+    """Tags are made likely; batches with and without such requests, some of which are preempted."""
+    host = start(kind, random_model, structure="strict", blocks=40)
+    tokenizer = AutoTokenizer.from_pretrained(random_model)
+    likely = dict.fromkeys(binding.tags, 4.0) | dict.fromkeys(tokenizer.all_special_ids, -100.0)
+    options = {"temperature": 1.5, "max_tokens": 120, "logit_bias": likely, "ignore_eos": True}
+    prompt = tokenizer.encode("Find A.")
+    structures = ("strict", "lenient") * 8
+    asked = [
+        (prompt, {**options, "seed": seed, "multiverse": {"structure": structure}})
+        for seed, structure in enumerate(structures)
+    ]
+    answers = host.generate_each(asked)
+    found = [parse_ids(prompt + answer.ids, binding) for answer in answers]
+    wrong = [[one for one in tree.violations if one.found != "end of text"] for tree in found]
+    assert not any(wrong[::2])
+    assert any(wrong[1::2])
+    assert sum(bool(tree.blocks) for tree in found[::2]) > 3
+    assert host.counters()["replays"] > 0
+    assert not any(host.leftovers().values())
 
 
 @pytest.mark.parametrize("kind", ["V2"], indirect=True)
