@@ -85,7 +85,8 @@ class Stepper(Probes, Operator):
         self.failed: set[str] = set()
         self.scheduler.ingest_requests = self.ingest
         self.scheduler.output_streamer.send_to_detokenizer = self
-        self.scheduler.send_abort_output = lambda output, _: self.aborted(output.rid)
+        channel = self.scheduler.ipc_channels.send_to_tokenizer
+        self.send_elsewhere, channel.send_output = channel.send_output, self.note_abort
         self.calls = OwnCalls()
         self.probe()
         self.watch()
@@ -119,9 +120,15 @@ class Stepper(Probes, Operator):
             self.entries.setdefault(rid, []).extend(entries(output, place))
             self.scores.setdefault(rid, []).extend(entries(output, place, "input"))
 
-    def aborted(self, rid: str) -> None:
-        known = self.answers[rid]
-        self.answers[rid] = (known[0], known[1], "abort")
+    def note_abort(self, output: Any, *more: Any) -> None:
+        """What SGLang sends past the detokenizer: that it has ended a request by itself, and what no test looks at."""
+        from sglang.srt.managers.io_struct import AbortReq
+
+        if isinstance(output, AbortReq):
+            ids, logprobs, _ = self.answers[output.rid]
+            self.answers[output.rid] = (ids, logprobs, "abort")
+        else:
+            self.send_elsewhere(output, *more)
 
     # --- what the test asks for ----------------------------------------------------------------------------------
 

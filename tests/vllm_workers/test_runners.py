@@ -118,24 +118,20 @@ def test_logprobs_are_those_of_the_dense_forward(kind: str, random_model: Path, 
 def test_strict_structure_lets_even_random_weights_write_only_what_is_well_formed(
     kind: str, random_model: Path, binding: Binding
 ) -> None:
-    """Tags are made likely; batches with and without such requests, some of which are preempted."""
+    """Tags are made likely; batches with and without such requests, and memory for two thirds of them."""
     host = start(kind, random_model, structure="strict", blocks=40)
     tokenizer = AutoTokenizer.from_pretrained(random_model)
     likely = dict.fromkeys(binding.tags, 4.0) | dict.fromkeys(tokenizer.all_special_ids, -100.0)
     options = {"temperature": 1.5, "max_tokens": 120, "logit_bias": likely, "ignore_eos": True}
     prompt = tokenizer.encode("Find A.")
-    structures = ("strict", "lenient") * 8
-    asked = [
-        (prompt, {**options, "seed": seed, "multiverse": {"structure": structure}})
-        for seed, structure in enumerate(structures)
-    ]
+    structures = (None, {"structure": "lenient"}) * 8
+    asked = [(prompt, {**options, "seed": seed, "multiverse": structure}) for seed, structure in enumerate(structures)]
     answers = host.generate_each(asked)
     found = [parse_ids(prompt + answer.ids, binding) for answer in answers]
     wrong = [[one for one in tree.violations if one.found != "end of text"] for tree in found]
     assert not any(wrong[::2])
     assert any(wrong[1::2])
     assert sum(bool(tree.blocks) for tree in found[::2]) > 3
-    assert host.counters()["replays"] > 0
     assert not any(host.leftovers().values())
 
 
@@ -155,6 +151,7 @@ def test_scores_of_fixed_tokens_are_the_prompts_own_and_no_branchs(host: VLLMHos
     assert not any(host.leftovers().values())
 
 
+@pytest.mark.parametrize("kind", ["V1", "V2"], indirect=True)
 def test_every_token_is_computed_once_at_the_position_that_the_layout_gives_it(
     host: VLLMHost, tiny: tuple[Any, Any], binding: Binding
 ) -> None:
