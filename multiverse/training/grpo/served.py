@@ -13,6 +13,8 @@ from multiverse.errors import TrainingError
 
 SECONDS = 3600
 """An answer may take so long."""
+AT_ONCE = 256
+"""Requests that are open at the same time; others wait here, where they cost nothing."""
 _GO_ON = "/continue_generation"
 
 
@@ -55,8 +57,8 @@ class Served:
         return asked | fields | {"multiverse": {"return_tree": True, **fields.get("multiverse", {})}}
 
     def answers(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Completions of several prompts, all asked for at once."""
-        with ThreadPoolExecutor(max(1, len(bodies))) as pool:
+        """Completions of several prompts, asked for side by side."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(lambda body: self.call("/v1/completions", self.body(**body)), bodies))
 
     def replay(self) -> None:
