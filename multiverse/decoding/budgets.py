@@ -83,9 +83,14 @@ class Ledger:
         self.reserved = 0
 
     @property
+    def left(self) -> int:
+        """How many tokens may yet be sampled."""
+        return self.limit - self.used - self.reserved
+
+    @property
     def exhausted(self) -> bool:
         """Whether no further token may be sampled."""
-        return self.used + self.reserved >= self.limit
+        return self.left <= 0
 
     def close(self) -> None:
         """Let the next token be the last that may be sampled."""

@@ -111,6 +111,21 @@ class Controller:
         actions = self._follow(strand, tag)
         return self._check_limits(strand, actions) if strand.status is Status.RUNNING else actions
 
+    def room(self) -> int:
+        """How many tokens its strands may sample, all together, before a limit can end any of them."""
+        if self.finish_reason is not None:
+            return 0
+        running = (strand for strand in self.root.walk() if strand.status is Status.RUNNING)
+        return max(0, min([self.ledger.left, *(strand.position_end - strand.position for strand in running)]) - 1)
+
+    def extend(self, strand: Strand, tokens: Sequence[int]) -> None:
+        """As `accept` of each of `tokens` of a running strand, none of them deciding, not more than there is `room`."""
+        count = len(tokens)
+        strand.tokens += tokens
+        strand.position += count
+        strand.kv_length += count
+        self.ledger.used += count
+
     def end(self, strand: Strand, reason: FinishReason, token: int | None = None) -> list[Action]:
         """End `strand` because the host says so: a stop string, a limit of its own. The root ends the request.
 
@@ -154,8 +169,6 @@ class Controller:
         tags = allowed_tags(self.grammar, strand.frame, self.limits)
         return frozenset(self.binding.ids[tag] for tag in tags)
 
-    # --- the strand itself -------------------------------------------------------------------------------------
-
     def _make_root(self) -> Strand:
         root = Strand((), "", None, self.prompt.frame)
         root.outlines = list(self.prompt.outlines)
@@ -170,8 +183,7 @@ class Controller:
         """Follow the grammar over a tag that was just written."""
         after = self.grammar.advance(strand.frame, tag)
         if after is None:
-            stray = tag is Tag.GOAL_CLOSE
-            return self._fall_back(strand, Reason.STRAY_GOAL_CLOSE) if stray else []
+            return self._fall_back(strand, Reason.STRAY_GOAL_CLOSE) if tag is Tag.GOAL_CLOSE else []
         strand.frame = after
         if tag is Tag.GOAL_OPEN:
             strand.outlines = []
@@ -180,8 +192,6 @@ class Controller:
         elif tag is Tag.GOAL_CLOSE:
             return self._close_goal(strand)
         return []
-
-    # --- goals -------------------------------------------------------------------------------------------------
 
     def _close_goal(self, strand: Strand, separators: int = 0) -> list[Action]:
         """Decide at goal-close. `separators` of them are already there, if the goal was closed in the prompt."""
@@ -192,9 +202,6 @@ class Controller:
         reason = self._refusal(strand, goal)
         if reason is not None:
             return self._fall_back(strand, reason, 1 + separators)
-        return self._fork(strand, goal)
-
-    def _fork(self, strand: Strand, goal: Goal) -> list[Action]:
         return self._branches.fork(strand, goal)
 
     def _refusal(self, strand: Strand, goal: Goal) -> Reason | None:
@@ -213,8 +220,6 @@ class Controller:
         """Note that the goal closed `back` tokens ago goes on sequentially."""
         strand.fallbacks[len(strand.tokens) - back] = reason
         return [Fallback(strand, reason)]
-
-    # --- ends --------------------------------------------------------------------------------------------------
 
     def _check_limits(self, strand: Strand, actions: list[Action]) -> list[Action]:
         """End the request, or `strand`, if a budget is used up."""

@@ -22,10 +22,9 @@ def catch_up(controller: Controller, said: Sequence[int]) -> None:
 
     Asserts that nothing was to be decided meanwhile: none of `deciding_tokens`, no limit reached.
     """
-    root, ledger = controller.root, controller.ledger
+    root = controller.root
     assert not root.tokens
     assert not root.forks
     assert deciding_tokens(controller.binding).isdisjoint(said)
-    root.write(tuple(said))
-    ledger.used += len(said)
-    assert not said or not (ledger.exhausted or root.position >= root.position_end), (ledger.used, root.position)
+    assert len(said) <= controller.room(), (len(said), controller.room())
+    controller.extend(root, said)

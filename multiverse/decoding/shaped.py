@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from multiverse.decoding.actions import Action
-from multiverse.decoding.budgets import LARGEST, FinishReason
+from multiverse.decoding.budgets import LARGEST, UNBOUNDED, FinishReason
 from multiverse.decoding.controller import Controller
 from multiverse.decoding.goal import Goal
 from multiverse.decoding.strand import Status, Strand
@@ -95,6 +95,17 @@ class ShapedController(Controller):
         plan.left -= 1
         return actions if plan.left else [*actions, *self._go_on(strand, plan)]
 
+    def room(self) -> int:
+        """How many tokens its strands may sample, all together, before a limit or the shape can end any of them."""
+        running = (strand.key for strand in self.root.walk() if strand.status is Status.RUNNING)
+        return min(super().room(), *(self._plans[key].left - 1 for key in running if key in self._plans), UNBOUNDED)
+
+    def extend(self, strand: Strand, tokens: Sequence[int]) -> None:
+        """As `accept` of each of `tokens`, see there and `room`."""
+        super().extend(strand, tokens)
+        if (plan := self._plans.get(strand.key)) is not None:
+            plan.left -= len(tokens)
+
     def _go_on(self, strand: Strand, plan: _Plan) -> list[Action]:
         if not plan.rest:
             root = strand.parent is None
@@ -123,7 +134,7 @@ class ShapedController(Controller):
         if reason is not None:
             strand.frame = before
             return self._fall_back(strand, reason)
-        actions = self._fork(strand, asked)
+        actions = self._branches.fork(strand, asked)
         for child, branch in zip(strand.forks[-1][1], block, strict=True):
             self._plans[child.key] = _Plan(branch)
         return actions

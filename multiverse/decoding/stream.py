@@ -48,6 +48,20 @@ class DocumentStream:
         """The tokens that can be shown now and were not shown before."""
         return tokens_of(self.drain_spans())
 
+    def follow(self, strand: Strand, tokens: int) -> bool:
+        """All that can be shown was; then `strand` became longer by `tokens`, and nothing else happened.
+
+        Returns:
+            whether those are shown, as it is the live one.
+        """
+        place = self._places[-1]
+        if place.strand is not strand:
+            return False
+        assert place.offset + tokens == len(strand.tokens)
+        place.offset += tokens
+        self.shown += tokens
+        return True
+
     def drain_spans(self) -> list[Span]:
         """The same as spans of strands, in document order."""
         spans: list[Span] = []

@@ -88,12 +88,11 @@ class _Rehearsed(Controller):
         self._sampled: Counter[tuple[object, int]] = Counter()
         super().__init__(*args, **kwargs)
 
-    def _refusal(self, *_: object) -> None:
-        return None
-
-    def _fork(self, strand: Strand, goal: Goal) -> Any:
+    def _refusal(self, _: Strand, goal: Goal) -> None:
         goal.fork -= self.shift
-        return super()._fork(strand, goal)
+
+    def room(self) -> int:
+        return 0  # it counts each token
 
     def accept(self, strand: Strand, token: int) -> Any:
         if strand.status is Status.RUNNING:

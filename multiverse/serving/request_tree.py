@@ -9,6 +9,7 @@ from typing import Any
 
 from multiverse.decoding.actions import Action
 from multiverse.decoding.controller import Controller
+from multiverse.decoding.late import deciding_tokens
 from multiverse.decoding.replay import Part, parts
 from multiverse.decoding.sampled_rows import SampledRows
 from multiverse.decoding.strand import Status, Strand
@@ -36,6 +37,9 @@ class RequestTree:
         rows: logprobs of sampled tokens, if the client asked for any.
         recomputed: tokens that were computed again because memory was short.
         released_kv: slots or blocks that it held when it was preempted last.
+        members: by strand key, the strands that the host knows.
+        asked_always: whether somebody looks at each of its tokens; a host may have reasons of its own.
+        quiet_until: nothing has to be decided before it has used so many tokens (`multiverse.serving.quiet`).
         weights: which weights said which of its tokens, if they were changed meanwhile.
         created: when the request came; with `started_at` and `closed_at`, by strand key, in monotonic seconds.
         started_at: when each branch was started.
@@ -55,6 +59,9 @@ class RequestTree:
     rows: SampledRows[Any] | None = field(default=None, init=False)
     recomputed: int = field(default=0, init=False)
     released_kv: int = field(default=0, init=False)
+    members: dict[tuple[int, ...], Any] = field(default_factory=dict, init=False)
+    asked_always: bool = field(init=False)
+    quiet_until: int = field(default=0, init=False)
     weights: WeightVersions = field(default_factory=WeightVersions, init=False)
     started_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
     closed_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
@@ -66,10 +73,16 @@ class RequestTree:
         self.stream = DocumentStream(self.controller.root)
         wanted = self.streams and self.options.stream == "events"
         self._events = EventStream(self.controller.root) if wanted else None
+        ends = not self.stops.tokens <= deciding_tokens(self.controller.binding)
+        self.asked_always = wanted or ends or bool(self.stops.strings)
 
     def events_of(self, strand: Strand, actions: Iterable[Action]) -> list[BranchEvent]:
         """The events of `actions` that the controller decided about `strand`; none if the client wants none."""
         return [] if self._events is None else self._events.push(strand, actions)
+
+    def disturb(self) -> None:
+        """Something was decided about a strand, or done to one: how it goes on has to be looked at again."""
+        self.quiet_until = 0
 
     def drop_rows(self, key: tuple[int, ...], offset: int) -> None:
         """Forget the logprobs of tokens that were taken back, from `offset` of the strand `key` on."""
@@ -85,6 +98,11 @@ class RequestTree:
         """It is not held any more, if it was."""
         if (since := self._held_at.pop(key, None)) is not None:
             self.held[key] = self.held.get(key, 0.0) + time.monotonic() - since
+
+    @property
+    def held_now(self) -> int:
+        """How many of its branches are held."""
+        return len(self._held_at)
 
     def record(self, tally: Tally, asked: bool, version: str = "") -> dict[str, Any] | None:
         """Count the request, which has ended, and return its record, if there is anything to tell or it was asked.
@@ -134,7 +152,6 @@ class Member:
     Attributes:
         part: index of the part of the strand (`multiverse.decoding.replay`) that is or was computed last.
         delta: position delta of that part.
-        tokens_submitted: how many of the strand's own tokens the host has.
         draining: what is computed is known already; the token sampled behind it is ignored.
         drain_started_at: when it began to drain behind its last fork, in monotonic seconds;
             `None` if it has not, or was computed again since.
@@ -144,7 +161,6 @@ class Member:
     strand: Strand
     part: int = field(default=0, init=False)
     delta: int = field(default=0, init=False)
-    tokens_submitted: int = field(default=0, init=False)
     draining: bool = field(default=False, init=False)
     drain_started_at: float | None = field(default=None, init=False)
 
@@ -155,17 +171,23 @@ class Member:
     def advance_to(self, part: int) -> None:
         """Note that the host has all tokens of the strand up to the end of `part`, an index into `parts()`.
 
-        From then on `delta` is that part's, `tokens_submitted` counts all tokens of the strand, and it is `draining` if
-        nothing is to be sampled behind them: more parts are known, or the strand has ended. KV is the host's affair.
+        From then on `delta` is that part's, and it is `draining` if nothing is to be sampled behind them: more parts
+        are known, or the strand has ended. KV is the host's affair.
         """
         known = self.parts()
-        self.part, self.delta, self.tokens_submitted = part, known[part].delta, len(self.strand.tokens)
+        self.part, self.delta = part, known[part].delta
         self.draining = part + 1 < len(known) or self.strand.status is not Status.RUNNING
+        self.tree.disturb()
 
     @property
     def idle(self) -> bool:
         """Whether nothing is under way for it; each host knows by what."""
         raise NotImplementedError
+
+    @property
+    def settled(self) -> bool:
+        """Whether whatever is sampled for it now is its strand's next token."""
+        return self.strand.status is Status.RUNNING and not self.draining
 
     @property
     def closed(self) -> bool:

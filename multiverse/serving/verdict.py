@@ -106,7 +106,7 @@ class Judge:
         if found.offset > at:
             return Verdict(controller.end(strand, FinishReason.STOP, token), at + 1, found.string)
         ledger = controller.ledger
-        room = min(ledger.limit - ledger.used - ledger.reserved - 1, strand.position_end - strand.position)
+        room = min(ledger.left - 1, strand.position_end - strand.position)
         head = self._encode(strand.tokens[: found.offset], found.head, at - found.offset + room)
         controller.take_back(strand, found.offset, head)
         return Verdict(controller.end(strand, FinishReason.STOP), found.offset, found.string)

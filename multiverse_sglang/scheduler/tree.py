@@ -42,6 +42,7 @@ class Member(request_tree.Member):
 
     Attributes:
         tokens: its whole sequence, what it shares with its parent included, as far as it was submitted.
+        tokens_submitted: how many of those are the strand's own.
         run: the SGLang request that is queued or in a batch for it, if any.
         slots: its KV while none is in a batch. While one is, the request owns it and only the lock is still valid.
         prefill: how the run computes blocks in one forward, until it has.
@@ -53,9 +54,14 @@ class Member(request_tree.Member):
     tokens: array[int] = field(default_factory=lambda: array("q"), kw_only=True)
     run: Request | None = field(default=None, kw_only=True)
     slots: KVSlots | None = field(default=None, kw_only=True)
+    tokens_submitted: int = field(default=0, init=False)
     prefill: SinglePassPrefill | None = field(default=None, init=False)
     has_result: bool = field(default=False, init=False)
     sampled: int | None = field(default=None, init=False)
+
+    def advance_to(self, part: int) -> None:
+        super().advance_to(part)
+        self.tokens_submitted = len(self.strand.tokens)
 
     def note_result(self) -> None:
         """A result came for its run; what it means for the strand is done once the step is over."""

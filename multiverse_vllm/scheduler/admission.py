@@ -91,7 +91,6 @@ class Admission:
         member = self._member(request, controller, options, deferred.created)
         controller.begin()
         catch_up(controller, said)
-        member.tokens_submitted = len(said)
         return member
 
     def _member(self, request: Request, controller: Controller, options: Options, created: float) -> Member:

@@ -18,6 +18,7 @@ from multiverse_vllm.scheduler.logprobs import document_logprobs, record_row
 from multiverse_vllm.scheduler.prompt_logprobs import prompt_tensors, record_scores
 from multiverse_vllm.scheduler.state import State
 from multiverse_vllm.scheduler.stops import STATUS
+from multiverse_vllm.scheduler.tokens import Tokens
 from multiverse_vllm.scheduler.tree import Member, RequestTree
 
 Results = dict[int, EngineCoreOutputs]
@@ -32,8 +33,8 @@ class Answers:
         last_outputs: by request id, what an operator's abort leaves to be sent (`scheduler.aborts`).
     """
 
-    def __init__(self, state: State) -> None:
-        self._trees, self._queue, self._tally = state.trees, state.queue, state.tally
+    def __init__(self, state: State, tokens: Tokens) -> None:
+        self._trees, self._queue, self._tally, self._tokens = state.trees, state.queue, state.tally, tokens
         self.weight_version = "default"
         self.last_outputs: dict[str, EngineCoreOutput] = {}
 
@@ -47,36 +48,60 @@ class Answers:
                 self._trees.attempt(record_scores, root.tree, asked, tensors)
 
     def collect(self, results: Results) -> dict[str, EngineCoreOutput]:
-        """Keep the logprobs of a step and take out what vLLM reported of forked trees; roots' outputs are returned.
+        """Write down what was sampled for quiet trees, and take out what clients are not shown as it is.
 
         First of all that follows a step, as it may have sampled tokens of trees that are about to be replayed.
+
+        Returns:
+            the outputs of the roots of forked trees that wait for an answer, by request id.
         """
-        own: dict[str, EngineCoreOutput] = {}
+        members, own = self._trees.members, dict[str, EngineCoreOutput]()
         for batch in results.values():
-            for output in batch.outputs:
-                if output.new_logprobs is not None and output.request_id in self._trees.members:
-                    self._trees.attempt(record_row, self._trees.members[output.request_id], output)
-            if self._trees.structured:
-                batch.outputs = [output for output in batch.outputs if not self._take(output, own)]
+            batch.outputs = [
+                output
+                for output in batch.outputs
+                if (member := members.get(output.request_id)) is None or self._is_shown(member, output, own)
+            ]
         return own
 
-    def _take(self, output: EngineCoreOutput, own: dict[str, EngineCoreOutput]) -> bool:
-        """Whether `output` is of a strand of a forked tree; a root's goes into `own`."""
-        member = self._trees.members.get(output.request_id)
-        if member is None or not member.tree.controller.root.forks:
-            return False
-        if member.strand.parent is None:
-            own[output.request_id] = output
-        return True
+    def _is_shown(self, member: Member, output: EngineCoreOutput, own: dict[str, EngineCoreOutput]) -> bool:
+        """Write down what vLLM sampled for a strand. Returns whether its client is shown it now, and just so."""
+        tree, strand = member.tree, member.strand
+        try:
+            decided = output.request_id in self._tokens.asked
+            if not decided:
+                member.sampled = len(strand.tokens)
+                tree.controller.extend(strand, output.new_token_ids)
+            if output.new_logprobs is not None:
+                record_row(member, output)
+            if not tree.controller.root.forks:
+                return True
+            if decided or tree.rows is not None:
+                self._tokens.to_answer[id(tree)] = tree
+                if strand.parent is None:
+                    own[output.request_id] = output
+            elif tree.stream.follow(strand, len(output.new_token_ids)):
+                if strand.parent is not None:
+                    output.request_id, output.events = tree.root.request.request_id, None
+                return True
+        except Exception as error:
+            self._trees.guard.caught(tree.root.request, error)
+        return False
 
-    def answer(self, others: Iterable[RequestTree], own: dict[str, EngineCoreOutput], results: Results) -> None:
-        """Answer forked trees, one output each, in document order, and `others` of which there is something to say."""
-        for tree in {id(tree): tree for tree in [*self._trees.structured.values(), *others]}.values():
-            if tree.root.request.request_id not in self._trees.failed:
-                self._trees.attempt(self._answer_tree, tree, own, results)
+    def answer(self, own: dict[str, EngineCoreOutput], results: Results) -> None:
+        """Answer all trees about which something was decided or is to be said, one output each, in document order."""
+        for tree in self._tokens.take_to_answer():
+            root = tree.root.request
+            if root.request_id not in self._trees.failed:
+                try:
+                    self._answer_tree(tree, root, own, results)
+                except Exception as error:
+                    self._trees.guard.caught(root, error)
 
-    def _answer_tree(self, tree: RequestTree, own: dict[str, EngineCoreOutput], results: Results) -> None:
-        root, finish = tree.root.request, tree.controller.finish_reason
+    def _answer_tree(
+        self, tree: RequestTree, root: Request, own: dict[str, EngineCoreOutput], results: Results
+    ) -> None:
+        finish = tree.controller.finish_reason
         if tree.scores is not None and not tree.scores.complete and finish is None:
             return  # clients expect scores of the prompt in the first output
         if tree.controller.root.forks:
@@ -90,7 +115,8 @@ class Answers:
                 send(output, root, results)
         if tree.scores is not None and tree.scores.complete and (first := _output(root, results)):
             first.new_prompt_logprobs_tensors, tree.scores = prompt_tensors(tree), None
-        self._add_events(tree, results)
+        if tree.events:
+            self._add_events(tree, results)
         if finish is not None:
             self.add_record(tree.root, results)
             self.end(tree, STATUS[finish])
@@ -98,7 +124,7 @@ class Answers:
     def _add_events(self, tree: RequestTree, results: Results) -> None:
         """Put what happened into the root's output of this step; if there is none, into its next one."""
         events = [astuple(event) for event in tree.events]
-        if events and _attach(EVENTS, events, tree.root.request, results):
+        if _attach(EVENTS, events, tree.root.request, results):
             tree.events = []
 
     def add_record(self, root: Member, results: Results) -> None:
@@ -160,8 +186,9 @@ class Answers:
 
 def send(output: EngineCoreOutput, root: Request, results: Results) -> None:
     """Put `output` into what this step puts out."""
-    batch = results.setdefault(root.client_index, EngineCoreOutputs())
-    batch.outputs = [*batch.outputs, output]
+    if root.client_index not in results:
+        results[root.client_index] = EngineCoreOutputs()
+    results[root.client_index].outputs.append(output)
 
 
 def _output(root: Request, results: Results) -> EngineCoreOutput | None:

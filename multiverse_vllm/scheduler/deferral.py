@@ -27,14 +27,20 @@ class Deferral:
         self._host, self._trees, self._admission, self._answers = state.host, state.trees, admission, answers
         self._deciding = deciding_tokens(binding)
 
-    def watch(self, found: ModelRunnerOutput) -> None:
-        """Before vLLM looks at a step's results: enrol the requests that get their first tag with it."""
+    def watch(self, found: ModelRunnerOutput) -> list[str]:
+        """Before vLLM looks at a step's results: enrol the requests that get their first tag with it.
+
+        Returns:
+            all requests that get a deciding token.
+        """
         sampled, deferred = found.sampled_token_ids, self._trees.deferred
-        if not deferred or self._deciding.isdisjoint(chain.from_iterable(sampled)):
-            return
-        for name, row in found.req_id_to_index.items():
-            if name in deferred and not self._deciding.isdisjoint(sampled[row]):
+        if not (deferred or self._trees.members) or self._deciding.isdisjoint(chain.from_iterable(sampled)):
+            return []
+        names = [name for name, row in found.req_id_to_index.items() if not self._deciding.isdisjoint(sampled[row])]
+        for name in names:
+            if name in deferred:
                 self.enroll_now(name)
+        return names
 
     def enroll_now(self, name: str) -> None:
         """Make a tree of one; if that fails, it ends with an error."""

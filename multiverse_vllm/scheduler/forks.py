@@ -68,6 +68,7 @@ class Forks:
         self._queue.remove(member)
         member.request.num_computed_tokens = min(member.request.num_computed_tokens, member.valid_kv_length)
         member.draining = True
+        member.tree.disturb()
         self._submit(member)
 
     def park(self, member: Member) -> None:

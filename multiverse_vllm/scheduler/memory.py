@@ -130,6 +130,7 @@ class MemoryPressure:
         self._host.encoder_cache_manager.free(request)
         request.num_computed_tokens = 0
         root.draining, root.lost = False, None
+        tree.disturb()
         self._trees.preempted[id(tree)] = tree
 
     def preempt_all(self) -> None:

@@ -57,7 +57,7 @@ class MultiverseScheduler(Scheduler):
     """vLLM's scheduler with branches. `with_multiverse` puts it under the configured class.
 
     Attributes:
-        variants: the class of this scheduler while there is no tree, and while there are some.
+        variants: the class of this scheduler in a step in which nothing is to be decided, and in the others.
     """
 
     variants: tuple[type[MultiverseScheduler], type[MultiverseScheduler]]
@@ -77,7 +77,8 @@ class MultiverseScheduler(Scheduler):
         self.forks = Forks(state, PrefixCache(self.table, hasher), self.demand, self.binding.dialect.join == "splice")
         self.memory = MemoryPressure(state, self.demand, self.forks)
         self.admission = Admission(state, self.forks, self._options, self.binding)
-        self.tokens, self.answers = Tokens(state), Answers(state)
+        self.tokens = Tokens(state)
+        self.answers = Answers(state, self.tokens)
         self.deferral = Deferral(state, self.admission, self.answers, self.binding)
         self.failures = Failures(state, self.answers)
         policy, self.paces, holding = make_policy(self._options.admission), None, None
@@ -114,9 +115,9 @@ class MultiverseScheduler(Scheduler):
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
     ) -> dict[int, EngineCoreOutputs]:
         served = bool(self.trees.deferred)
-        self.deferral.watch(model_runner_output)
+        deciding = self.deferral.watch(model_runner_output)
         self.steps.take_scores(scheduler_output, model_runner_output)
-        self.__class__ = self.variants[bool(self.trees.members)]
+        self.__class__ = self.variants[self.tokens.ask(deciding)]
         results: dict[int, EngineCoreOutputs] = super().update_from_output(scheduler_output, model_runner_output)
         self.deferral.settle(results)
         if (self.steps.process_results(results) or served) and (self._check.is_due() or not self.requests):
@@ -181,12 +182,12 @@ class MultiverseScheduler(Scheduler):
 
 
 class DecidingScheduler(MultiverseScheduler):
-    """What it is while there are trees. Without any, vLLM's loop over its rows makes no call more than without us."""
+    """What it is in a step in which something may be decided. Else vLLM's loop makes no call more than without us."""
 
     def _update_request_with_output(
         self, request: Request, new_token_ids: list[int], is_stale: bool = False
     ) -> tuple[list[int], bool]:
-        member = self.trees.members.get(request.request_id)
+        member = self.tokens.asked.get(request.request_id)
         if member is None:
             tokens, stopped = super()._update_request_with_output(request, new_token_ids, is_stale)
             return tokens, stopped

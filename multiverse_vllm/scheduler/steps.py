@@ -66,7 +66,7 @@ class Steps:
         """Send the workers what they have to do beside vLLM's step; park strands that are complete with it."""
         plan = StepPlan(self._table.take_moves())
         for tree in self._trees.structured.values():
-            for member in tree.members.values():
+            for member in tree.survey():
                 name = member.request.request_id
                 if scheduled := output.num_scheduled_tokens.get(name):
                     if member.delta:
@@ -107,7 +107,7 @@ class Steps:
         for member in self._tokens.take_closing():
             if id(member.tree) not in self._trees.preempted and self._trees.is_alive(member.tree):
                 self._trees.attempt(self._close, member)
-        self._answers.answer(self._tokens.take_to_answer(), own, results)
+        self._answers.answer(own, results)
         self._failures.end_failed()
         self._failures.report(results)
         return True

@@ -9,6 +9,7 @@ from enum import Enum
 import numpy as np
 from vllm import SamplingParams
 
+from multiverse.decoding.late import deciding_tokens
 from multiverse.decoding.prompt_scores import PromptScores
 from multiverse.decoding.sampled_rows import SampledRows
 from multiverse.decoding.strand import Strand
@@ -72,6 +73,11 @@ class Member(request_tree.Member):
     def idle(self) -> bool:
         return self.parked
 
+    @property
+    def settled(self) -> bool:
+        """While it is parked, nothing is: what is under way then is dropped. Scores of the prompt come first."""
+        return self.parked or (super().settled and self.tree.scores is None)
+
 
 @dataclass(eq=False)
 class RequestTree(request_tree.RequestTree):
@@ -86,6 +92,8 @@ class RequestTree(request_tree.RequestTree):
         replays: how often the whole tree had to be computed again.
         restarts: how often any of its requests had to.
         events: what the client was not sent yet, if it wants events.
+        followed: its members of which the workers have to be told something in each step; `None` if not known. With
+            it, `running` is how many of its branches are computed, and `parked` how many of its members wait.
     """
 
     sampling: SamplingParams = field(kw_only=True)
@@ -95,10 +103,30 @@ class RequestTree(request_tree.RequestTree):
     replays: int = field(default=0, init=False)
     restarts: int = field(default=0, init=False)
     events: list[BranchEvent] = field(default_factory=list, init=False)
+    followed: list[Member] | None = field(default=None, init=False)
+    running: int = field(default=0, init=False)
+    parked: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.rows = None if self.sampling.num_logprobs is None else SampledRows(self.options.return_tree)
+        known = {None, *deciding_tokens(self.controller.binding)}
+        unknown = self.sampling.repetition_detection is not None or self.sampling.eos_token_id not in known
+        self.asked_always = self.asked_always or unknown
+
+    def disturb(self) -> None:
+        super().disturb()
+        self.followed = None
+
+    def survey(self) -> list[Member]:
+        """Find, if it isn't known, who is `followed`, and return that: those whose positions run apart or who drain;
+        all, if the prompt is scored."""
+        if self.followed is None:
+            scored, members = self.scores is not None, self.members.values()
+            self.followed = [m for m in members if scored or m.delta or m.draining]
+            self.running = sum(m.strand.parent is not None and not m.parked for m in members)
+            self.parked = sum(m.parked for m in members)
+        return self.followed
 
     @property
     def root(self) -> Member:

@@ -34,7 +34,8 @@ class Trees:
     Attributes:
         members: by request id, also those of requests that have not forked.
         deferred: by request id, requests that are no trees yet (`scheduler.deferral`).
-        structured: trees whose KV is more than one causal sequence; by their `id`, as the following.
+        all: every tree, by its `id`, as the following.
+        structured: trees whose KV is more than one causal sequence.
         changed: those that may have branches to start or to join.
         preempted: those that gave up their KV, and wait until there is room to begin again.
         failed: by request id, roots that are to be ended with an error as soon as vLLM's own loop is left.
@@ -45,6 +46,7 @@ class Trees:
         self._host = host
         self.members: dict[str, Member] = {}
         self.deferred: dict[str, Deferred] = {}
+        self.all: dict[int, RequestTree] = {}
         self.structured: dict[int, RequestTree] = {}
         self.changed: dict[int, RequestTree] = {}
         self.preempted: dict[int, RequestTree] = {}
@@ -58,6 +60,7 @@ class Trees:
         assert member.strand.key not in member.tree.members
         self.members[name] = member.tree.members[member.strand.key] = member
         self._host.requests[name] = member.request
+        self.all[id(member.tree)] = member.tree
 
     def remove(self, member: Member) -> None:
         """Strike out a strand's request, which holds nothing any more."""
@@ -70,12 +73,13 @@ class Trees:
         """Strike out a whole tree; what vLLM has of it is ended by whoever calls this."""
         for request_id in tree.ids():
             self.members.pop(request_id, None)
-        for trees in (self.structured, self.changed, self.preempted):
+        for trees in (self.all, self.structured, self.changed, self.preempted):
             trees.pop(id(tree), None)
 
     def note_change(self, tree: RequestTree) -> None:
         """There may be branches of `tree` to start or to join before the next step."""
         self.changed[id(tree)] = tree
+        tree.disturb()
 
     def take_changed(self) -> list[RequestTree]:
         """Those whose change was noted since the last time."""
@@ -98,7 +102,10 @@ class Trees:
 
     def gauges(self) -> dict[str, int]:
         """Branches that run, sequences that are parked and branches that are held, for the metrics."""
-        members = [member for tree in self.structured.values() for member in tree.members.values()]
-        running = sum(member.strand.parent is not None and not member.parked for member in members)
-        parked, held = (sum(member.parked for member in members), sum(m.held_since is not None for m in members))
+        running = parked = held = 0
+        for tree in self.structured.values():
+            tree.survey()
+            running += tree.running
+            parked += tree.parked
+            held += tree.held_now
         return {"running_branches": running, "parked_sequences": parked, "held_branches": held}

@@ -47,6 +47,9 @@ class Paper:
         member.advance_to(0)
         return member
 
+    def disturb(self) -> None:
+        """Nobody concludes anything."""
+
     def compute(self, member: Member) -> None:
         part = member.parts()[member.part]
         member.kv += [(token, index + part.delta) for index, token in enumerate(part.tokens, len(member.kv))]
