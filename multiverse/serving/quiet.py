@@ -15,5 +15,5 @@ def is_quiet(tree: RequestTree) -> bool:
     used, rows = tree.controller.ledger.used, len(tree.members)
     if used + rows > tree.quiet_until:
         settled = not tree.asked_always and all(member.settled for member in tree.members.values())
-        tree.quiet_until = used + tree.controller.room() if settled else 0
+        tree.quiet_until = used + tree.room() if settled else 0
     return used + rows <= tree.quiet_until

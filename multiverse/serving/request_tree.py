@@ -80,6 +80,10 @@ class RequestTree:
         """The events of `actions` that the controller decided about `strand`; none if the client wants none."""
         return [] if self._events is None else self._events.push(strand, actions)
 
+    def room(self) -> int:
+        """How many tokens it may sample before there may be something to decide, if none of them is deciding."""
+        return self.controller.room()
+
     def disturb(self) -> None:
         """Something was decided about a strand, or done to one: how it goes on has to be looked at again."""
         self.quiet_until = 0
@@ -177,6 +181,11 @@ class Member:
         known = self.parts()
         self.part, self.delta = part, known[part].delta
         self.draining = part + 1 < len(known) or self.strand.status is not Status.RUNNING
+        self.tree.disturb()
+
+    def drain(self) -> None:
+        """Let it be `draining` from now on."""
+        self.draining = True
         self.tree.disturb()
 
     @property

@@ -25,7 +25,7 @@ from multiverse_sglang.refusals import refuse_unsupported
 from multiverse_sglang.scheduler.admission import Admission
 from multiverse_sglang.scheduler.books import Books
 from multiverse_sglang.scheduler.containment import Containment
-from multiverse_sglang.scheduler.deferral import watch
+from multiverse_sglang.scheduler.deferral import sampled_tokens, watch
 from multiverse_sglang.scheduler.forks import Forks
 from multiverse_sglang.scheduler.life import Life
 from multiverse_sglang.scheduler.memory_pressure import MemoryPressure
@@ -34,7 +34,8 @@ from multiverse_sglang.scheduler.outputs import record_host_streamed, record_row
 from multiverse_sglang.scheduler.preemption import Preemption
 from multiverse_sglang.scheduler.prefill_way import prepare_prefill
 from multiverse_sglang.scheduler.prompt_logprobs import record_scores
-from multiverse_sglang.scheduler.requests import Run, change
+from multiverse_sglang.scheduler.quiet import QuietRuns
+from multiverse_sglang.scheduler.requests import WatchedRun, change
 from multiverse_sglang.scheduler.retained import RetainedKV
 from multiverse_sglang.scheduler.runs import Runs
 from multiverse_sglang.scheduler.slots import SlotPool
@@ -74,6 +75,7 @@ class Conductor:
         self.admission = Admission(
             scheduler, options, binding, self.tally, self.trees, self.pool, self.queue, self.life, self.containment
         )
+        self.quiet = QuietRuns(scheduler, self.trees, self.life, self._deciding)
         self.books = Books(scheduler, self.trees, self.pool, self.retained)
         self.integrity = IntegrityCheck(options.integrity_interval, self.tally, logger)
         self._metrics: Metrics | None = None
@@ -96,11 +98,16 @@ class Conductor:
 
     def watch(self, batch: Batch, result: Result) -> None:
         """SGLang is about to hand out the tokens of `batch`: some requests may get their first tag with them."""
-        watch(self._deciding, batch, result, self.admission.enrol_late)
+        sampled = sampled_tokens(result)
+        watch(self._deciding, batch, sampled, self.admission.enrol_late)
+        if self.trees.by_rid:
+            self.quiet.begin(batch, sampled)
 
     def process_results(self) -> None:
         """Do what the tokens of a batch decided: fork, park, join, answer."""
         self._rests = False
+        if self.quiet.sampled:
+            self.quiet.end()
         guard = self.containment.guard
         trees: dict[float, RequestTree] = {}
         results, self.trees.results[:] = self.trees.results[:], []
@@ -149,7 +156,7 @@ class Conductor:
         client.grammar = None
         setattr(client, MEMBER, None)
         change(client, Req)
-        change(run, Run)
+        change(run, WatchedRun)
         root.tokens, root.tokens_submitted = run.origin_input_ids[:] + run.output_ids, len(run.output_ids)
         self.trees.add(tree)
         tree.stream.skip(len(run.output_ids))  # SGLang has shown them by itself

@@ -40,9 +40,8 @@ def deferred_of(request: Request) -> Deferred | None:
     return found
 
 
-def watch(deciding: frozenset[int], batch: Batch, result: Result, enrol: Callable[[Request], None]) -> None:
+def watch(deciding: frozenset[int], batch: Batch, sampled: Sequence[int], enrol: Callable[[Request], None]) -> None:
     """Before SGLang hands out a step's tokens: `enrol` the requests that get the first of the `deciding` ones."""
-    sampled = _sampled(result)
     if deciding.isdisjoint(sampled):
         return
     for request, token in zip(batch.reqs, sampled, strict=False):  # beams have rows without a request
@@ -50,7 +49,7 @@ def watch(deciding: frozenset[int], batch: Batch, result: Result, enrol: Callabl
             enrol(request)
 
 
-def _sampled(result: Result) -> Sequence[int]:
+def sampled_tokens(result: Result) -> Sequence[int]:
     """The tokens of a step, one for each row."""
     if result.next_token_ids is None:  # nothing was to be computed
         return ()

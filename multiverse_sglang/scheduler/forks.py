@@ -43,7 +43,7 @@ class Forks:
 
     def _drain(self, member: Member) -> None:
         """Compute the last tokens of a strand, and sample nothing."""
-        member.draining = True
+        member.drain()
         self._runs.enqueue(member)
 
     # --- map ---------------------------------------------------------------------------------------------------

@@ -101,11 +101,11 @@ class Life:
                 self.finish(tree, FINISH_LENGTH(0))
         elif tree.controller.finish_reason is None:
             self._forks.reconcile(tree)
-            self._show(tree)
+            self.show(tree)
         else:
             self.finish(tree, tree.reason or FINISH_LENGTH(tree.controller.ledger.used))
 
-    def _show(self, tree: RequestTree) -> None:
+    def show(self, tree: RequestTree) -> None:
         show_versions(tree, get_serving().weight_version)
         show(self._scheduler, tree)
 
@@ -127,5 +127,5 @@ class Life:
         self._containment.release(tree)
         tree.client.finished_reason = reason
         tree.client.time_stats.set_completion_time()
-        self._show(tree)
+        self.show(tree)
         tree.ended = True

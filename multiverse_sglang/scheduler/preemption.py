@@ -27,6 +27,7 @@ class Preemption:
         tree.released_kv = tree.retracted_tokens + owned_tokens
         tree.recomputed += tree.released_kv
         tree.members, root.drain_started_at, tree.retracted_tokens = {(): root}, None, 0
+        tree.disturb()
         tree.tally.count("replays")
         self._trees.preempted.append(tree)
 

@@ -30,8 +30,12 @@ class WatchedRequest(Req):
             member.tree.guard.caught(member.tree, error)
 
 
-class Run(WatchedRequest):
-    """It computes something for a strand, or did: no client hears of it."""
+class Run(Req):
+    """It computes something for a strand, or did: no client hears of it. There is nothing to decide about its token."""
+
+
+class WatchedRun(Run, WatchedRequest):
+    """A run about whose token something may have to be decided."""
 
 
 class AskedRequest(Req):

@@ -19,7 +19,7 @@ from multiverse_sglang.host import RadixCache, Request, SamplingParams, Schedule
 from multiverse_sglang.sampling import in_branches
 from multiverse_sglang.scheduler.kv_slots import KVSlots
 from multiverse_sglang.scheduler.prompt_logprobs import ask
-from multiverse_sglang.scheduler.requests import Run
+from multiverse_sglang.scheduler.requests import WatchedRun
 from multiverse_sglang.scheduler.slots import SlotPool
 from multiverse_sglang.scheduler.strict import StrictTags
 from multiverse_sglang.scheduler.tree import Member, member_with
@@ -44,7 +44,7 @@ class Runs:
     def _make(self, member: Member) -> Request:
         client: Any = member.tree.client
         name = ".".join(map(str, member.strand.key))
-        run = Run(
+        run = WatchedRun(
             f"{client.rid}#{name}",
             "",
             member.tokens[:],
@@ -128,7 +128,7 @@ def _expected_tokens(member: Member) -> int:
     """An equal share, per open sibling, of the tokens that the request may still generate."""
     ledger, parent = member.tree.controller.ledger, member.strand.parent
     siblings = 1 if parent is None else max(1, parent.open_children)
-    return max(2, (ledger.limit - ledger.used - ledger.reserved) // siblings)
+    return max(2, ledger.left // siblings)
 
 
 def orphan(run: Request) -> None:

@@ -6,6 +6,8 @@ none: the search goes strand by strand and survives that a strand is computed by
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sglang.srt.managers.schedule_batch import FINISH_MATCHED_STR
 
 from multiverse.serving.stops import Stops
@@ -13,14 +15,19 @@ from multiverse_sglang.channels import FROM_END
 from multiverse_sglang.host import Request
 
 
+def turn_ends(tokenizer: object, of_model: Iterable[int] | None) -> frozenset[int]:
+    """Ids at which SGLang ends any request that does not ignore them: the tokenizer's, and those of the model."""
+    own = getattr(tokenizer, "eos_token_id", None)
+    more = getattr(tokenizer, "additional_stop_token_ids", None) or ()
+    return frozenset((*more, *(of_model or ()), *(() if own is None else (own,))))
+
+
 def wanted_stops(request: Request) -> Stops:
     """What a request wants to end at."""
-    parameters, tokenizer = request.sampling_params, request.tokenizer
-    turn_ends = {getattr(tokenizer, "eos_token_id", None), *(request.eos_token_ids or ())}
-    turn_ends.update(getattr(tokenizer, "additional_stop_token_ids", None) or ())
+    parameters = request.sampling_params
     return Stops(
         strings=tuple(parameters.stop_strs or ()),
-        tokens=frozenset(parameters.stop_token_ids or ()) - turn_ends,
+        tokens=frozenset(parameters.stop_token_ids or ()) - turn_ends(request.tokenizer, request.eos_token_ids),
         keep=parameters.no_stop_trim,
         min_tokens=parameters.min_new_tokens,
     )

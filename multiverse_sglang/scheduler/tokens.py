@@ -12,7 +12,7 @@ from multiverse_sglang.host import FinishReason as HostReason
 from multiverse_sglang.host import Request
 from multiverse_sglang.scheduler.outputs import add_record
 from multiverse_sglang.scheduler.stops import MatchedInStrand
-from multiverse_sglang.scheduler.tree import Member
+from multiverse_sglang.scheduler.tree import Member, reserve
 
 
 def accept(update_finish_state: Callable[[], None], request: Request, member: Member) -> None:
@@ -26,7 +26,7 @@ def accept(update_finish_state: Callable[[], None], request: Request, member: Me
         del request.output_ids[-1:]
         return
     if member.tree.is_forked:
-        _reserve(request)
+        reserve(request, 2)
     update_finish_state()
     decide(request, member)
 
@@ -41,6 +41,8 @@ def decide(request: Request, member: Member) -> None:
         expression = reason.matched, offset - len(request.output_ids) + 1
     verdict = (tree.judge if tree.is_forked else tree.host_judge).decide(strand, token, _ended(reason), expression)
     tree.publish(strand, verdict.actions)
+    if verdict.actions or verdict.kept <= offset:
+        tree.disturb()
     member.sampled = offset if verdict.kept > offset else None
     if verdict.kept <= offset:
         _truncate(member, request, verdict.kept)
@@ -59,12 +61,6 @@ def _ended(reason: HostReason | None) -> FinishReason | None:
     if isinstance(reason, FINISH_ABORT):
         return FinishReason.ABORT
     return FinishReason.LENGTH if isinstance(reason, FINISH_LENGTH) else FinishReason.STOP
-
-
-def _reserve(run: Request) -> None:
-    """Keep SGLang from holding a run back because its next token might be the last it may generate."""
-    parameters = run.sampling_params
-    parameters.max_new_tokens = max(parameters.max_new_tokens, len(run.output_ids) + 2)
 
 
 def _truncate(member: Member, run: Request, kept: int) -> None:

@@ -27,6 +27,9 @@ from multiverse_sglang.scheduler.program import Program
 from multiverse_sglang.scheduler.single_pass import SinglePassPrefill
 from multiverse_sglang.scheduler.streamer import attach
 
+AHEAD = 64
+"""Tokens for which a tree may be quiet at once, as SGLang keeps slots for all that its runs may generate."""
+
 
 class Row(NamedTuple):
     """Logprobs of one sampled token, as SGLang reports them; what was not asked for is `None`."""
@@ -89,6 +92,17 @@ class Member(request_tree.Member):
         """Whether no run computes it. Its last tokens may have no KV yet."""
         return self.run is None
 
+    @property
+    def settled(self) -> bool:
+        """Whether its run, if it has one, only decodes from now on."""
+        return self.run is None or (super().settled and len(self.run.output_ids) > 0)
+
+
+def reserve(run: Request, tokens: int) -> None:
+    """Keep SGLang from ending a run, or holding it back, because it has generated all but `tokens` of its share."""
+    parameters = run.sampling_params
+    parameters.max_new_tokens = max(parameters.max_new_tokens, len(run.output_ids) + tokens)
+
 
 def member_of(request: object) -> Member | None:
     """What a request of SGLang is computed for, if it can have blocks."""
@@ -124,6 +138,7 @@ class RequestTree(request_tree.RequestTree):
         has_begun: whether anything of it has been computed.
         ended: whether its client has its last answer.
         host_judge: decides about tokens until it is forked, while SGLang looks for stop strings itself.
+        watched: whether its runs are watched in this step.
     """
 
     tally: Tally = field(kw_only=True)
@@ -141,6 +156,7 @@ class RequestTree(request_tree.RequestTree):
     has_begun: bool = field(default=False, init=False)
     ended: bool = field(default=False, init=False)
     host_judge: Judge = field(init=False)
+    watched: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,6 +165,13 @@ class RequestTree(request_tree.RequestTree):
         self.rows = SampledRows(self.options.return_tree) if self.client.return_logprob else None
         parted = self.program is not None or self.structured
         self.commit = parted and self.client.sampling_params.max_new_tokens == 0
+
+    def room(self) -> int:
+        room = min(super().room(), AHEAD)
+        for member in self.members.values():
+            if member.run is not None:
+                reserve(member.run, room + 2)
+        return room
 
     def publish(self, strand: Strand, actions: Iterable[Action]) -> None:
         """Let the client know what the controller decided about `strand`, if it wants events."""

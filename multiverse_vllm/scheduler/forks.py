@@ -67,8 +67,7 @@ class Forks:
         member.drain_started_at = time.monotonic()
         self._queue.remove(member)
         member.request.num_computed_tokens = min(member.request.num_computed_tokens, member.valid_kv_length)
-        member.draining = True
-        member.tree.disturb()
+        member.drain()
         self._submit(member)
 
     def park(self, member: Member) -> None:

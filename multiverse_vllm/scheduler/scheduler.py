@@ -117,7 +117,7 @@ class MultiverseScheduler(Scheduler):
         served = bool(self.trees.deferred)
         deciding = self.deferral.watch(model_runner_output)
         self.steps.take_scores(scheduler_output, model_runner_output)
-        self.__class__ = self.variants[self.tokens.ask(deciding)]
+        self.__class__ = self.variants[bool(self.trees.members) and self.tokens.ask(deciding)]
         results: dict[int, EngineCoreOutputs] = super().update_from_output(scheduler_output, model_runner_output)
         self.deferral.settle(results)
         if (self.steps.process_results(results) or served) and (self._check.is_due() or not self.requests):

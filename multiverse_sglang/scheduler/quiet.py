@@ -1,0 +1,96 @@
+"""Runs of quiet trees (`multiverse.serving.quiet`): in most steps SGLang serves them as it does its own requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from multiverse.serving.quiet import is_quiet
+from multiverse_sglang.host import Batch, Request, Scheduler
+from multiverse_sglang.scheduler.life import Life
+from multiverse_sglang.scheduler.outputs import record_row
+from multiverse_sglang.scheduler.requests import Run, WatchedRun, change
+from multiverse_sglang.scheduler.stops import turn_ends
+from multiverse_sglang.scheduler.tree import Member, RequestTree, member_of
+from multiverse_sglang.scheduler.trees import Trees
+
+
+class QuietRuns:
+    """The runs of one scheduler whose tokens nobody has to be asked about. `begin` and `end` enclose a step's results.
+
+    Attributes:
+        sampled: what they sampled in this step.
+
+    Args:
+        deciding: the ids of tags.
+    """
+
+    def __init__(self, scheduler: Scheduler, trees: Trees, life: Life, deciding: frozenset[int]) -> None:
+        self._scheduler, self._trees, self._life = scheduler, trees, life
+        model = scheduler.model_config
+        self._deciding = deciding | turn_ends(scheduler.tokenizer, model.hf_eos_token_id)
+        self._vocabulary = range(model.vocab_size)
+        self.sampled: list[tuple[Member, int]] = []
+
+    def begin(self, batch: Batch, sampled: Sequence[int]) -> None:
+        """Before SGLang looks at what a step sampled: watch the trees about which something may be decided."""
+        rows = list(zip(batch.reqs, sampled, strict=False))  # beams have rows without a request
+        asked = {tree for tree in self._trees.by_rid.values() if not is_quiet(tree)}
+        asked.update(self._ending(rows, sampled))
+        for tree in self._trees.by_rid.values():
+            if tree.watched is not (tree in asked):
+                _watch(tree, tree in asked)
+        self.sampled = []
+        for request, token in rows:
+            member = member_of(request) if type(request) is Run else None
+            if member is not None and not request.finished() and not request.is_retracted:
+                self.sampled.append((member, token))
+
+    def _ending(self, rows: list[tuple[Request, int]], sampled: Sequence[int]) -> Iterable[RequestTree]:
+        """The trees with a run that gets a deciding token, or that SGLang ends for a reason of its own."""
+        wild = bool(sampled) and (min(sampled) not in self._vocabulary or max(sampled) not in self._vocabulary)
+        plain = not wild and self._deciding.isdisjoint(sampled)
+        for request, token in rows:
+            if request.to_finish is not None or not (plain or self._is_ordinary(token)):
+                member = member_of(request)
+                if member is not None:
+                    yield member.tree
+
+    def _is_ordinary(self, token: int) -> bool:
+        return token in self._vocabulary and token not in self._deciding
+
+    def end(self) -> None:
+        """SGLang has written down what the runs sampled, and so do we; clients are shown what they can be."""
+        shown: list[Request] = []
+        for member, token in self.sampled:
+            try:
+                if self._follow(member, token):
+                    shown.append(member.tree.client)
+            except Exception as error:
+                member.tree.guard.caught(member.tree, error)
+        self.sampled = []
+        if shown:
+            self._scheduler.output_streamer.stream_output(shown, False)
+
+    def _follow(self, member: Member, token: int) -> bool:
+        """Write down a token of a strand. Returns whether its client has got it, and nothing else, to be shown."""
+        tree, strand = member.tree, member.strand
+        assert member.run is not None
+        assert not member.run.finished(), member.run.rid  # its KV would be SGLang's to free
+        tree.controller.extend(strand, (token,))
+        if tree.rows is not None or tree.weights:
+            member.sampled = len(strand.tokens) - 1
+            record_row(member)
+            self._life.show(tree)
+            return False
+        if not tree.stream.follow(strand, 1):
+            return False
+        tree.client.output_ids.append(token)
+        return True
+
+
+def _watch(tree: RequestTree, watched: bool) -> None:
+    """Let SGLang alone decide about the runs of `tree` from now on, or not."""
+    tree.watched = watched
+    for member in tree.members.values():
+        if member.run is not None:
+            change(member.run, WatchedRun if watched else Run)
