@@ -102,8 +102,8 @@ class Controller:
                 return self._check_limits(strand, [])
             return ()
         tag = self._tags.get(token)
-        if tag is None:
-            return self._end_of_sequence(strand, token)
+        if tag is None:  # the end of a turn, which is no part of a branch
+            return self.end(strand, FinishReason.STOP, token if strand.parent is None else None)
         if tag is Tag.PATH_CLOSE and strand.frame.phase is Phase.BRANCH:
             return self._close(strand, FinishReason.PATH_CLOSE, token)
         strand.write((token,))
@@ -236,13 +236,6 @@ class Controller:
         """End a running branch. If its parent goes on then, it may have reached a limit by what was joined."""
         assert strand.parent is not None
         return self._check_limits(strand.parent, self._branches.close(strand, reason, sampled))
-
-    def _end_of_sequence(self, strand: Strand, token: int) -> list[Action]:
-        if strand.parent is not None:
-            return self._close(strand, FinishReason.STOP)
-        strand.write((token,))
-        self.ledger.used += 1
-        return self._finish(FinishReason.STOP)
 
     def _finish(self, reason: FinishReason) -> list[Action]:
         self.finish_reason = reason
