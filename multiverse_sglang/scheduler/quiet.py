@@ -34,11 +34,11 @@ class QuietRuns:
     def begin(self, batch: Batch, sampled: Sequence[int]) -> None:
         """Before SGLang looks at what a step sampled: watch the trees about which something may be decided."""
         rows = list(zip(batch.reqs, sampled, strict=False))  # beams have rows without a request
-        asked = {tree for tree in self._trees.by_rid.values() if not is_quiet(tree)}
+        asked = {tree for tree in self._trees if not tree.guard.run(tree, is_quiet, tree, otherwise=False)}
         asked.update(self._ending(rows, sampled))
-        for tree in self._trees.by_rid.values():
+        for tree in self._trees:
             if tree.watched is not (tree in asked):
-                _watch(tree, tree in asked)
+                tree.guard.run(tree, _watch, tree, tree in asked, otherwise=None)
         self.sampled = []
         for request, token in rows:
             member = member_of(request) if type(request) is Run else None

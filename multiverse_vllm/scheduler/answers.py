@@ -57,51 +57,43 @@ class Answers:
         """
         members, own = self._trees.members, dict[str, EngineCoreOutput]()
         for batch in results.values():
-            batch.outputs = [
-                output
-                for output in batch.outputs
-                if (member := members.get(output.request_id)) is None or self._is_shown(member, output, own)
-            ]
+            shown = []
+            for output in batch.outputs:
+                member = members.get(output.request_id)
+                if member is None or self._trees.attempt(self._is_shown, member, output, own):
+                    shown.append(output)
+            batch.outputs = shown
         return own
 
     def _is_shown(self, member: Member, output: EngineCoreOutput, own: dict[str, EngineCoreOutput]) -> bool:
         """Write down what vLLM sampled for a strand. Returns whether its client is shown it now, and just so."""
         tree, strand = member.tree, member.strand
-        try:
-            decided = output.request_id in self._tokens.asked
-            if not decided:
-                member.sampled = len(strand.tokens)
-                tree.controller.extend(strand, output.new_token_ids)
-            if output.new_logprobs is not None:
-                record_row(member, output)
-            if not tree.controller.root.forks:
-                return True
-            if decided or tree.rows is not None:
-                self._tokens.to_answer[id(tree)] = tree
-                if strand.parent is None:
-                    own[output.request_id] = output
-            elif tree.stream.follow(strand, len(output.new_token_ids)):
-                if strand.parent is not None:
-                    output.request_id, output.events = tree.root.request.request_id, None
-                return True
-        except Exception as error:
-            self._trees.guard.caught(tree.root.request, error)
-        return False
+        decided = output.request_id in self._tokens.asked
+        if not decided:
+            member.sampled = len(strand.tokens)
+            tree.controller.extend(strand, output.new_token_ids)
+        if output.new_logprobs is not None:
+            record_row(member, output)
+        if not tree.controller.root.forks:
+            return True
+        if decided or tree.rows is not None:
+            self._tokens.to_answer[id(tree)] = tree
+            if strand.parent is None:
+                own[output.request_id] = output
+            return False
+        live = tree.stream.follow(strand, len(output.new_token_ids))
+        if live and strand.parent is not None:
+            output.request_id, output.events = tree.root.request.request_id, None
+        return live
 
     def answer(self, own: dict[str, EngineCoreOutput], results: Results) -> None:
         """Answer all trees about which something was decided or is to be said, one output each, in document order."""
         for tree in self._tokens.take_to_answer():
-            root = tree.root.request
-            if root.request_id not in self._trees.failed:
-                try:
-                    self._answer_tree(tree, root, own, results)
-                except Exception as error:
-                    self._trees.guard.caught(root, error)
+            if tree.root.request.request_id not in self._trees.failed:
+                self._trees.attempt(self._answer_tree, tree, own, results)
 
-    def _answer_tree(
-        self, tree: RequestTree, root: Request, own: dict[str, EngineCoreOutput], results: Results
-    ) -> None:
-        finish = tree.controller.finish_reason
+    def _answer_tree(self, tree: RequestTree, own: dict[str, EngineCoreOutput], results: Results) -> None:
+        root, finish = tree.root.request, tree.controller.finish_reason
         if tree.scores is not None and not tree.scores.complete and finish is None:
             return  # clients expect scores of the prompt in the first output
         if tree.controller.root.forks:

@@ -64,9 +64,9 @@ class Steps:
 
     def after_schedule(self, output: SchedulerOutput) -> None:
         """Send the workers what they have to do beside vLLM's step; park strands that are complete with it."""
-        plan = StepPlan(self._table.take_moves())
+        plan, nobody = StepPlan(self._table.take_moves()), list[Member]()
         for tree in self._trees.structured.values():
-            for member in tree.survey():
+            for member in self._trees.guard.run(tree.root.request, tree.survey, otherwise=nobody):
                 name = member.request.request_id
                 if scheduled := output.num_scheduled_tokens.get(name):
                     if member.delta:

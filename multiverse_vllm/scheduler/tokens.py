@@ -38,7 +38,8 @@ class Tokens:
             whether there are any.
         """
         trees = self._trees
-        asked = [tree for tree in trees.all.values() if trees.failed or not is_quiet(tree)]
+        failed = bool(trees.failed)
+        asked = [tree for tree in trees.all.values() if failed or not trees.attempt(is_quiet, tree)]
         asked += [trees.members[name].tree for name in deciding if name in trees.members]
         self.to_answer |= {id(tree): tree for tree in asked}
         self.asked = {member.request.request_id: member for tree in asked for member in tree.members.values()}

@@ -95,10 +95,14 @@ class Trees:
         name = tree.root.request.request_id
         return tree.controller.finish_reason is None and name in self.members and name not in self.failed
 
-    def attempt(self, handler: Callable[..., object], one: Member | RequestTree, *args: object) -> None:
-        """`handler(one, ...)`, which is about a tree or a member of it; if it raises, the tree fails."""
-        tree = one.tree if isinstance(one, Member) else one
-        self.guard.run(tree.root.request, handler, one, *args, otherwise=None)
+    def attempt(self, handler: Callable[..., object], one: Member | RequestTree, *args: object) -> object:
+        """`handler(one, ...)`, which is about a tree or a member of it; if it raises, the tree fails: `None`."""
+        try:
+            return handler(one, *args)
+        except Exception as error:
+            tree = one.tree if isinstance(one, Member) else one
+            self.guard.caught(tree.root.request, error)
+            return None
 
     def gauges(self) -> dict[str, int]:
         """Branches that run, sequences that are parked and branches that are held, for the metrics."""
