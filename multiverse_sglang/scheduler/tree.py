@@ -163,6 +163,7 @@ class RequestTree(request_tree.RequestTree):
         self.host_judge = Judge(self.controller, Stops())
         self.members[()] = Member(self, self.controller.root, run=self.client)
         self.rows = SampledRows(self.options.return_tree) if self.client.return_logprob else None
+        self.asked_always = self.asked_always or bool(self.client.sampling_params.stop_regex_strs)
         parted = self.program is not None or self.structured
         self.commit = parted and self.client.sampling_params.max_new_tokens == 0
 

@@ -50,7 +50,7 @@ def test_a_request_is_watched_from_its_first_tag_on_unless_something_asks_for_mo
     host: SGLangHost, prompts: list[list[int]], sampling: dict[str, Any], before: str
 ) -> None:
     assert list(dict.fromkeys([before, *kinds_until_forked(host, prompts[0], **sampling)])) == list(
-        dict.fromkeys([before, "WatchedRequest", "Run"])
+        dict.fromkeys([before, "WatchedRequest", "WatchedRun"])
     )
 
 
