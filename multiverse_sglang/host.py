@@ -37,6 +37,7 @@ class KvInfo(Protocol):
 class SamplingParams(Protocol):
     max_new_tokens: int
     min_new_tokens: int
+    stop_regex_strs: list[str]
     stop_strs: list[str] | None
     stop_token_ids: Sequence[int] | None
     no_stop_trim: bool
