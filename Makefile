@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and test every promise, on both hosts; make test-all also at length (docs/developing.md)
-.PHONY: demo serve test test-all test-turns test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside test-turn-vllm test-turn-sglang verify-patches lint format bench bench-vllm bench-server bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost grpo rollouts mix weights memory soak-vllm soak-sglang model docs site dist lock clean
+.PHONY: demo serve test test-all test-turns test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside test-turn-vllm test-turn-sglang verify-patches lint format bench bench-vllm bench-server bench-goodput bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost grpo rollouts mix weights memory soak-vllm soak-sglang model docs site dist lock clean
 
 PY = .venvs/core/bin/python
 # uv leaves it to the first import to compile; without that, each of a host's processes compiles all of it again
@@ -127,6 +127,13 @@ BENCH_vllm = --tokens 256,512,1024 --widths 2,4,16 --batches 1,4,16,64,128 --len
 	--max-model-len 4096 --max-num-seqs 256
 BENCH_sglang = --tokens 512 --widths 4,8,32 --batches 1,32,128 --lengths 16,64 \
 	--context-length 4096 --max-total-tokens 65536 --max-running-requests 256
+
+bench-goodput:  ## policies that admit branches, on vLLM with a random model of 47 M parameters, 13 minutes; benchmarks/results/goodput-vllm
+	@tools/setup vllm
+	.venvs/vllm/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
+	.venvs/vllm/bin/python -m multiverse bench --host vllm --model build/random-47m -o benchmarks/results/goodput-vllm \
+		--only goodput --prompt 32 --rates 0.8,1.6,2 --span 50 --dtype bfloat16 --max-model-len 4096 --max-num-seqs 256
+	.venvs/vllm/bin/python benchmarks/goodput.py benchmarks/results/goodput-vllm --record
 
 bench-sglang-prefill:  ## a prompt with blocks in one forward and by replay; writes benchmarks/results/sglang_prefill.json
 	@tools/setup sglang
