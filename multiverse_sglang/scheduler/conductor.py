@@ -98,10 +98,10 @@ class Conductor:
 
     def watch(self, batch: Batch, result: Result) -> None:
         """SGLang is about to hand out the tokens of `batch`: some requests may get their first tag with them."""
-        sampled = sampled_tokens(result)
-        watch(self._deciding, batch, sampled, self.admission.enrol_late)
+        sampled, self.quiet.sampled = sampled_tokens(result), []
         if self.trees.by_rid:
-            self.quiet.begin(batch, sampled)
+            self.containment.contain(self.quiet.begin, batch, sampled, otherwise=None)
+        watch(self._deciding, batch, sampled, self.admission.enrol_late)
 
     def process_results(self) -> None:
         """Do what the tokens of a batch decided: fork, park, join, answer."""

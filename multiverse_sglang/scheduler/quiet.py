@@ -39,7 +39,6 @@ class QuietRuns:
         for tree in self._trees:
             if tree.watched is not (tree in asked):
                 tree.guard.run(tree, _watch, tree, tree in asked, otherwise=None)
-        self.sampled = []
         for request, token in rows:
             member = member_of(request) if type(request) is Run else None
             if member is not None and not request.finished() and not request.is_retracted:

@@ -32,11 +32,13 @@ PLACES = {
     ],
     "Scheduler.process_batch_result": [
         (f"{ROOM}.scheduler.conductor:watch", 5),
+        (f"{ROOM}.scheduler.conductor:watch", 60),
         (f"{ROOM}.scheduler.admission:Admission._make_tree", 1),
         (f"{ROOM}.scheduler.admission:catch_up", 0),
         (f"{ROOM}.scheduler.conductor:Conductor.process_results", 45),
         (f"{ROOM}.scheduler.conductor:Conductor._take_apart", 2),
         (f"{ROOM}.scheduler.life:Life.advance", 3),
+        (f"{ROOM}.scheduler.quiet:QuietRuns.begin", 9),
         (f"{ROOM}.scheduler.quiet:QuietRuns._follow", 30),
         (f"{ROOM}.scheduler.quiet:is_quiet", 5),
         (f"{ROOM}.scheduler.forks:Forks.start", 2),
