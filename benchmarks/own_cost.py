@@ -68,7 +68,7 @@ def show(costs: dict[tuple[str, str], Costs]) -> None:
 
 
 def keep(host: str, costs: dict[tuple[str, str], Costs], command: str) -> None:
-    """Write the figures of plain tokens to `figures.json`; the ratio if there is another checkout."""
+    """Write the figures to `figures.json`; the ratios if there is another checkout."""
     absent = costs["this", "absent"]
     own = {
         tree: {b: costs[tree, "unused"][b][0] - absent[b][0] for b in LARGE} for tree, kind in costs if kind != "absent"
@@ -77,6 +77,8 @@ def keep(host: str, costs: dict[tuple[str, str], Costs], command: str) -> None:
     if "other" in own:
         ratio = max(own["this"][batch] / own["other"][batch] for batch in LARGE)
         record(f"own_plain_ratio_to_400bb11_{host}", round(ratio, 3), command)
+        this, other = costs["this", "forking"], costs["other", "forking"]
+        record(f"forking_ratio_to_400bb11_{host}", round(max(this[b][0] / other[b][0] for b in this), 3), command)
 
 
 def main() -> None:

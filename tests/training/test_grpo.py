@@ -86,6 +86,7 @@ def recipe(tmp_path: Path) -> Recipe:
         prompts=2,
         answers=4,
         max_tokens=10,
+        grader="exact",
         held_out=HeldOut(write_rows(tmp_path / "held_out.jsonl", HELD_OUT), every=3),
     )
     return Recipe(
@@ -275,7 +276,8 @@ def test_with_divergence_the_run_stays_nearer(recipe: Recipe, engine: Oracle, tm
 
 
 def write(recipe: Recipe, path: Path, **fields: Any) -> str:
-    settings = {"engine": {"host": "vllm", "url": "http://127.0.0.1:1"}, "rewards": [{"name": "answer"}]}
+    engine = {"host": "vllm", "url": "http://127.0.0.1:1"}
+    settings = {"engine": engine, "rewards": [{"name": "answer"}], "grader": "exact"}
     given = {"model": recipe.model, "output": recipe.output, "data": [{"path": recipe.data[0].path}], "method": "grpo"}
     path.write_text(json.dumps(given | {"grpo": settings | fields.pop("grpo", {})} | fields))
     return str(path)
@@ -310,6 +312,12 @@ def test_problems_are_checked_before_anything_runs(
     config = write(recipe, tmp_path / "r.yaml", data=[{"path": source}])
     assert main(["train", config, "--check"]) != 0
     assert "1 problems have no `answer` to be graded by, first r9" in capsys.readouterr().err
+
+
+def test_a_grader_that_is_not_installed_is_named(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpo, "find_spec", lambda _: None)
+    with pytest.raises(TrainingError, match=r"pip install 'multiverse-engine\[eval\]', or say exact"):
+        grpo.load_prompts(changed(recipe, rewards=[Term("answer")], grader="math"))
 
 
 def test_a_server_that_is_not_there_is_named(recipe: Recipe) -> None:
