@@ -66,7 +66,10 @@ class Steps:
         """Send the workers what they have to do beside vLLM's step; park strands that are complete with it."""
         plan, nobody = StepPlan(self._table.take_moves()), list[Member]()
         for tree in self._trees.structured.values():
-            for member in self._trees.guard.run(tree.root.request, tree.survey, otherwise=nobody):
+            followed = tree.followed
+            if followed is None:
+                followed = self._trees.guard.run(tree.root.request, tree.survey, otherwise=nobody)
+            for member in followed:
                 name = member.request.request_id
                 if scheduled := output.num_scheduled_tokens.get(name):
                     if member.delta:

@@ -38,8 +38,14 @@ class Tokens:
             whether there are any.
         """
         trees = self._trees
-        failed = bool(trees.failed)
-        asked = [tree for tree in trees.all.values() if failed or not trees.attempt(is_quiet, tree)]
+        asked = []
+        for tree in trees.all.values():
+            try:  # not by `attempt`: each step asks of each tree
+                if trees.failed or not is_quiet(tree):
+                    asked.append(tree)
+            except Exception as error:
+                trees.guard.caught(tree.root.request, error)
+                asked.append(tree)
         asked += [trees.members[name].tree for name in deciding if name in trees.members]
         self.to_answer |= {id(tree): tree for tree in asked}
         self.asked = {member.request.request_id: member for tree in asked for member in tree.members.values()}
