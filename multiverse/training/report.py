@@ -42,21 +42,21 @@ def write(recipe: Recipe, figures: dict[str, Any], history: list[dict[str, Any]]
         history: `Trainer.state.log_history`, which a resumed run continues.
         started: `clock()` before the run; the seconds in the log are those since the last resume.
     """
-    out = Path(recipe.output)
     curve = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
-    now = clock()
-    log = {
-        "data": figures,
-        "versions": versions(),
-        "wall_seconds": round(now[0] - started[0]),
-        "cpu_seconds": round(now[1] - started[1]),
-        "loss": curve,
-    }
-    (out / "train_log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
-    (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    out = write_log(recipe, started, data=figures, loss=curve)
     (out / "README.md").write_text(_card(recipe, figures, curve, history[-1]["step"]), encoding="utf-8")
     if curve:
         _plot(curve, out / "loss.png")
+
+
+def write_log(recipe: Recipe, started: tuple[float, float], **figures: Any) -> Path:
+    """Write ``recipe.yaml``, and ``train_log.json`` with `figures`, into the output directory, which is returned."""
+    out, now = Path(recipe.output), clock()
+    seconds = {"wall_seconds": round(now[0] - started[0]), "cpu_seconds": round(now[1] - started[1])}
+    log = {"versions": versions(), **seconds, **figures}
+    (out / "train_log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    return out
 
 
 def clock() -> tuple[float, float]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from multiverse.training.recipe import Recipe, dump_recipe
-from multiverse.training.report import clock, versions
+from multiverse.training.recipe import Recipe
+from multiverse.training.report import write_log
 
 CURVES = {
     "held_out_right": "right answers",
@@ -51,16 +50,7 @@ def write(recipe: Recipe, problems: int, history: list[dict[str, Any]], started:
         started: `clock()` before the run; the seconds in the log are those since the last resume.
     """
     assert recipe.grpo is not None
-    out, now = Path(recipe.output), clock()
-    log = {
-        "problems": problems,
-        "versions": versions(),
-        "wall_seconds": round(now[0] - started[0]),
-        "cpu_seconds": round(now[1] - started[1]),
-        "history": history,
-    }
-    (out / "train_log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
-    (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    out = write_log(recipe, started, problems=problems, history=history)
     card = _CARD.format(
         model=recipe.model,
         dialect=recipe.dialect,
