@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcessor, LogitsProcRequestState
 
 from multiverse.decoding.strict import StrictMask
@@ -55,7 +54,7 @@ class StrictTagsV2(LogitsProcessor):
         self._follow({index: int(ctx.seq_lens_upper_bound_np[row]) for row, index in followed})
         banned = [(row, token) for row, index in followed for token in self._slots[index].mask.banned]
         if banned:
-            rows, tokens = async_tensor_h2d(list(zip(*banned, strict=True)), logits.device, torch.int64)
+            rows, tokens = torch.tensor(list(zip(*banned, strict=True)), device=logits.device)
             logits[rows, tokens] = -torch.inf
         return logits
 
