@@ -59,19 +59,22 @@ class QuietRuns:
 
     def end(self) -> None:
         """SGLang has written down what the runs sampled, and so do we; clients are shown what they can be."""
-        shown: list[Request] = []
+        shown, others = list[Request](), dict[RequestTree, None]()
         for member, token in self.sampled:
             try:
-                if self._follow(member, token):
+                if self._follow(member, token, others):
                     shown.append(member.tree.client)
             except Exception as error:
                 member.tree.guard.caught(member.tree, error)
         self.sampled = []
+        for tree in others:
+            tree.guard.run(tree, self._life.show, tree, otherwise=None)
         if shown:
             self._scheduler.output_streamer.stream_output(shown, False)
 
-    def _follow(self, member: Member, token: int) -> bool:
-        """Write down a token of a strand. Returns whether its client has got it, and nothing else, to be shown."""
+    def _follow(self, member: Member, token: int, others: dict[RequestTree, None]) -> bool:
+        """Write down a token of a strand. Returns whether its client has got it, and nothing else, to be shown; a tree
+        that shows logprobs or versions of weights is put among the `others`."""
         tree, strand = member.tree, member.strand
         assert member.run is not None
         assert not member.run.finished(), member.run.rid  # its KV would be SGLang's to free
@@ -79,7 +82,7 @@ class QuietRuns:
         if tree.rows is not None or tree.weights:
             member.sampled = len(strand.tokens) - 1
             record_row(member)
-            self._life.show(tree)
+            others[tree] = None
             return False
         if not tree.stream.follow(strand, 1):
             return False
