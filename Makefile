@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and test every promise, on both hosts; make test-all also at length (docs/developing.md)
-.PHONY: demo serve test test-all test-turns test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside test-turn-vllm test-turn-sglang verify-patches lint format bench bench-vllm bench-server bench-goodput bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost grpo rollouts mix weights memory soak-vllm soak-sglang model docs site dist lock clean
+.PHONY: demo serve test test-all test-turns test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside test-turn-vllm test-turn-sglang verify-patches lint format bench bench-vllm bench-server bench-goodput bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost check-own-cost grpo rollouts mix weights memory soak-vllm soak-sglang model docs site dist lock clean
 
 PY = .venvs/core/bin/python
 # uv leaves it to the first import to compile; without that, each of a host's processes compiles all of it again
@@ -32,6 +32,8 @@ test-all:  ## also what is marked long: the same at length; the patches for upst
 	@$(MAKE) verify-patches
 	@$(MAKE) test-outside
 	@$(MAKE) test-turns
+	@$(MAKE) check-own-cost HOST=vllm
+	@$(MAKE) check-own-cost HOST=sglang
 
 test-core:  ## no torch, no host: a minute from a fresh clone
 	@tools/setup core
@@ -154,9 +156,13 @@ bench-sglang-attention:  ## decode steps with our attention backend and with tor
 	.venvs/sglang/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
 	PYTHONPATH=tests/conformance .venvs/sglang/bin/python benchmarks/sglang_attention.py --record --suite
 
-bench-own-cost:  ## CPU microseconds per token of a host's code with and without the plugin: HOST=vllm|sglang; OTHER=checkout of another commit
+bench-own-cost:  ## CPU time per token of a host's code with and without the plugin: HOST=vllm|sglang; OTHER=checkout of another commit; COUNT=instructions (valgrind)
 	@tools/setup $(HOST)
-	.venvs/$(HOST)/bin/python benchmarks/own_cost.py --host $(HOST) $(OTHER)
+	.venvs/$(HOST)/bin/python benchmarks/own_cost.py --host $(HOST) $(COUNT:%=--%) $(OTHER)
+
+check-own-cost:  ## fails if a token takes 3 % more instructions than when that was recorded: HOST=vllm|sglang; needs valgrind
+	@tools/setup $(HOST)
+	.venvs/$(HOST)/bin/python benchmarks/own_cost.py --host $(HOST) --instructions --check
 
 mix:  ## 5,000 mixed requests and an operator, for each way of scheduling: HOST=vllm|sglang; benchmarks/results/mixed.json
 	@tools/setup $(HOST)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from array import array
 from typing import Any, NamedTuple
 
 os.environ |= {"SGLANG_USE_CPU_ENGINE": "1"}
 
 import torch
+from meter import Meter
 from sglang.srt.layers.logits_processor import LogitsProcessorOutput
 from sglang.srt.managers.io_struct import TokenizedGenerateReqInput
 from sglang.srt.managers.scheduler import Scheduler
@@ -36,8 +36,6 @@ ROWS = 320
 BRANCHES, LENGTH = 4, 100
 """Of each answer that forks: branches, and tokens of each."""
 BATCHES = (1, 16, 64, 256)
-REPEATS = 5
-"""The least disturbed of so many runs counts."""
 WARM = 4
 """Steps that are not counted: prompts, and what is still made of them."""
 
@@ -59,9 +57,9 @@ class Script(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """CPU seconds of host and plugin, without the runner's; steps, and rows of all steps together."""
+    """Microseconds or instructions of host and plugin, without the runner's; steps, and rows of all steps together."""
 
-    seconds: float
+    amount: float
     steps: int
     rows: int
 
@@ -82,7 +80,8 @@ class InstantRunner:
     token yet when the next is wanted. Strands that the plugin made have the names of their requests and more.
     """
 
-    def __init__(self, scheduler: Any) -> None:
+    def __init__(self, scheduler: Any, meter: Meter) -> None:
+        self._meter = meter
         worker = scheduler.tp_worker
         self._runner, self._forward = worker.model_runner, worker.forward_batch_generation
         self.reset()
@@ -98,7 +97,7 @@ class InstantRunner:
 
     def reset(self) -> None:
         """Count from zero."""
-        self.seconds, self.steps, self.rows = 0.0, 0, 0
+        self.steps = self.rows = 0
 
     def _note(self, batch: Any, **options: Any) -> Any:
         self._batch = batch
@@ -108,12 +107,12 @@ class InstantRunner:
         return ModelRunnerOutput(LogitsProcessorOutput(None), False)
 
     def _sample(self, _: Any, __: Any) -> torch.Tensor:
-        begun = time.thread_time()
+        self._meter.pause()
         lengths = self._batch.seq_lens_cpu.tolist()
         ids = [self._next(r.rid, length) for r, length in zip(self._batch.reqs, lengths, strict=True)]
         self.steps, self.rows = self.steps + 1, self.rows + len(ids)
         found = torch.tensor(ids, dtype=torch.int64)
-        self.seconds += time.thread_time() - begun
+        self._meter.resume()
         return found
 
     def _next(self, name: str, length: int) -> int:
@@ -149,7 +148,8 @@ class Engine:
         publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=0, gpu_id=0))
         self.scheduler: Any = Scheduler(arguments, PortArgs.init_new(arguments))
         self.tokenizer = self.scheduler.tokenizer
-        self._runner = InstantRunner(self.scheduler)
+        self.meter = Meter()
+        self._runner = InstantRunner(self.scheduler, self.meter)
         self.scheduler.output_streamer.send_to_detokenizer = SenderWrapper(Nowhere())  # type: ignore[arg-type]
         self.scheduler.ingest_requests = self._ingest
         self._names = 0
@@ -159,7 +159,7 @@ class Engine:
         self._runner.begin(script)
         self._waiting = [self._request(script, tokens) for _ in range(requests)]
         self._cost: Cost | None = None
-        self._begun: float | None = None
+        self._counting = False
         self.scheduler.gracefully_exit = False
         self.scheduler.run_event_loop()
         assert self._cost is not None
@@ -186,20 +186,24 @@ class Engine:
 
     def _ingest(self) -> None:
         """Instead of reading from the tokenizer manager, at the start of each turn: what this takes isn't counted."""
-        now, runner = time.thread_time(), self._runner
+        runner = self._runner
         if self._waiting:
             for request in self._waiting:
                 self.scheduler.handle_generate_request(request)
             self._waiting = []
-        elif self._begun is None:
+        elif not self._counting:
             if runner.steps >= WARM:
                 runner.reset()
-                self._begun = time.thread_time()
-        elif self.scheduler.is_fully_idle():
-            self._cost = Cost(now - self._begun - runner.seconds, runner.steps, runner.rows)
-            self.scheduler.gracefully_exit = True
+                self._counting = True
+                self.meter.start()
         else:
-            self._begun += time.thread_time() - now
+            self.meter.pause()
+            over = self.scheduler.is_fully_idle()
+            self.meter.resume()
+            if over:
+                self._cost = Cost(self.meter.stop(), runner.steps, runner.rows)
+                self._counting = False
+                self.scheduler.gracefully_exit = True
 
 
 def make_script(tokenizer: Any, branches: int, length: int) -> Script:
@@ -217,17 +221,17 @@ def make_script(tokenizer: Any, branches: int, length: int) -> Script:
 
 
 def main(kind: str) -> None:
-    """Serve batches of each size and print, as JSON, CPU microseconds per row and per step."""
+    """Serve batches of each size and print, as JSON, microseconds or instructions per row and per step."""
     engine = Engine(kind != "absent", ROWS)
     script = make_script(engine.tokenizer, BRANCHES if kind == "forking" else 0, LENGTH)
     tokens = LENGTH * (BRANCHES + 2) if kind == "forking" else 2 * LENGTH
     engine.run(script, 16, tokens)  # what is made once is made now
     for batch in BATCHES:
         if batch * (BRANCHES + 1 if kind == "forking" else 1) <= ROWS:
-            costs = [engine.run(script, batch, tokens) for _ in range(REPEATS)]
-            per_row = min(cost.seconds / cost.rows for cost in costs)
-            per_step = min(cost.seconds / cost.steps for cost in costs)
-            print("RESULT", json.dumps([batch, 1e6 * per_row, 1e6 * per_step]), flush=True)
+            costs = [engine.run(script, batch, tokens) for _ in range(engine.meter.repeats)]
+            per_row = min(cost.amount / cost.rows for cost in costs)
+            per_step = min(cost.amount / cost.steps for cost in costs)
+            print("RESULT", json.dumps([batch, per_row, per_step]), flush=True)
 
 
 if __name__ == "__main__":

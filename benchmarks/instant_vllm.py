@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ os.environ |= {
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
 
+from meter import Meter
 from vllm import LLM, SamplingParams
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from vllm.v1.outputs import ModelRunnerOutput
@@ -34,8 +34,6 @@ ROWS = 320
 BRANCHES, LENGTH = 4, 100
 """Of each answer that forks: branches, and tokens of each."""
 BATCHES = (1, 16, 64, 256)
-REPEATS = 5
-"""The least disturbed of so many runs counts."""
 
 
 class Script(NamedTuple):
@@ -60,7 +58,7 @@ class InstantExecutor(UniProcExecutor):
     """Loads the model, and no longer runs it once `script` is set."""
 
     script: Script | None = None
-    seconds = 0.0
+    meter: Meter
     steps = 0
     rows = 0
     _output: ModelRunnerOutput | None = None
@@ -68,9 +66,9 @@ class InstantExecutor(UniProcExecutor):
     def execute_model(self, scheduler_output: Any, non_block: bool = False) -> Any:
         if self.script is None:
             return super().execute_model(scheduler_output, non_block)
-        begun = time.thread_time()
+        self.meter.pause()
         self._output = self._answer(scheduler_output)
-        self.seconds += time.thread_time() - begun
+        self.meter.resume()
         ran: Future[None] = Future()
         ran.set_result(None)
         return ran
@@ -80,9 +78,9 @@ class InstantExecutor(UniProcExecutor):
             return super().sample_tokens(grammar_output, non_block)
         return self._output
 
-    def begin(self, script: Script) -> None:
-        """Return tokens of `script` from now on, and count from zero."""
-        self.script, self.seconds, self.steps, self.rows = script, 0.0, 0, 0
+    def begin(self, script: Script, meter: Meter) -> None:
+        """Return tokens of `script` from now on, and count from zero; what that takes `meter` doesn't count."""
+        self.script, self.meter, self.steps, self.rows = script, meter, 0, 0
         self._said: dict[str, list[int]] = {}
         self._last: dict[str, int] = {}
 
@@ -146,41 +144,42 @@ def make_script(llm: LLM, branches: int, length: int) -> Script:
 
 
 class Cost(NamedTuple):
-    """CPU seconds of host and plugin, without the runner's; steps, and rows of all steps together."""
+    """Microseconds or instructions of host and plugin, without the runner's; steps, and rows of all steps together."""
 
-    seconds: float
+    amount: float
     steps: int
     rows: int
 
 
-def run(llm: LLM, script: Script, requests: int, tokens: int) -> Cost:
+def run(llm: LLM, script: Script, requests: int, tokens: int, meter: Meter) -> Cost:
     """Serve `requests` at once, each of `tokens` tokens; counted from when all of them are in the batch."""
     engine: Any = llm.llm_engine
     executor = engine.engine_core.engine_core.model_executor
-    executor.begin(script)
+    executor.begin(script, meter)
     parameters = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, detokenize=True)
     for number in range(requests):
         engine.add_request(f"r{number}", {"prompt_token_ids": [script.text] * PROMPT}, parameters)
     engine.step()
-    executor.seconds, executor.steps, executor.rows = 0.0, 0, 0
-    begun = time.thread_time()
+    executor.steps = executor.rows = 0
+    meter.start()
     while engine.has_unfinished_requests():
         engine.step()
-    return Cost(time.thread_time() - begun - executor.seconds, executor.steps, executor.rows)
+    return Cost(meter.stop(), executor.steps, executor.rows)
 
 
 def main(kind: str) -> None:
-    """Serve batches of each size and print, as JSON, CPU microseconds per row and per step."""
+    """Serve batches of each size and print, as JSON, microseconds or instructions per row and per step."""
     llm = make_engine(kind != "absent", ROWS)
     script = make_script(llm, BRANCHES if kind == "forking" else 0, LENGTH)
     tokens = LENGTH * (BRANCHES + 2) if kind == "forking" else 2 * LENGTH
-    run(llm, script, 16, tokens)  # what is made once is made now
+    meter = Meter()
+    run(llm, script, 16, tokens, meter)  # what is made once is made now
     for batch in BATCHES:
         if batch * (BRANCHES + 1 if kind == "forking" else 1) <= ROWS:
-            costs = [run(llm, script, batch, tokens) for _ in range(REPEATS)]
-            per_row = min(cost.seconds / cost.rows for cost in costs)
-            per_step = min(cost.seconds / cost.steps for cost in costs)
-            print("RESULT", json.dumps([batch, 1e6 * per_row, 1e6 * per_step]), flush=True)
+            costs = [run(llm, script, batch, tokens, meter) for _ in range(meter.repeats)]
+            per_row = min(cost.amount / cost.rows for cost in costs)
+            per_step = min(cost.amount / cost.steps for cost in costs)
+            print("RESULT", json.dumps([batch, per_row, per_step]), flush=True)
 
 
 if __name__ == "__main__":

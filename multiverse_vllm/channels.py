@@ -37,7 +37,7 @@ ENDED_AT = "_multiverse_ended_at"
 `update` then cuts the text there. Within `frontend.stops`."""
 EXPORTERS = "_multiverse_exporters"
 """`StatLoggerManager`: from an engine's index to its `Exporter`. Within `frontend.metrics`."""
-MOVER, DELTAS, SCORINGS = "_multiverse_mover", "_multiverse_deltas", "_multiverse_scorings"
+MOVER, SHIFTS, SCORINGS = "_multiverse_mover", "_multiverse_shifts", "_multiverse_scorings"
 """A model runner, and `SCORINGS` V2's `PromptLogprobsWorker` too: how tokens are moved; of the step's plan, what is
 wanted after its beginning. Within `worker.runners`."""
 INSTALLED = "_multiverse"

@@ -34,14 +34,16 @@ class StepPlan:
     Attributes:
         moves: KV tokens to copy before the step.
         deltas: by request id, what to add to the positions of its scheduled tokens.
+        heads: by request id, of how many of its first scheduled tokens the delta is another one, and which.
         prompts: by id of a request that is new to the workers, how many of its tokens are prompt, if not all.
         scorings: by request id, which prompt tokens to score.
     """
 
     moves: list[Move] = field(default_factory=list)
     deltas: dict[str, int] = field(default_factory=dict)
+    heads: dict[str, tuple[int, int]] = field(default_factory=dict)
     prompts: dict[str, int] = field(default_factory=dict)
     scorings: dict[str, Scoring] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.moves or self.deltas or self.prompts or self.scorings)
+        return bool(self.moves or self.deltas or self.heads or self.prompts or self.scorings)

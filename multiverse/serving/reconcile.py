@@ -21,7 +21,7 @@ class Host(Protocol[M]):
     """What an adapter does about the strands of a tree, between steps."""
 
     def is_complete(self, parent: M) -> bool:
-        """Whether all KV of an idle strand that forks is there. If not, the host is to see to that."""
+        """Whether the KV of a strand that forks is there, or its branches see to what is missing. If not, the host does."""
 
     def start(self, parent: M, branch: Strand) -> None:
         """Map: make a member of a branch, whose KV begins with its parent's; or wait until there is room for it."""
@@ -40,7 +40,7 @@ def reconcile(members: Mapping[tuple[int, ...], M], host: Host[M]) -> None:
         members: by strand key, those that the host has; `host` adds and removes some.
     """
     for parent in list(members.values()):
-        if not parent.idle or members.get(parent.strand.key) is not parent:
+        if not parent.forkable or members.get(parent.strand.key) is not parent:
             continue
         known = parent.parts()
         children = known[parent.part].children
@@ -51,5 +51,5 @@ def reconcile(members: Mapping[tuple[int, ...], M], host: Host[M]) -> None:
                 host.start(parent, child)
         branches = [members[child.key] for child in children if child.key in members]
         closed = len(branches) == len(children) and all(branch.closed for branch in branches)
-        if closed and parent.part + 1 < len(known):
+        if parent.idle and closed and parent.part + 1 < len(known):
             host.join(parent, branches, known[parent.part + 1])

@@ -194,6 +194,11 @@ class Member:
         raise NotImplementedError
 
     @property
+    def forkable(self) -> bool:
+        """Whether a host may start branches of it, once it forks; some can while its last tokens are computed."""
+        return self.idle
+
+    @property
     def settled(self) -> bool:
         """Whether whatever is sampled for it now is its strand's next token."""
         return self.strand.status is Status.RUNNING and not self.draining

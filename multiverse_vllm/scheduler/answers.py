@@ -55,7 +55,8 @@ class Answers:
         Returns:
             the outputs of the roots of forked trees that wait for an answer, by request id.
         """
-        members, own = self._trees.members, dict[str, EngineCoreOutput]()
+        members = self._trees.members
+        own: dict[str, EngineCoreOutput] = {}
         for batch in results.values():
             shown = []
             for output in batch.outputs:
@@ -75,11 +76,12 @@ class Answers:
         """Write down what vLLM sampled for a strand. Returns whether its client is shown it now, and just so."""
         tree, strand = member.tree, member.strand
         decided = output.request_id in self._tokens.asked
-        if not decided:
-            member.sampled = len(strand.tokens)
-            tree.controller.extend(strand, output.new_token_ids)
         if output.new_logprobs is not None:
+            if not decided:
+                member.sampled = len(strand.tokens)
             record_row(member, output)
+        if not decided:
+            tree.controller.extend(strand, output.new_token_ids)
         if not tree.controller.root.forks:
             return True
         if decided or tree.rows is not None:

@@ -16,10 +16,8 @@ class Demand:
 
     def own_kv(self, member: Member) -> tuple[int, int]:
         """Tokens and blocks that a strand holds beyond those of its parent, which it shares."""
-        parent = member.strand.parent
-        shared = 0 if parent is None else member.tree.members[parent.key].request.num_tokens
-        blocks = self._held(member) - shared // self._table.size
-        return max(0, member.request.num_computed_tokens - shared), max(0, blocks)
+        blocks = self._held(member) - member.shared // self._table.size
+        return max(0, member.request.num_computed_tokens - member.shared), max(0, blocks)
 
     def is_ample(self) -> bool:
         """Whether memory is so ample that nobody can come short in this step, whoever the most senior tree is."""
@@ -60,9 +58,9 @@ class Demand:
 
     def _to_start(self, parent: Member, branch: Strand) -> int:
         """Blocks to start a branch with: for what it has said already, and the copy of a partly filled one."""
-        length = parent.request.num_tokens
+        length, shared = parent.request.num_tokens, parent.request.num_computed_tokens
         said = parts(parent.tree.controller, branch)[0].tokens
-        return int(self._table.blocks(length + len(said)) - length // self._table.size)
+        return int(self._table.blocks(length + len(said)) - shared // self._table.size)
 
 
 def _open(tree: RequestTree) -> int:

@@ -15,7 +15,10 @@ from multiverse_vllm.scheduler.demand import Demand
 from multiverse_vllm.scheduler.parameters import adapt_sampling
 from multiverse_vllm.scheduler.prefix_cache import PrefixCache
 from multiverse_vllm.scheduler.state import State
-from multiverse_vllm.scheduler.tree import Member, RequestTree
+from multiverse_vllm.scheduler.tree import Head, Member, RequestTree
+
+MOST_LACKING = 8
+"""So many tokens at most each branch computes for itself: goal-close and separator, and what a dialect may add."""
 
 
 class Forks:
@@ -85,8 +88,12 @@ class Forks:
         reconcile(tree.members, self)
 
     def is_complete(self, parent: Member) -> bool:
-        """A parked strand has all its KV."""
-        return parent.parked
+        """A parked strand has all its KV; the few last tokens of one that drains each branch computes for itself, too.
+
+        So a fork takes no step of its own. It costs a copy of these tokens per branch, and possibly a block.
+        """
+        lacks = parent.request.num_tokens - parent.request.num_computed_tokens
+        return parent.parked or (lacks <= MOST_LACKING and parent.tree.scores is None and self._demand.is_ample())
 
     def start(self, parent: Member, branch: Strand) -> None:
         """Map: make a request of a branch, whose KV begins with its parent's; later, if there is no room for it."""
@@ -94,11 +101,12 @@ class Forks:
         if not self._demand.leaves_room_for(parent, branch):
             self._trees.note_change(tree)
             return
-        length = parent.request.num_tokens
-        member = Member(tree, branch, request=self._request(parent, branch))
+        shared, length = parent.request.num_computed_tokens, parent.request.num_tokens
+        head = Head(length, parent.delta) if shared < length else None
+        member = Member(tree, branch, request=self._request(parent, branch), shared=shared, head=head)
         self._trees.add(member)
-        self._table.share(parent.request.request_id, member.request.request_id, length)
-        self._tally.count("copied_tokens", length % self._table.size)
+        self._table.share(parent.request.request_id, member.request.request_id, shared)
+        self._tally.count("copied_tokens", shared % self._table.size)
         member.advance_to(0)
         member.request._all_token_ids += member.parts()[0].tokens
         tree.note_start(parent, branch, self._tally)
@@ -119,7 +127,7 @@ class Forks:
             cache_salt=origin.cache_salt,
             priority=origin.priority,
         )
-        request.prefill_stats, request.num_computed_tokens = None, origin.num_tokens
+        request.prefill_stats, request.num_computed_tokens = None, origin.num_computed_tokens
         return request
 
     def join(self, parent: Member, branches: list[Member], part: Part) -> None:

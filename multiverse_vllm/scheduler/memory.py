@@ -58,7 +58,9 @@ class MemoryPressure:
         """
         strands = {member.request: member for member in tree.members.values() if not member.parked}
         if all(request in strands for request in self._queue.running()):
-            waiting = sorted(strands.values(), key=lambda member: member.strand.key)
+            parents = {member.strand.parent.key for member in tree.members.values() if member.strand.parent}
+            leaves = [member for member in strands.values() if member.strand.key not in parents]
+            waiting = sorted(leaves, key=lambda member: member.strand.key)
             while len(waiting) > 1 and self._table.free() < self._demand.next_step(tree):
                 self._set_back(waiting.pop())
         if not self._queue.running() and self._table.free() < self._demand.of(tree):  # alone, and it does not fit

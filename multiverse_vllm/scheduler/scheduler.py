@@ -117,7 +117,9 @@ class MultiverseScheduler(Scheduler):
         served = bool(self.trees.deferred)
         deciding = self.deferral.watch(model_runner_output)
         self.steps.take_scores(scheduler_output, model_runner_output)
-        self.__class__ = self.variants[bool(self.trees.members) and self.tokens.ask(deciding)]
+        variant = self.variants[bool(self.trees.members) and self.tokens.ask(deciding)]
+        if self.__class__ is not variant:
+            self.__class__ = variant
         results: dict[int, EngineCoreOutputs] = super().update_from_output(scheduler_output, model_runner_output)
         self.deferral.settle(results)
         if (self.steps.process_results(results) or served) and (self._check.is_due() or not self.requests):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import RequestStatus
 
@@ -18,7 +19,7 @@ from multiverse_vllm.scheduler.memory import MemoryPressure
 from multiverse_vllm.scheduler.prompt_logprobs import scoring
 from multiverse_vllm.scheduler.state import State
 from multiverse_vllm.scheduler.tokens import Tokens
-from multiverse_vllm.scheduler.tree import Member
+from multiverse_vllm.scheduler.tree import Head, Member
 
 
 class Steps:
@@ -45,9 +46,16 @@ class Steps:
         Args:
             begins: whether trees without KV may begin, or begin again.
         """
+        trees, ample = self._trees, self._demand.is_ample()
+        if not ample or trees.changed or trees.preempted or trees.failed or self._memory.partly_preempted:
+            self._rearrange(begins, ample)
+        if self._holding is not None and trees.structured:
+            self._holding.before_schedule()
+
+    def _rearrange(self, begins: bool, ample: bool) -> None:
+        """Something happened since the last step, or memory is not `ample`."""
         self._failures.end_failed()
         self._memory.finish_preemptions()
-        ample = self._demand.is_ample()
         if not ample:
             self._memory.make_room()
             self._failures.end_failed()
@@ -59,23 +67,19 @@ class Steps:
         self._failures.end_failed()
         if not ample:
             self._memory.sort_queues()
-        if self._holding is not None and self._trees.structured:
-            self._holding.before_schedule()
 
     def after_schedule(self, output: SchedulerOutput) -> None:
         """Send the workers what they have to do beside vLLM's step; park strands that are complete with it."""
-        plan, nobody = StepPlan(self._table.take_moves()), list[Member]()
+        plan = StepPlan(self._table.take_moves())
         for tree in self._trees.structured.values():
             followed = tree.followed
             if followed is None:
-                followed = self._trees.guard.run(tree.root.request, tree.survey, otherwise=nobody)
+                followed = self._trees.guard.run(tree.root.request, tree.survey, otherwise=list[Member]())
+            if tree.deltas:
+                plan.deltas |= tree.deltas
             for member in followed:
-                name = member.request.request_id
-                if scheduled := output.num_scheduled_tokens.get(name):
-                    if member.delta:
-                        plan.deltas[name] = member.delta
-                    if member.draining or tree.scores is not None:
-                        self._trees.attempt(self._follow, member, scheduled, plan)
+                if scheduled := output.num_scheduled_tokens.get(member.request.request_id):
+                    self._trees.attempt(self._follow, member, scheduled, plan)
         for new in output.scheduled_new_reqs if self._trees.members else ():
             found = self._trees.members.get(new.req_id)
             if found is not None and found.request.num_prompt_tokens < len(new.prompt_token_ids):
@@ -86,10 +90,20 @@ class Steps:
     def _follow(self, member: Member, scheduled: int, plan: StepPlan) -> None:
         """Plan for a strand of which tokens were `scheduled`; park it if nothing is sampled behind them."""
         request = member.request
+        if member.head is not None:
+            self._follow_head(member, member.head, scheduled, plan)
         if asked := scoring(member, scheduled):
             plan.scorings[request.request_id] = asked
         if member.draining and request.num_computed_tokens == request.num_tokens:
             self._forks.park(member)  # steps run in order: what follows may count on its KV
+
+    def _follow_head(self, member: Member, head: Head, scheduled: int, plan: StepPlan) -> None:
+        """Plan the positions of what a branch computes of its parent's tokens, and forget them with the last."""
+        end = member.request.num_computed_tokens
+        plan.heads[member.request.request_id] = min(head.end, end) - (end - scheduled), head.delta
+        if head.end <= end:
+            member.head = None
+            member.tree.disturb()
 
     def take_scores(self, output: SchedulerOutput, found: ModelRunnerOutput) -> None:
         """Of a step that is over, before vLLM looks at its results."""
@@ -106,14 +120,21 @@ class Steps:
         if not self._trees.members and not self._trees.failed and not self._failures.unreported:
             return False
         own = self._answers.collect(results)
+        tokens, failures = self._tokens, self._failures
+        if tokens.closing or tokens.to_answer or self._memory.partly_preempted:
+            self._act(own, results)
+        if self._trees.failed or failures.unreported:
+            failures.end_failed()
+            failures.report(results)
+        return True
+
+    def _act(self, own: dict[str, EngineCoreOutput], results: Results) -> None:
+        """Do what was decided, and answer with it; `own` are the outputs of roots that wait for that."""
         self._memory.finish_preemptions()
         for member in self._tokens.take_closing():
             if id(member.tree) not in self._trees.preempted and self._trees.is_alive(member.tree):
                 self._trees.attempt(self._close, member)
         self._answers.answer(own, results)
-        self._failures.end_failed()
-        self._failures.report(results)
-        return True
 
     def _close(self, member: Member) -> None:
         if member.request.status == RequestStatus.RUNNING:

@@ -47,9 +47,10 @@ class Tokens:
                 trees.guard.caught(tree.root.request, error)
                 asked.append(tree)
         asked += [trees.members[name].tree for name in deciding if name in trees.members]
-        self.to_answer |= {id(tree): tree for tree in asked}
-        self.asked = {member.request.request_id: member for tree in asked for member in tree.members.values()}
-        return bool(self.asked)
+        if asked or self.asked:
+            self.to_answer |= {id(tree): tree for tree in asked}
+            self.asked = {member.request.request_id: member for tree in asked for member in tree.members.values()}
+        return bool(asked)
 
     def accept(self, member: Member, new_token_ids: list[int]) -> tuple[list[int], bool]:
         """Decide about a sampled token: vLLM's own rules first, then ours; as `_update_request_with_output`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 from vllm import SamplingParams
@@ -29,6 +30,13 @@ class Place(Enum):
     PARKED = "parked"
 
 
+class Head(NamedTuple):
+    """The first tokens that a branch computes: its parent's, up to index `end` of its sequence, at that one's `delta`."""
+
+    end: int
+    delta: int
+
+
 @dataclass(eq=False)
 class Member(request_tree.Member):
     """A strand and the vLLM request that computes it.
@@ -37,12 +45,16 @@ class Member(request_tree.Member):
         place: in a queue of vLLM; parked, with its KV and nothing to be computed; out, with neither. Set by `Queue`.
         valid_kv_length: KV of how many tokens is right, once the steps under way have run: not that of a dropped token.
         sampled: offset in the strand's tokens of the token sampled last.
+        shared: of how many tokens it has its parent's KV.
+        head: tokens of its parent that it computes itself, as their KV was not there yet; `None` once it has.
         held_since: number of the step since which it is held in its queue; `None` if it is not. Set by `Queue`.
         lost: tokens and blocks of its own that vLLM took when it preempted the request.
     """
 
     tree: RequestTree
     request: Request = field(kw_only=True)
+    shared: int = field(default=0, kw_only=True)
+    head: Head | None = field(default=None, kw_only=True)
     place: Place = field(default=Place.OUT, kw_only=True)
     valid_kv_length: int = field(default=0, init=False)
     sampled: int | None = field(default=None, init=False)
@@ -74,6 +86,10 @@ class Member(request_tree.Member):
         return self.parked
 
     @property
+    def forkable(self) -> bool:
+        return self.parked or self.draining
+
+    @property
     def settled(self) -> bool:
         """While it is parked, nothing is: what is under way then is dropped. Scores of the prompt come first."""
         return self.parked or (super().settled and self.tree.scores is None)
@@ -92,8 +108,9 @@ class RequestTree(request_tree.RequestTree):
         replays: how often the whole tree had to be computed again.
         restarts: how often any of its requests had to.
         events: what the client was not sent yet, if it wants events.
-        followed: its members of which the workers have to be told something in each step; `None` if not known. With
-            it, `running` is how many of its branches are computed, and `parked` how many of its members wait.
+        followed: its members of which something is to be done after each step is scheduled; `None` if not known. With
+            it, `deltas` are the position deltas of its requests, `running` is how many of its branches are computed,
+            and `parked` how many of its members wait.
     """
 
     sampling: SamplingParams = field(kw_only=True)
@@ -104,6 +121,7 @@ class RequestTree(request_tree.RequestTree):
     restarts: int = field(default=0, init=False)
     events: list[BranchEvent] = field(default_factory=list, init=False)
     followed: list[Member] | None = field(default=None, init=False)
+    deltas: dict[str, int] = field(default_factory=dict, init=False)
     running: int = field(default=0, init=False)
     parked: int = field(default=0, init=False)
 
@@ -119,11 +137,12 @@ class RequestTree(request_tree.RequestTree):
         self.followed = None
 
     def survey(self) -> list[Member]:
-        """Find, if it isn't known, who is `followed`, and return that: those whose positions run apart or who drain;
-        all, if the prompt is scored."""
+        """Find, if it isn't known, who is `followed`, and return that: those who drain or begin; all, if the prompt
+        is scored."""
         if self.followed is None:
             scored, members = self.scores is not None, self.members.values()
-            self.followed = [m for m in members if scored or m.delta or m.draining]
+            self.followed = [m for m in members if scored or m.draining or m.head]
+            self.deltas = {m.request.request_id: m.delta for m in members if m.delta and not m.parked}
             self.running = sum(m.strand.parent is not None and not m.parked for m in members)
             self.parked = sum(m.parked for m in members)
         return self.followed

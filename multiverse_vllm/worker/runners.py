@@ -8,13 +8,13 @@ two model runners; they are wrapped at the same three moments, and nothing here 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from multiverse_vllm.channels import DELTAS, MOVER, PLAN, SCORINGS
+from multiverse_vllm.channels import MOVER, PLAN, SCORINGS, SHIFTS
 from multiverse_vllm.plan import StepPlan
 from multiverse_vllm.refusals import refuse_unsupported
 from multiverse_vllm.worker.hooks import has_v2
@@ -53,19 +53,23 @@ def install() -> None:
     _wrap(PromptLogprobsWorker, "compute_prompt_logprobs", _score_v2)
 
 
-def shift(positions: torch.Tensor, requests: Sequence[str], starts: np.ndarray, deltas: Mapping[str, int]) -> None:
+def shift(positions: torch.Tensor, requests: Sequence[str], starts: np.ndarray, plan: StepPlan) -> None:
     """Add the deltas to the positions of a batch, in place: CUDA graphs read this very buffer.
 
     Args:
         positions: int64 `[tokens]` or longer, on any device; what is beyond the batch (padding) stays.
         requests: ids in batch order.
         starts: int32 `[len(requests) + 1]` or longer: where the tokens of each request begin, and where the last end.
-        deltas: by request id; 0 for those it does not name.
+        plan: with `deltas` and `heads`; 0 for requests that it does not name.
     """
     from vllm.utils.torch_utils import async_tensor_h2d
 
-    each = np.array([deltas.get(request, 0) for request in requests], np.int64)
+    each = np.array([plan.deltas.get(request, 0) for request in requests], np.int64)
     added: np.ndarray = np.repeat(each, np.diff(starts[: len(requests) + 1]))
+    for row, request in enumerate(requests if plan.heads else ()):
+        if request in plan.heads:
+            count, delta = plan.heads[request]
+            added[starts[row] : starts[row] + count] = delta
     positions[: len(added)] += async_tensor_h2d(added, device=positions.device)
 
 
@@ -95,7 +99,7 @@ def _move_first(update: Method) -> Method:
 
     def wrapped(self: V1Runner | V2Runner, scheduler_output: SchedulerOutput) -> object:
         plan = _plan(scheduler_output)
-        setattr(self, DELTAS, plan.deltas)
+        setattr(self, SHIFTS, plan if plan.deltas or plan.heads else None)
         setattr(self, SCORINGS, plan.scorings)
         if scorer := getattr(self, "prompt_logprobs_worker", None):  # V2's, which does not know its runner
             setattr(scorer, SCORINGS, (self, plan.scorings))
@@ -129,8 +133,8 @@ def _shift_v1(preprocess: Method) -> Method:
 
     def wrapped(self: V1Runner, *args: object, **kwargs: object) -> object:
         result = preprocess(self, *args, **kwargs)
-        if deltas := getattr(self, DELTAS, None):
-            shift(self.positions, self.input_batch.req_ids, self.query_start_loc.np, deltas)
+        if plan := getattr(self, SHIFTS, None):
+            shift(self.positions, self.input_batch.req_ids, self.query_start_loc.np, plan)
         return result
 
     return wrapped
@@ -159,8 +163,8 @@ def _shift_v2(prepare_attn: Method) -> Method:
 
     def wrapped(self: V2Runner, input_batch: InputBatch) -> object:
         result = prepare_attn(self, input_batch)
-        if deltas := getattr(self, DELTAS, None):
-            shift(input_batch.positions, input_batch.req_ids, input_batch.query_start_loc_np, deltas)
+        if plan := getattr(self, SHIFTS, None):
+            shift(input_batch.positions, input_batch.req_ids, input_batch.query_start_loc_np, plan)
         return result
 
     return wrapped

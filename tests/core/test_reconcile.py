@@ -21,15 +21,28 @@ from multiverse.structure.layout import Separators
 
 @dataclass(eq=False)
 class Member(request_tree.Member):
-    """A strand on paper: the KV that it has, its own and its parent's; `busy` while some of it is to be computed."""
+    """A strand on paper: the KV that it has, its own and its parent's; `busy` while some of it is to be computed.
+
+    A branch that started beside its parent's last tokens computes these for itself, too: its `head`.
+    """
 
     kv: KV = field(default_factory=list)
+    head: KV = field(default_factory=list)
     shared: int = 0
     busy: bool = True
 
     @property
     def idle(self) -> bool:
         return not self.busy
+
+    @property
+    def forkable(self) -> bool:
+        return True
+
+    def missing(self) -> KV:
+        """What of its part is to be computed."""
+        part, begin = self.parts()[self.part], len(self.kv) + len(self.head)
+        return self.head + [(token, index + part.delta) for index, token in enumerate(part.tokens, begin)]
 
 
 @dataclass
@@ -42,8 +55,9 @@ class Paper:
     fresh: bool = False
     """Whether what `is_complete` said last was that the KV is there."""
 
-    def add(self, strand: Strand, kv: KV) -> Member:
-        member = self.members[strand.key] = Member(self, strand, kv=kv[:], shared=len(kv))
+    def add(self, strand: Strand, kv: KV, head: KV) -> Member:
+        member = Member(self, strand, kv=kv[:], head=head, shared=len(kv) + len(head))
+        self.members[strand.key] = member
         member.advance_to(0)
         return member
 
@@ -51,12 +65,11 @@ class Paper:
         """Nobody concludes anything."""
 
     def compute(self, member: Member) -> None:
-        part = member.parts()[member.part]
-        member.kv += [(token, index + part.delta) for index, token in enumerate(part.tokens, len(member.kv))]
-        member.busy = False
+        member.kv += member.missing()
+        member.head, member.busy = [], False
 
     def is_complete(self, parent: Member) -> bool:
-        assert parent.idle
+        assert parent.parts()[parent.part].children
         self.fresh = self.rng.random() < 0.7
         return self.fresh
 
@@ -65,13 +78,14 @@ class Paper:
         assert branch.parent is not None
         assert branch.parent.key == parent.strand.key
         if self.rng.random() < 0.7:
-            self.add(branch, parent.kv)
+            self.add(branch, parent.kv, parent.missing() if parent.busy else [])
 
     def join(self, parent: Member, branches: list[Member], part: Part) -> None:
         assert self.fresh
         assert [branch.strand for branch in branches] == list(parent.parts()[parent.part].children)
         assert all(branch.closed for branch in branches)
         assert part is not None
+        assert parent.idle
         if self.rng.random() < 0.3:
             return
         for branch in branches:
@@ -88,7 +102,7 @@ def test_whatever_the_order_it_ends_with_the_kv_of_the_layout(text: str, seed: i
     controller = Controller(BINDINGS["multiverse"], prompt=encode("ab" + text), separators=separators)
     controller.begin()
     host = Paper(random.Random(seed), controller)
-    root = host.add(controller.root, [])
+    root = host.add(controller.root, [], [])
     for _ in range(5000):
         if root.idle and root.part == len(root.parts()) - 1:
             break

@@ -209,6 +209,14 @@ def test_a_batch_is_shifted_in_place_and_its_padding_stays() -> None:
     """A CUDA graph runs on more rows and tokens than there are."""
     positions = torch.tensor([9, 10, 11, 40, 7, 0, 0])
     buffer = positions.data_ptr()
-    shift(positions, ["a", "b", "c"], np.array([0, 3, 4, 5, 5, 5], np.int32), {"a": -2, "c": -7, "not here": -1})
+    plan = StepPlan(deltas={"a": -2, "c": -7, "not here": -1})
+    shift(positions, ["a", "b", "c"], np.array([0, 3, 4, 5, 5, 5], np.int32), plan)
     assert positions.tolist() == [7, 8, 9, 40, 0, 0, 0]
     assert positions.data_ptr() == buffer
+
+
+def test_a_branch_that_computes_tokens_of_its_parent_has_them_where_its_parent_has_them() -> None:
+    positions = torch.tensor([9, 4, 5, 6, 7, 20, 0])
+    plan = StepPlan(deltas={"a": -2, "a/0": -3}, heads={"a/0": (2, -2), "b": (1, -5)})
+    shift(positions, ["a", "a/0", "b"], np.array([0, 1, 5, 6], np.int32), plan)
+    assert positions.tolist() == [7, 2, 3, 3, 4, 15, 0]
