@@ -21,7 +21,7 @@ class Host(Protocol[M]):
     """What an adapter does about the strands of a tree, between steps."""
 
     def is_complete(self, parent: M) -> bool:
-        """Whether the KV of a strand that forks is there, or its branches see to what is missing. If not, the host does."""
+        """Whether the KV of a strand that forks is there, or its branches make up for it. If not, the host does."""
 
     def start(self, parent: M, branch: Strand) -> None:
         """Map: make a member of a branch, whose KV begins with its parent's; or wait until there is room for it."""

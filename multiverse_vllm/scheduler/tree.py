@@ -31,7 +31,7 @@ class Place(Enum):
 
 
 class Head(NamedTuple):
-    """The first tokens that a branch computes: its parent's, up to index `end` of its sequence, at that one's `delta`."""
+    """The first tokens that a branch computes: its parent's, up to index `end` of its sequence, at its `delta`."""
 
     end: int
     delta: int
