@@ -72,6 +72,9 @@ REACHED = {
 }  # fmt: skip
 """Those that must have raised, or this shows nothing."""
 
+OF_JUNIORS = {"preempt", "start_root"}
+"""What memory pressure calls for the most junior trees: for the last of several victims."""
+
 
 class PlantedError(Exception):
     """What goes wrong."""
