@@ -72,6 +72,8 @@ class Forks:
         member.request.num_computed_tokens = min(member.request.num_computed_tokens, member.valid_kv_length)
         member.drain()
         self._submit(member)
+        if member.strand.status is Status.PARKED:
+            self._trees.note_change(member.tree)
 
     def park(self, member: Member) -> None:
         """All KV of a strand that has forked or closed is there, or will be before any later step reads it."""

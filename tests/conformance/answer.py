@@ -30,9 +30,11 @@ class Host(Protocol):
     Attributes:
         penalty_lag: how many of the last tokens penalties don't count yet. 1 under SGLang's overlap scheduler, which
             counts a token a step after it was sampled, with and without the plugin.
+        head_tokens: how many of its parent's last tokens each branch computes for itself, so that a fork takes no step.
     """
 
     penalty_lag: int
+    head_tokens: int
 
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
         """Decode `prompts` at the same time. Sampling parameters as in the OpenAI API; greedy if not given.

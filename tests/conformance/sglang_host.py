@@ -68,7 +68,7 @@ class SGLangHost:
         with patch.dict(os.environ, at_import), patch.object(sys, "path", path):
             self._process.start()
         theirs.close()  # so that the death of the process is noticed
-        self.penalty_lag = int(late)
+        self.penalty_lag, self.head_tokens = int(late), 0
         self._ids = itertools.count()
         self._missed: dict[str, list[int]] = {}
         self._call("ready")

@@ -45,6 +45,7 @@ class VLLMHost:
     """One `LLM`. `blocks` makes memory scarce, `late` schedules a step ahead; `settings` are vLLM's, `options` ours."""
 
     penalty_lag = 0
+    head_tokens = 2
 
     def __init__(
         self,
