@@ -159,6 +159,8 @@ class Member:
         draining: what is computed is known already; the token sampled behind it is ignored.
         drain_started_at: when it began to drain behind its last fork, in monotonic seconds;
             `None` if it has not, or was computed again since.
+        held_since: number of the step since which it is held (`multiverse.serving.admission.holding`); `None` if it
+            is not. Set by who holds and releases.
     """
 
     tree: Any
@@ -167,6 +169,7 @@ class Member:
     delta: int = field(default=0, init=False)
     draining: bool = field(default=False, init=False)
     drain_started_at: float | None = field(default=None, init=False)
+    held_since: int | None = field(default=None, init=False)
 
     def parts(self) -> list[Part]:
         """The parts of the strand, as far as they are known."""
@@ -182,6 +185,17 @@ class Member:
         self.part, self.delta = part, known[part].delta
         self.draining = part + 1 < len(known) or self.strand.status is not Status.RUNNING
         self.tree.disturb()
+
+    def note_held(self, step: int) -> None:
+        """It is held from `step` on."""
+        assert self.held_since is None
+        self.held_since = step
+        self.tree.note_held(self.strand.key)
+
+    def note_released(self) -> None:
+        """It is not held any more, if it was."""
+        self.held_since = None
+        self.tree.note_released(self.strand.key)
 
     def drain(self) -> None:
         """Let it be `draining` from now on."""

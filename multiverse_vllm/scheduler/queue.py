@@ -67,15 +67,14 @@ class Queue:
     def hold(self, member: Member, step: int) -> None:
         """Let vLLM pass over a branch that it computes, from `step` on. What is under way for it still counts."""
         assert member.place is Place.QUEUED
-        assert member.held_since is None
-        member.request.next_decode_eligible_step, member.held_since = NEVER, step
-        member.tree.note_held(member.strand.key)
+        member.request.next_decode_eligible_step = NEVER
+        member.note_held(step)
 
     def release(self, member: Member) -> None:
         """Hold it no longer, if it was."""
         if member.held_since is not None:
-            member.request.next_decode_eligible_step, member.held_since = 0, None
-            member.tree.note_released(member.strand.key)
+            member.request.next_decode_eligible_step = 0
+            member.note_released()
 
     def _retire(self, member: Member, place: Place) -> None:
         member.place, member.request.status = place, RequestStatus.WAITING

@@ -47,7 +47,6 @@ class Member(request_tree.Member):
         sampled: offset in the strand's tokens of the token sampled last.
         shared: of how many tokens it has its parent's KV.
         head: tokens of its parent that it computes itself, as their KV was not there yet; `None` once it has.
-        held_since: number of the step since which it is held in its queue; `None` if it is not. Set by `Queue`.
         lost: tokens and blocks of its own that vLLM took when it preempted the request.
     """
 
@@ -58,7 +57,6 @@ class Member(request_tree.Member):
     place: Place = field(default=Place.OUT, kw_only=True)
     valid_kv_length: int = field(default=0, init=False)
     sampled: int | None = field(default=None, init=False)
-    held_since: int | None = field(default=None, init=False)
     lost: tuple[int, int] | None = field(default=None, init=False)
 
     def advance_to(self, part: int) -> None:
