@@ -12,6 +12,7 @@ from multiverse.serving.options import Options
 from multiverse.serving.pins import hints, read
 from multiverse.serving.support import Support
 from multiverse_sglang.frontend.hooks import API_HOOKS, FRONT_END
+from multiverse_sglang.holding_hooks import HOLDING_HOOKS
 from multiverse_sglang.mask_hooks import MASK_HOOKS
 from multiverse_sglang.rehearsal_hooks import REHEARSAL_HOOKS
 from multiverse_sglang.rows import FIELDS, ROUTE, reads, wraps
@@ -118,9 +119,6 @@ HOOKS = (
           "give records and events to the requests that go out", _OFFERED),
     reads("sglang.srt.constrained.xgrammar_backend:XGrammarGrammar.fill_vocab_mask", ("vocab_mask", "idx"),
           "strict structure: one bit per token that may be sampled", _OFFERED),
-    *(reads(f"sglang.srt.sampling.penaltylib:Batched{kind}Penalizer",
-             (f"{kind.lower()}_penalties", f"cumulated_{kind.lower()}_penalties"), "complete its counts",
-             "penalizers that ask requests for what they count") for kind in ("Frequency", "Presence", "Repetition")),
     wraps(f"{SCHEDULER}.flush_cache", ("empty_cache",),
           "forget what states of programs keep and, while it is paused, what trees hold", _FORK),
     wraps(f"{OBSERVER}.session_held_tokens", (), "tell them what states of programs keep", ROUTE, HELD_TOKENS),
@@ -199,6 +197,7 @@ HOOKS = (
     reads("sglang.srt.mem_cache.memory_pool:KVWriteLoc", ("loc",), "write the KV of new tokens", "nothing"),
     reads("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool.set_kv_buffer", ("layer", "loc_info", "cache_k",
           "cache_v"), "write the KV of new tokens", "nothing"),
+    *HOLDING_HOOKS,
     *REHEARSAL_HOOKS,
     reads(f"{_REGISTRY}.register", ("target", "hook", "hook_type"), "apply the wrappers", "nothing"),
     reads(f"{_REGISTRY}.apply_hooks", (), "apply the wrappers", "a report of what failed to apply"),

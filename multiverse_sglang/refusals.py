@@ -9,7 +9,6 @@ from sglang.srt.layers.radix_attention import AttentionType, RadixAttention
 from sglang.srt.mem_cache.allocator.page_interleave import page_interleave_shard_size
 
 from multiverse.errors import OptionError
-from multiverse.serving.admission.policies import EAGER
 from multiverse.serving.options import Options
 from multiverse.serving.refusals import present, refuse
 from multiverse.serving.rope import refusals_of_rope
@@ -116,7 +115,6 @@ def refuse_unsupported(scheduler: Any, options: Options) -> None:
         "encoder-decoder models": scheduler.model_config.is_encoder_decoder,
         "diffusion language models": scheduler.dllm_config is not None,
         "embedding models": not scheduler.is_generation,
-        f"--multiverse-admission {options.admission}, which is for vLLM so far": options.admission != EAGER,
         f"--multiverse-structure strict with --grammar-backend {backend}": options.structure == "strict"
         and backend not in _BIT_MASKS,
     }

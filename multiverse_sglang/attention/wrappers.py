@@ -15,7 +15,7 @@ from multiverse_sglang.channels import FAIL, GROUPS, MASKS, SEGMENTS
 from multiverse_sglang.host import Batch, ForwardBatch, ModelRunner, Request
 from multiverse_sglang.registry import Original
 from multiverse_sglang.scheduler.conductor import conductor_of, find_conductor
-from multiverse_sglang.scheduler.penalties import complete_penalties
+from multiverse_sglang.scheduler.penalties import complete_penalties, step_back, step_on
 from multiverse_sglang.scheduler.tree import member_of
 
 
@@ -74,3 +74,12 @@ def from_schedule_batch(info: Any, _kind: object, batch: Batch, *_: object, **__
     if conductor is not None and info.penalizer_orchestrator.is_required:
         containment, penalizers = conductor.containment, info.penalizer_orchestrator
         containment.contain_batch(batch.reqs, complete_penalties, penalizers, batch)
+
+
+def cumulate_penalty_output_tokens(original: Original, batch: Batch) -> None:
+    """Under the overlap scheduler penalties count every token a step late, also of what was held and decodes again."""
+    conductor, back = find_conductor(batch.tree_cache), list[tuple[Request, int]]()
+    if conductor is not None and batch.enable_overlap:
+        conductor.containment.contain_batch(batch.reqs, step_back, batch, back)
+    original(batch)
+    step_on(back)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 
 from multiverse.serving.integrity import leftovers, ownership, repeated, strangers
-from multiverse_sglang.host import Request, Scheduler
+from multiverse_sglang.host import Scheduler
+from multiverse_sglang.scheduler.batches import Batches
 from multiverse_sglang.scheduler.retained import RetainedKV
 from multiverse_sglang.scheduler.slots import SlotPool
 from multiverse_sglang.scheduler.tree import member_with
@@ -19,13 +20,19 @@ from multiverse_sglang.scheduler.waiting_queue import tree_of
 class Books:
     """Who owns what. Problems are told in a sentence each."""
 
-    def __init__(self, scheduler: Scheduler, trees: Trees, pool: SlotPool, retained: RetainedKV) -> None:
-        self._scheduler, self._trees, self._pool, self._retained = scheduler, trees, pool, retained
+    def __init__(
+        self, scheduler: Scheduler, trees: Trees, batches: Batches, pool: SlotPool, retained: RetainedKV
+    ) -> None:
+        self._scheduler, self._trees, self._batches = scheduler, trees, batches
+        self._pool, self._retained = pool, retained
 
     def parked_slots(self) -> int:
         """Slots that strands own outside of SGLang's batches, for its leak checks."""
         parked = [member.parked_slots for member in self._trees.members()]
-        return sum(self._pool.owned_slots(slots) for slots in parked if slots is not None)
+        held = [member.run for member in self._trees.held()]
+        return sum(self._pool.owned_slots(slots) for slots in parked if slots is not None) + sum(
+            self._pool.private_slots(run) for run in held if run is not None
+        )
 
     def retained_slots(self) -> int:
         """Slots that states of programs own, for the same."""
@@ -51,7 +58,7 @@ class Books:
         """What does not fit, between two steps."""
         scheduler = self._scheduler
         waiting = scheduler.waiting_queue
-        known = {id(request): request for request in (*waiting, *self._in_batches())}.values()
+        known = {id(request): request for request in (*waiting, *self._batches.present())}.values()
         trees = [tree for tree in self._trees if tree not in self._trees.retracted]
         members = [member for tree in trees for member in tree.members.values()]
         ours = {member.run.rid for member in members if member.run is not None}
@@ -65,6 +72,7 @@ class Books:
             *strangers("runs", ours, {request.rid for request in known}),
             *strangers("runs of SGLang that compute no strand", stale, set()),
             *strangers("trees that nothing is under way for", idle, set()),
+            *strangers("held branches", self._held(), set()),
             *repeated("SGLang's queue", (request.rid for request in waiting)),
             *([f"slots do not add up: {sizes}"] if lost else []),
             *self._wrong_owners(),
@@ -83,7 +91,7 @@ class Books:
     def _owned(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Who owns which slots outside of the radix tree: requests in batches, strands that are in none, states."""
         table = self._pool.rows.req_to_token
-        for request in {id(request): request for request in self._in_batches()}.values():
+        for request in {id(request): request for request in self._batches.present()}.values():
             kv = request.kv
             if kv.holds_kv:
                 yield request.rid, table[kv.req_pool_idx, kv.cache_protected_len : kv.kv_allocated_len]
@@ -93,10 +101,11 @@ class Books:
         for state, slots in self._retained:
             yield state, slots.owned
 
-    def _in_batches(self) -> list[Request]:
-        """The requests in SGLang's batches, those whose result is under way included; some of them more than once."""
-        scheduler = self._scheduler
-        results = [batch for batch, _ in getattr(scheduler, "result_queue", ())]
-        batches = [scheduler.running_batch, scheduler.last_batch, *results]
-        chunked = [] if scheduler.chunked_req is None else [scheduler.chunked_req]
-        return [*(request for batch in batches if batch is not None for request in batch.reqs), *chunked]
+    def _held(self) -> set[str]:
+        """Branches that are said to be held, and are not: they have nothing that could decode, or they do decode."""
+        decoding = set(map(id, self._scheduler.running_batch.reqs))
+        return {
+            f"{member.tree.client.rid}#{member.strand.key}"
+            for member in self._trees.held()
+            if member.run is None or not member.run.kv.holds_kv or id(member.run) in decoding
+        }

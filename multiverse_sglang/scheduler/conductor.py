@@ -9,12 +9,14 @@ import copy
 import logging
 import time
 from array import array
+from functools import partial
 from http import HTTPStatus
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, Req, ReqKvInfo
 
 from multiverse.decoding.late import deciding_tokens
 from multiverse.decoding.strand import Status
+from multiverse.serving.admission.policies import make_policy
 from multiverse.serving.integrity import IntegrityCheck
 from multiverse.serving.metrics import Tally
 from multiverse.serving.options import Options
@@ -23,14 +25,18 @@ from multiverse_sglang.channels import CONDUCTOR, MEMBER
 from multiverse_sglang.host import Batch, Message, Result, Scheduler
 from multiverse_sglang.refusals import refuse_unsupported
 from multiverse_sglang.scheduler.admission import Admission
+from multiverse_sglang.scheduler.batches import Batches
 from multiverse_sglang.scheduler.books import Books
+from multiverse_sglang.scheduler.clock import Clock
 from multiverse_sglang.scheduler.containment import Containment
 from multiverse_sglang.scheduler.deferral import sampled_tokens, watch
 from multiverse_sglang.scheduler.forks import Forks
+from multiverse_sglang.scheduler.holding import Holding
 from multiverse_sglang.scheduler.life import Life
 from multiverse_sglang.scheduler.memory_pressure import MemoryPressure
 from multiverse_sglang.scheduler.metrics import Metrics
 from multiverse_sglang.scheduler.outputs import record_host_streamed, record_row
+from multiverse_sglang.scheduler.paces import Paces
 from multiverse_sglang.scheduler.preemption import Preemption
 from multiverse_sglang.scheduler.prefill_way import prepare_prefill
 from multiverse_sglang.scheduler.prompt_logprobs import record_scores
@@ -64,26 +70,42 @@ class Conductor:
         self._deciding = deciding_tokens(binding)
         self.tally, self.trees = Tally(), Trees()
         self.pool, self.queue = SlotPool(scheduler, self.tally), WaitingQueue(scheduler)
+        self.batches = Batches(scheduler, self.trees)
         self.runs, self.retained = Runs(scheduler, self.pool, self.queue), RetainedKV(self.pool)
         self.containment = Containment(scheduler, self.trees, self.runs)
         forks = Forks(binding.dialect.join, self.pool, self.runs, self.retained, self.tally)
         self.life = Life(scheduler, self.pool, self.runs, forks, self.retained, self.containment, options.prefill)
         self.preemption = Preemption(self.trees, self.pool, self.runs, self.life, self.containment)
         self.memory = MemoryPressure(
-            scheduler, self.trees, self.pool, self.queue, self.retained, self.preemption, self.life
+            scheduler, self.trees, self.pool, self.queue, self.batches, self.retained, self.preemption, self.life
         )
         self.admission = Admission(
             scheduler, options, binding, self.tally, self.trees, self.pool, self.queue, self.life, self.containment
         )
         self.quiet = QuietRuns(scheduler, self.trees, self.life, self._deciding)
-        self.books = Books(scheduler, self.trees, self.pool, self.retained)
+        self.books = Books(scheduler, self.trees, self.batches, self.pool, self.retained)
         self.integrity = IntegrityCheck(options.integrity_interval, self.tally, logger)
         self._metrics: Metrics | None = None
         self._rests = False
+        self.paces, self._holding = self._make_holding(options)
+
+    def _make_holding(self, options: Options) -> tuple[Paces | None, Holding | None]:
+        """Who decides which branches run in a step, by the first rank's clock if it asks for one; `None`: all do."""
+        policy, scheduler, paces = make_policy(options.admission), self._scheduler, None
+        if policy is None:
+            return None, None
+        guard = self.containment.guard
+        if policy.step_time is not None:
+            paces = Paces(scheduler, options, self.trees, self.batches, self.tally, policy.step_time)
+            tell = partial(guard.aside, paces.begin_turn, otherwise=None)
+            scheduler.request_receiver = Clock(scheduler.request_receiver, tell)
+        return paces, Holding(policy, paces, self.trees, self.batches, guard)
 
     def start_counting(self) -> None:
         """Count from zero on, where operators see it."""
         self.tally.reset()
+        if self.paces is not None:
+            self.paces.forget()
         self._metrics = Metrics.of(self._scheduler)
 
     # --- steps ---------------------------------------------------------------------------------------------------
@@ -93,11 +115,15 @@ class Conductor:
         self.containment.end_failing()
         if self.integrity.is_due():
             self.integrity.enter(self.books.problems_while_running())
+        if self._holding is not None:
+            self._holding.before_schedule()
         self.memory.make_room()
         self.containment.end_failing()
 
     def watch(self, batch: Batch, result: Result) -> None:
         """SGLang is about to hand out the tokens of `batch`: some requests may get their first tag with them."""
+        if self.paces is not None:
+            self.paces.note_result(batch)
         sampled, self.quiet.sampled = sampled_tokens(result), []
         if self.trees.by_rid:
             self.containment.contain(self.quiet.begin, batch, sampled, otherwise=None)

@@ -18,6 +18,7 @@ from sglang.srt.managers.schedule_policy import AddReqResult, PrefillAdder
 from multiverse.serving.pressure import seniority
 from multiverse_sglang.channels import CONDUCTOR
 from multiverse_sglang.host import Plan, Request, Scheduler
+from multiverse_sglang.scheduler.batches import Batches
 from multiverse_sglang.scheduler.life import Life
 from multiverse_sglang.scheduler.preemption import Preemption
 from multiverse_sglang.scheduler.retained import RetainedKV
@@ -30,7 +31,15 @@ logger = logging.getLogger("sglang.multiverse")
 
 
 class ShortageNoter(PrefillAdder):
-    """SGLang's rules of who may be computed next; the conductor learns when slots were what was lacking."""
+    """SGLang's rules of who may be computed next; the conductor learns when slots were what was lacking.
+
+    What held branches may yet take is kept for them, as for what runs.
+    """
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        for member in getattr(self.tree_cache, CONDUCTOR).trees.held():
+            self.memory_budget.total_offset += self._get_running_request_total_token_offset(member.run)
 
     def add_one_req(self, *args: object, **kwargs: object) -> AddReqResult:
         """As SGLang's."""
@@ -53,26 +62,28 @@ class MemoryPressure:
         trees: Trees,
         pool: SlotPool,
         queue: WaitingQueue,
+        batches: Batches,
         retained: RetainedKV,
         preemption: Preemption,
         life: Life,
     ) -> None:
-        self._scheduler, self._trees, self._pool, self._queue = scheduler, trees, pool, queue
+        self._scheduler, self._trees, self._pool = scheduler, trees, pool
+        self._queue, self._batches = queue, batches
         self._retained, self._preemption, self._life = retained, preemption, life
         self.is_short = False
 
     def make_room(self) -> None:
         """Before a step: free the slots that it needs, so that SGLang does not retract what it can't recompute."""
         self.is_short = False
-        while self._retained and (self._trees.preempted or self._lacks_slots(self._running())):
+        while self._retained and (self._trees.preempted or self._lacks_slots(self._batches.decoding())):
             self._retained.drop_oldest()
         self._preemption.preempt_retracted()
         if not self._trees:
             return
         if self._trees.preempted:
-            self._preemption.readmit(self._pool.slots_next_step(self._running()))
+            self._preemption.readmit(self._pool.slots_next_step(self._batches.decoding()))
         self._queue.put_strands_first()
-        while self._lacks_slots(running := self._running()):
+        while self._lacks_slots(running := self._batches.decoding()):
             victim = self._trees.victim()
             plain = [seniority_of(request) for request in running if tree_of(request) is None]
             if victim is not None and (not plain or seniority(victim) > max(plain)):
@@ -136,15 +147,6 @@ class MemoryPressure:
         """Whether something is under way that will change who can be scheduled."""
         results = getattr(self._scheduler, "result_queue", None)
         return bool(results) or not plan.running_batch.is_empty() or self._scheduler.chunked_req is not None
-
-    def _running(self) -> list[Request]:
-        """The requests that will decode in the next step."""
-        batches = [self._scheduler.running_batch]
-        last = self._scheduler.last_batch
-        if last is not None and last is not batches[0] and last.forward_mode.is_extend():
-            batches.append(last)
-        chunked = self._scheduler.chunked_req
-        return [r for batch in batches for r in batch.reqs if not r.finished() and r is not chunked]
 
     def _fail(self, tree: RequestTree) -> None:
         """End a request that needs more memory than there is; the others go on."""

@@ -30,6 +30,8 @@ class Metrics:
         """Enter what is new."""
         members = [member for tree in trees for member in tree.members.values()]
         running = sum(member.strand.parent is not None and member.run is not None for member in members)
-        figures = tally.drain(running_branches=running, parked_sequences=sum(member.run is None for member in members))
+        parked = sum(member.run is None for member in members)
+        held = sum(member.held_since is not None for member in members)
+        figures = tally.drain(running_branches=running, parked_sequences=parked, held_branches=held)
         if figures is not None:
             self._exporter.enter(figures)

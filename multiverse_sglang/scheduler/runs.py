@@ -89,7 +89,8 @@ class Runs:
         """Take the run of `member` out of SGLang. What it computed stays, as `member.slots`; its row does not."""
         run = member.run
         assert run is not None
-        member.run, member.has_result, member.sampled = None, False, None
+        member.run, member.has_result, member.sampled, member.resumes = None, False, None, False
+        member.note_released()
         member.end_prefill()
         if self._queue.remove(run):
             pass  # it has taken nothing yet

@@ -48,6 +48,10 @@ class SlotPool:
         """Slots of the pages that `slots` owns, those of no token included."""
         return self.round_up(slots.length) - slots.owned_from if slots.length > slots.owned_from else 0
 
+    def private_slots(self, run: Request) -> int:
+        """The same of what a request has in its row, as SGLang counts it for those in batches."""
+        return self.round_up(run.kv.kv_allocated_len) - run.kv.cache_protected_len
+
     def round_up(self, tokens: int) -> int:
         """Slots in the pages of a sequence of so many tokens."""
         return -(-tokens // self.page_size) * self.page_size

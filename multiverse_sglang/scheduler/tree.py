@@ -51,6 +51,7 @@ class Member(request_tree.Member):
         prefill: how the run computes blocks in one forward, until it has.
         has_result: whether a result came for the run in this step.
         sampled: offset in the strand's tokens of the token that came with it, if it was kept.
+        resumes: it was held, and decodes next for the first time since.
     """
 
     tree: RequestTree
@@ -61,6 +62,7 @@ class Member(request_tree.Member):
     prefill: SinglePassPrefill | None = field(default=None, init=False)
     has_result: bool = field(default=False, init=False)
     sampled: int | None = field(default=None, init=False)
+    resumes: bool = field(default=False, init=False)
 
     def advance_to(self, part: int) -> None:
         super().advance_to(part)

@@ -39,6 +39,11 @@ class Trees:
         """All strands of all trees."""
         return (member for tree in self for member in tree.members.values())
 
+    def held(self) -> list[Member]:
+        """Those that are held."""
+        trees = (tree for tree in self.by_rid.values() if tree.held_now)
+        return [member for tree in trees for member in tree.members.values() if member.held_since is not None]
+
     def add(self, tree: RequestTree) -> None:
         """`tree` is taken apart: from now on SGLang's request is only what the client sees."""
         assert not tree.is_forked

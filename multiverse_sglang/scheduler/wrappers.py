@@ -72,6 +72,8 @@ def add_request_to_queue(original: Original, scheduler: Scheduler, req: Request,
     original(scheduler, req, is_retracted)
     if scheduler.waiting_queue and scheduler.waiting_queue[-1] is req:
         conductor.admission.admit(req)
+        if conductor.paces is not None:
+            _aside(conductor.paces.admit, req, otherwise=None)
 
 
 def abort_on_queued_limit(original: Original, scheduler: Scheduler, recv_req: Request) -> bool:
@@ -89,15 +91,17 @@ def get_next_batch_to_run(
 ) -> Plan:
     """SGLang's plan of the next step, `batch_to_run` of which may be `None`.
 
-    Before it, slots are freed for what runs, and strands are put first; meanwhile requests that came after preempted
-    trees are out of its sight. If it finds no room for anything, slots are freed until it does, and it plans again.
+    Before it, branches are held and released, which may make the running batch another one; slots are freed for what
+    runs, and strands are put first. Meanwhile requests that came after preempted trees are out of its sight. If it
+    finds no room for anything, slots are freed until it does, and it plans again.
     What raises here ends all trees (I7), and SGLang's plan stands.
     """
+    assert running_batch is scheduler.running_batch
     conductor = conductor_of(scheduler)
     containment, memory = conductor.containment, conductor.memory
     containment.contain(conductor.before_step, otherwise=None)
     with _aside(memory.defer_new_requests, otherwise=_UNCHANGED):
-        plan: Plan = original(scheduler, running_batch=running_batch, last_batch=last_batch)
+        plan: Plan = original(scheduler, running_batch=scheduler.running_batch, last_batch=last_batch)
         if plan.batch_to_run is None and (conductor.trees or conductor.retained):
             running = plan.running_batch
 
@@ -106,6 +110,12 @@ def get_next_batch_to_run(
 
             plan = containment.contain(memory.resolve_stall, again, plan, otherwise=plan)
     return plan
+
+
+def get_num_allocatable_reqs(
+    original: Original, scheduler: Scheduler, running_bs: int, *args: object, **kwargs: object
+) -> int:
+    return int(original(scheduler, running_bs + len(conductor_of(scheduler).trees.held()), *args, **kwargs))
 
 
 def process_batch_result(original: Original, scheduler: Scheduler, batch: Batch, result: Result) -> None:
@@ -148,9 +158,11 @@ def stream_output(
 def is_fully_idle(
     idle: bool, scheduler: Scheduler, for_health_check: bool = False, ignore_waiting: bool = False
 ) -> bool:
-    """Parked strands are not idleness. They wait, though: who asks whether anything runs is told what SGLang knows."""
+    """Parked strands are not idleness. They wait, though: who asks whether anything runs is told what SGLang knows.
+    Held branches do run: they have rows, and go on as soon as they may."""
     del for_health_check
-    return idle and (ignore_waiting or not conductor_of(scheduler).trees)
+    trees = conductor_of(scheduler).trees
+    return idle and (not trees.held() if ignore_waiting else not trees)
 
 
 def on_idle(_nothing: None, scheduler: Scheduler) -> None:

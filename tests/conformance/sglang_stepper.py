@@ -18,6 +18,7 @@ from device import DEVICE, ON_CPU
 from own_calls import OwnCalls
 from sglang_operator import Operator
 from sglang_outputs import ending, entries
+from sglang_policies import Policies
 from sglang_probes import Probes, check_pages
 
 from multiverse.errors import UnsupportedHostError
@@ -62,7 +63,7 @@ def server_arguments(model: str, **settings: Any) -> Any:
     return ServerArgs(model_path=model, device=DEVICE, dtype="float32", **defaults | settings)
 
 
-class Stepper(Probes, Operator):
+class Stepper(Probes, Operator, Policies):
     """Runs SGLang's event loop; before each turn it serves the other process until that one asks for a step."""
 
     def __init__(self, pipe: Any, model: str, tokens: int, overlap: bool, settings: dict[str, Any]) -> None:
@@ -144,7 +145,8 @@ class Stepper(Probes, Operator):
         self.first = False
         while (message := self.pipe.recv()) != ("step",):
             self.pipe.send(getattr(self, f"on_{message[0]}")(*message[1:]))
-        return []
+        received: list[Any] = self.scheduler.request_receiver.recv_requests()  # nothing, and what time it is
+        return received
 
     def on_start(self, rid: str, prompt: list[int], sampling: dict[str, Any]) -> None:
         from sglang.srt.managers.io_struct import TokenizedGenerateReqInput

@@ -113,15 +113,6 @@ def test_a_kind_of_rope_that_was_not_tried_is_refused_by_name(kind: str) -> None
         refuse_unsupported(scheduler, Options())
 
 
-@pytest.mark.parametrize("admission", ["off", "cap:2", "slack"])
-def test_policies_that_hold_branches_are_refused_by_name(admission: str) -> None:
-    from multiverse_sglang.refusals import refuse_unsupported
-
-    refuse_unsupported(a_scheduler({"rope_type": "llama3"}), Options(admission="eager"))
-    with pytest.raises(UnsupportedHostError, match=rf"--multiverse-admission {admission}, which is for vLLM so far"):
-        refuse_unsupported(a_scheduler({"rope_type": "llama3"}), Options(admission=admission))
-
-
 def a_scheduler(rope: dict[str, str]) -> SimpleNamespace:
     """What the refusals look at, of a scheduler that has nothing else in the way."""
     model = SimpleNamespace(

@@ -26,18 +26,28 @@ pytest.importorskip("sglang", reason="vLLM's ranks are in tests/vllm_workers")
 from multiverse_sglang.scheduler.ranks import compare
 
 ENGINE = """
-import json, sys
+import json, math, os, sys, time
+from types import SimpleNamespace
 import multiverse_sglang
+from multiverse.serving.admission.pace import Pace
+from multiverse_sglang.scheduler import clock
+
+hurry = 1 + os.getpid() % 7 / 7  # no two ranks have the same clock
+clock.time = SimpleNamespace(monotonic=lambda: time.monotonic() * hurry)
+Pace.per_token = math.inf  # what can't be held in time is tried all the same
 
 def main():
     multiverse_sglang.enable()
     import sglang
 
-    model, prompts = sys.argv[1], json.loads(sys.argv[2])
+    model, prompts, fields = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
     engine = sglang.Engine(model_path=model, tp_size=2, device="cpu", attention_backend="multiverse", dtype="float32",
                            page_size=1, context_length=1025, max_total_tokens=8192, max_running_requests=32)
-    outputs = engine.generate(input_ids=prompts, sampling_params={"temperature": 0, "max_new_tokens": 800})
-    found = [[out["output_ids"], (out["meta_info"].get("multiverse") or {}).get("branches", 0)] for out in outputs]
+    sampling = [{"temperature": 0, "max_new_tokens": 800, "custom_params": {"multiverse": field}} for field in fields]
+    outputs = engine.generate(input_ids=prompts, sampling_params=sampling)
+    records = [out["meta_info"].get("multiverse") or {"branches": 0, "tree": []} for out in outputs]
+    held = [sum(strand.get("held", 0) for strand in record["tree"]) for record in records]
+    found = [[out["output_ids"], record["branches"], own] for out, record, own in zip(outputs, records, held)]
     engine.shutdown()
     print("FOUND", json.dumps(found))
 
@@ -46,20 +56,29 @@ if __name__ == "__main__":
 """
 
 
-def test_two_ranks_give_the_oracles_answers(tmp_path: Path, tiny: tuple[Any, Any], problems: list[Problem]) -> None:
+@pytest.mark.parametrize("admission", ["eager", "slack"])
+def test_two_ranks_give_the_oracles_answers(
+    tmp_path: Path, tiny: tuple[Any, Any], problems: list[Problem], admission: str
+) -> None:
+    """Also if branches are held by what is promised, and the clocks of the ranks disagree: they would hang if they
+    held others."""
     model, tokenizer = tiny
     prompts = [list(tokenizer.encode(turn(problem))) for problem in problems[:6]]
+    slos = [{"slo": {"tpot_ms": tpot}} if admission == "slack" else {} for tpot in (1, 10, 20, 30, 50, 100)]
+    fields = [{"return_tree": True} | slo for slo in slos]
     script = tmp_path / "engine.py"  # a file, as SGLang starts processes that import it
     script.write_text(ENGINE)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "SGLANG_CPU_OMP_THREADS_BIND": "0|0"}
-    command = [sys.executable, "-W", "ignore", str(script), str(TINY), json.dumps(prompts)]
+    environment |= {"MULTIVERSE_ADMISSION": admission}
+    command = [sys.executable, "-W", "ignore", str(script), str(TINY), json.dumps(prompts), json.dumps(fields)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     lines = [line for line in result.stdout.splitlines() if line.startswith("FOUND ")]
     assert lines, result.stderr[-4000:]
     found = json.loads(lines[0].removeprefix("FOUND "))
     expected = reference(model, tokenizer, prompts, limits=Limits(max_tokens=800))
-    assert [ids for ids, _ in found] == [answer.ids for answer in expected]
-    assert sum(branches > 0 for _, branches in found) > 2
+    assert [ids for ids, _, _ in found] == [answer.ids for answer in expected]
+    assert sum(branches > 0 for _, branches, _ in found) > 2
+    assert any(held for _, _, held in found) is (admission == "slack")
 
 
 def compared(*options: str | None) -> list[str]:

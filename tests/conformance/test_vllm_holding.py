@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from random import Random
 from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="policies are for vLLM so far")
+pytest.importorskip("vllm", reason="SGLang holds branches in its own way: test_sglang_holding.py")
 
+from policies import OFF, PAIRS, POLICIES, SLACK, Erratic
 from vllm_scheduler import Script, ScriptedScheduler
 
 from multiverse.serving.admission import policies
 from multiverse.serving.admission.pace import Pace
-from multiverse.serving.admission.step import Plan, Step
 from multiverse_vllm.scheduler.queue import Queue
 
-OFF, PAIRS = {"admission": "off"}, {"admission": "cap:2"}
-SLACK = {"admission": "slack", "tpot_slo_ms": "0.001", "ttft_slo_ms": "0.001"}
-"""Everybody is late, so branches are held whenever there is anybody else."""
-POLICIES = [pytest.param(OFF, id="off"), pytest.param(PAIRS, id="cap:2"), pytest.param(SLACK, id="slack")]
 SCRIPTS = [
     Script(4),
     Script(3, 20, nested=True),
@@ -66,18 +61,6 @@ def test_no_token_is_computed_twice_for_it(late: bool, policy: dict[str, str]) -
     expected, host = serve(late), serve(late, **policy)
     assert host.scheduled == expected.scheduled
     assert host.steps > expected.steps
-
-
-class Erratic:
-    """Holds others in each step, and so also branches that are about to fork or to close."""
-
-    step_time = None
-
-    def __init__(self, seed: int) -> None:
-        self._random = Random(seed)
-
-    def plan(self, step: Step) -> Plan:
-        return Plan([self._random.randint(1, len(family.held_since)) for family in step.families])
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,6 +1,7 @@
 """Branches that are held keep their KV: answers of real engines are those of `eager`, token by token.
 
-What is short, aborted or counted meanwhile is tried in the scheduler alone (`test_vllm_holding.py`).
+What is short, aborted or counted meanwhile is tried on each host by itself (`test_vllm_holding.py`,
+`test_sglang_holding.py`).
 """
 
 from __future__ import annotations
@@ -10,25 +11,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-pytest.importorskip("vllm", reason="policies are for vLLM so far")
-
-from answer import Answer
+from answer import Answer, Host
 from hosts import Engines
-from vllm_host import VLLMHost
+from policies import OFF, PAIRS, SLACK
 
 from multiverse.models import TINY
 from multiverse.models.task import Problem
 from multiverse.models.tokenizer import turn
 from multiverse.serving.admission.pace import Pace
 
-POLICIES = {
-    "off": {"admission": "off"},
-    "cap:1": {"admission": "cap:1"},
-    "cap:2": {"admission": "cap:2"},
-    "slack": {"admission": "slack", "tpot_slo_ms": "0.001", "ttft_slo_ms": "0.001"},
-}
-"""Under this `slack` everybody is late, so branches are held whenever there is anybody else."""
+POLICIES = {"off": OFF, "cap:1": {"admission": "cap:1"}, "cap:2": PAIRS, "slack": SLACK}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,10 +32,11 @@ def patience() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def make(engines: Engines, late: bool) -> Any:
-    def one(policy: str, **settings: Any) -> VLLMHost:
-        made = engines(str(TINY), late=late, **POLICIES[policy], **settings)
-        assert isinstance(made, VLLMHost)
+def make(engines: Engines, late: bool, page: int) -> Any:
+    def one(policy: str) -> Host:
+        made = engines(str(TINY), late=late, page=page, **POLICIES[policy])
+        if hasattr(made, "operate"):  # it is in a process of its own
+            made.operate("patience")
         return made
 
     return one
@@ -62,7 +55,7 @@ def held(answers: list[Answer]) -> list[float]:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("drawn", [{}, {"temperature": 0.9, "seed": 5}], ids=["greedy", "seeded"])
 def test_answers_are_those_of_eager(
-    make: Any, host: VLLMHost, prompts: list[list[int]], policy: str, drawn: dict[str, Any]
+    make: Any, host: Host, prompts: list[list[int]], policy: str, drawn: dict[str, Any]
 ) -> None:
     asked = {"multiverse": {"return_tree": True}, **drawn}
     expected = host.generate(prompts, **asked)
