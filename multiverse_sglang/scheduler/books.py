@@ -28,6 +28,8 @@ class Books:
 
     def parked_slots(self) -> int:
         """Slots that strands own outside of SGLang's batches, for its leak checks."""
+        if not self._trees:
+            return 0
         parked = [member.parked_slots for member in self._trees.members()]
         held = [member.run for member in self._trees.held()]
         return sum(self._pool.owned_slots(slots) for slots in parked if slots is not None) + sum(
