@@ -28,13 +28,14 @@ class Books:
 
     def parked_slots(self) -> int:
         """Slots that strands own outside of SGLang's batches, for its leak checks."""
-        if not self._trees:
-            return 0
-        parked = [member.parked_slots for member in self._trees.members()]
-        held = [member.run for member in self._trees.held()]
-        return sum(self._pool.owned_slots(slots) for slots in parked if slots is not None) + sum(
-            self._pool.private_slots(run) for run in held if run is not None
-        )
+        total = 0
+        for tree in self._trees.by_rid.values():
+            for member in tree.members.values():
+                if member.held_since is not None and member.run is not None:
+                    total += self._pool.private_slots(member.run)
+                elif (slots := member.parked_slots) is not None:
+                    total += self._pool.owned_slots(slots)
+        return total
 
     def retained_slots(self) -> int:
         """Slots that states of programs own, for the same."""
