@@ -19,10 +19,8 @@ class Clock:
         tell: called with what time it is, in seconds, before the requests that came are looked at.
     """
 
-    def __init__(
-        self, receiver: Any, tell: Callable[[float], None], read: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._receiver, self._tell, self._read = receiver, tell, read
+    def __init__(self, receiver: Any, tell: Callable[[float], None]) -> None:
+        self._receiver, self._tell = receiver, tell
 
     def recv_requests(self, local_reqs: list[Any] | None = None) -> list[Any]:
         """As SGLang's."""
