@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,61 +12,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import DIALECT, TOKENIZER, answer, save_model, write_rows
+from small_grpo import ROWS, Oracle, changed, make_recipe
 from transformers import TrainerCallback
 
-from multiverse import Limits, bind
-from multiverse.cli import main
 from multiverse.errors import TrainingError
-from multiverse.oracle import generate, load
+from multiverse.oracle import load
 from multiverse.training.grpo import run as grpo
-from multiverse.training.grpo.answer import Answer
-from multiverse.training.grpo.engines import Sampling
 from multiverse.training.grpo.loss import clipped, divergence
-from multiverse.training.grpo.settings import Engine, Grpo, HeldOut, Term
-from multiverse.training.recipe import Recipe, Source, load_recipe
-from multiverse.training.rollouts import Reader, Rollout
+from multiverse.training.grpo.settings import Term
+from multiverse.training.recipe import Recipe, load_recipe
 from multiverse.training.rollouts.batch import Batch
-
-BINDING = bind(DIALECT, TOKENIZER)
-ROWS = [{"id": f"r{i}", "question": f"q{i}", "answer": "5"} for i in range(5)]
-HELD_OUT = [
-    {**ROWS[0], "parallel": answer("a", "b"), "sequential": "s"},
-    {**ROWS[1], "parallel": "s", "sequential": "s"},
-]
-LOW = 192
-"""Half of the ids."""
-
-
-def low(answers: Sequence[Answer]) -> list[float]:
-    """A reward: the share of the lower half of the vocabulary."""
-    found = [answer.rollout.strands[0].token_ids for answer in answers]
-    return [sum(token < LOW for token in ids) / len(ids) for ids in found]
-
-
-class Oracle:
-    """The reference decoder, with the weights that it was given last."""
-
-    def __init__(self) -> None:
-        self.loaded: list[str] = []
-        self.model: Any = None
-
-    def load(self, path: str, version: str) -> None:
-        self.model = load(path)[0]
-        self.loaded.append(version)
-
-    def answer(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Rollout]]:
-        reader = Reader(BINDING, sampling.temperature or 1.0, weight_version=self.loaded[-1])
-        options = {"do_sample": True, "temperature": sampling.temperature} if sampling.temperature else {}
-        found = []
-        for at, prompt in enumerate(prompts):
-            seeds = [sampling.seed + at * sampling.count + number for number in range(sampling.count)]
-            limits = Limits(max_tokens=sampling.max_tokens)
-            each = [generate(self.model, TOKENIZER, [prompt], limits=limits, seed=seed, **options)[0] for seed in seeds]
-            found.append(
-                [reader.generation(one, f"{at}-{seed}", str(at)) for seed, one in zip(seeds, each, strict=True)]
-            )
-        return found
 
 
 class Deaf(Oracle):
@@ -79,29 +34,7 @@ class Deaf(Oracle):
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
-    settings = Grpo(
-        engine=Engine("vllm", "http://127.0.0.1:1"),
-        rewards=[Term(f"{__name__}:low")],
-        steps=6,
-        prompts=2,
-        answers=4,
-        max_tokens=10,
-        grader="exact",
-        held_out=HeldOut(write_rows(tmp_path / "held_out.jsonl", HELD_OUT), every=3),
-    )
-    return Recipe(
-        model=save_model(tmp_path / "base"),
-        data=[Source(write_rows(tmp_path / "d.jsonl", ROWS))],
-        output=str(tmp_path / "out"),
-        learning_rate=1e-2,
-        warmup=0.0,
-        schedule="constant",
-        save_every=2,
-        log_every=1,
-        threads=1,
-        method="grpo",
-        grpo=settings,
-    )
+    return make_recipe(tmp_path)
 
 
 @pytest.fixture
@@ -117,11 +50,6 @@ def serve(monkeypatch: pytest.MonkeyPatch, engine: Callable[[], Oracle]) -> None
         yield engine()
 
     monkeypatch.setattr(grpo, "engine_of", engine_of)
-
-
-def changed(recipe: Recipe, **options: Any) -> Recipe:
-    assert recipe.grpo is not None
-    return replace(recipe, grpo=replace(recipe.grpo, **options))
 
 
 def logged(recipe: Recipe, key: str) -> list[dict[str, Any]]:
@@ -273,53 +201,3 @@ def test_with_divergence_the_run_stays_nearer(recipe: Recipe, engine: Oracle, tm
     grpo.train(free)
     assert history(near, "divergence")[0] == history(free, "divergence")[0] == pytest.approx(0, abs=1e-6)
     assert 0 < history(near, "divergence")[-1] < history(free, "divergence")[-1] * 0.7
-
-
-def write(recipe: Recipe, path: Path, **fields: Any) -> str:
-    engine = {"host": "vllm", "url": "http://127.0.0.1:1"}
-    settings = {"engine": engine, "rewards": [{"name": "answer"}], "grader": "exact"}
-    given = {"model": recipe.model, "output": recipe.output, "data": [{"path": recipe.data[0].path}], "method": "grpo"}
-    path.write_text(json.dumps(given | {"grpo": settings | fields.pop("grpo", {})} | fields))
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({"method": "examples"}, "method: grpo and the fields under `grpo` go together"),
-        ({"causal": 0.5, "lora": {}}, "causal, lora: can't be combined with method: grpo"),
-        ({"grpo": {"answers": 1}}, "answers: must be at least 2, is 1"),
-        ({"grpo": {"temperature": 0}}, "temperature: must be above 0"),
-        ({"grpo": {"clip": 1.5}}, "clip must be between 0 and 1"),
-        ({"grpo": {"rewards": [{"name": "x", "wieght": 1}]}}, r"rewards\[0\]: unknown field wieght"),
-        ({"grpo": {"engine": {"host": "vllm", "serve": "vllm serve"}}}, "say at which `url`"),
-        ({"grpo": {"engine": {"host": "vllm", "url": "http://x:1", "options": {"a": 1}}}}, "leave `url` out"),
-    ],
-)
-def test_a_recipe_that_means_nothing_is_refused(
-    recipe: Recipe, tmp_path: Path, fields: dict[str, Any], reason: str
-) -> None:
-    with pytest.raises(TrainingError, match=reason):
-        load_recipe(write(recipe, tmp_path / "r.yaml", **fields))
-
-
-def test_problems_are_checked_before_anything_runs(
-    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["train", write(recipe, tmp_path / "r.yaml"), "--check"]) == 0
-    assert "answers" in capsys.readouterr().err
-    source = write_rows(tmp_path / "none.jsonl", [ROWS[0], {"id": "r9", "question": "q"}])
-    config = write(recipe, tmp_path / "r.yaml", data=[{"path": source}])
-    assert main(["train", config, "--check"]) != 0
-    assert "1 problems have no `answer` to be graded by, first r9" in capsys.readouterr().err
-
-
-def test_a_grader_that_is_not_installed_is_named(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpo, "find_spec", lambda _: None)
-    with pytest.raises(TrainingError, match=r"pip install 'multiverse-engine\[eval\]', or say exact"):
-        grpo.load_prompts(changed(recipe, rewards=[Term("answer")], grader="math"))
-
-
-def test_a_server_that_is_not_there_is_named(recipe: Recipe) -> None:
-    with pytest.raises(TrainingError, match=r"http://127.0.0.1:1/v1/models: no answer"):
-        grpo.train(recipe)
