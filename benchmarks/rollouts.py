@@ -5,8 +5,9 @@ temperatures, streamed and not, half of them as the model likes, half in a given
 middle of each round other weights of the same form come several times (random ones, sharp enough that a wrong position
 or a wrong mask shows, and the embedded model's again), and all trees are computed again. Every sampled token is then
 rated by the training forward of the weights that its rollout says. Exits with 1 if one of them is not within 1e-4, if
-KV is still in use in the end, or if fewer than a tenth of the answers were said under several versions. `--record`
-writes rollout_logprob_max_difference_HOST to figures.json and, once both hosts have theirs, the larger one as
+an answer was aborted or names weights that nobody gave, if the plugin's books were ever wrong, if anything is left over
+in the end, or if fewer than a tenth of the answers were said under several versions. `--record` writes
+rollout_logprob_max_difference_HOST to figures.json and, once both hosts have theirs, the larger one as
 rollout_logprob_max_difference.
 """
 
@@ -18,7 +19,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle, islice
@@ -157,23 +158,36 @@ def main() -> int:
             trainer.load(served)  # what is in use then is lost
             rest = at_rest(server.url)
         worst = {path: mismatch(model, found, path) for path, model in models.items()}
-    several = sum(len(set(one.document("versions"))) > 1 for one in found)
-    figures = {
-        "rollouts": len(found),
-        "flat": sum(len(one.strands) == 1 for one in found),
-        "nested": sum(any(len(strand.key) > 2 for strand in one.strands) for one in found),
-        "of several versions": several,
-        "tokens": sum(len(to_row(one).predictions) for one in found),
-        "updates": trainer.updates,
-        "KV in use at the end": rest.kv_usage,
-        NAME: max(worst.values()),
-    }
+    figures = summary(found, models, rest) | {"updates": trainer.updates, NAME: max(worst.values())}
     print(json.dumps({"host": host, **figures}))
     if arguments.record:
         keep("rollouts", host, figures, f"make rollouts HOST={host}")
         note(host, max(worst.values()))
-    right = max(worst.values()) < TOLERANCE and rest.idle and not rest.kv_usage
-    return int(not (right and figures["nested"] and several > len(found) / 10))
+    return int(not holds(figures))
+
+
+def summary(found: list[Rollout], models: Mapping[str, Any], rest: Gauges) -> dict[str, float]:
+    """How many rollouts there are and of which kinds, and what is wrong with them or left over in the end."""
+    ends, told = ("stop", "length"), [set(one.document("versions")) for one in found]
+    return {
+        "rollouts": len(found),
+        "flat": sum(len(one.strands) == 1 for one in found),
+        "nested": sum(any(len(strand.key) > 2 for strand in one.strands) for one in found),
+        "of several versions": sum(len(each) > 1 for each in told),
+        "tokens": sum(len(to_row(one).predictions) for one in found),
+        "aborted": sum(one.finish_reason not in ends for one in found),
+        "of unknown weights": sum(not each <= models.keys() for each in told),
+        "integrity failures": rest.integrity_failures,
+        "left running": rest.running + rest.waiting + rest.branches + rest.parked,
+        "KV in use at the end": rest.kv_usage,
+    }
+
+
+def holds(figures: Mapping[str, float]) -> bool:
+    """Whether that is what was promised."""
+    nothing = ("aborted", "of unknown weights", "integrity failures", "left running", "KV in use at the end")
+    mixed = figures["of several versions"] > figures["rollouts"] / 10
+    return figures[NAME] < TOLERANCE and not any(figures[name] for name in nothing) and figures["nested"] > 0 and mixed
 
 
 def at_rest(url: str) -> Gauges:

