@@ -52,8 +52,8 @@ def rollout(host: Host, reader: Reader, prompt: list[int], **sampling: Any) -> R
     return found
 
 
-@pytest.mark.parametrize("temperature", [0.6, 1.7])
-@pytest.mark.parametrize("inside", [None, 1.2])
+@pytest.mark.parametrize("temperature", [1.5, 3.0])
+@pytest.mark.parametrize("inside", [None, 2.2])
 def test_a_trainers_forward_at_that_temperature_says_the_same(
     engines: Engines, late: bool, page: int, tiny: tuple[Any, Any], binding: Binding, temperature: float, inside: Any
 ) -> None:

@@ -69,6 +69,14 @@ def test_a_wrong_position_or_a_wrong_view_shows() -> None:
     assert float((batch.logprobs(lm) - batch.old_logprobs).abs().max().detach()) > 1e-3
 
 
+def test_what_is_not_a_number_is_as_wrong_as_can_be() -> None:
+    lm = model()
+    found = decoded(lm, ["single"])
+    strand = found[0].strands[0]
+    broken = replace(strand, logprobs=[*strand.logprobs[:-1], float("nan")])
+    assert mismatch(lm, [replace(found[0], strands=(broken,)), *found]) == float("inf")
+
+
 def test_only_tokens_of_a_version_are_compared_with_its_weights() -> None:
     lm, other = load(str(TINY))[0], model()
     (found,) = decoded(lm, ["single"])

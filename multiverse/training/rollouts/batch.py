@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -67,7 +68,8 @@ def collate(row: Row, attention: str = "sdpa", device: str | torch.device = "cpu
 
 @torch.inference_mode()
 def mismatch(model: Any, rollouts: Iterable[Rollout], version: str | None = None) -> float:
-    """The largest difference between what engines reported and what a training forward says, in nats.
+    """The largest difference between what engines reported and what a training forward says, in nats; infinite where
+    one of them is not a number.
 
     Args:
         model: a causal LM, in float32 if differences of 1e-4 are to mean something.
@@ -81,5 +83,6 @@ def mismatch(model: Any, rollouts: Iterable[Rollout], version: str | None = None
             row = Row(row.ids, row.layout, [p for p in row.predictions if p.version == version])
         if row.predictions:
             batch = collate(row, attention, model.device)
-            worst = max(worst, float((batch.logprobs(model) - batch.old_logprobs).abs().max()))
+            differences = (batch.logprobs(model) - batch.old_logprobs).abs().nan_to_num(nan=inf)
+            worst = max(worst, float(differences.max()))
     return worst
