@@ -111,7 +111,8 @@ class Trainer:
             for at in range(GROUPS):
                 kind = rng.choice(("flat", "nested", "single", "chain"))
                 prompt = self.tokenizer.encode(turn(generate(rng, kind, held_out=True)))
-                shaped = {"ignore_eos": True, "max_tokens": 400, "multiverse": {"shape": rng.choice(SHAPES)}}
+                shape = SHAPES[(number + at // 2) % len(SHAPES)]
+                shaped = {"ignore_eos": True, "max_tokens": 400, "multiverse": {"shape": shape}}
                 options = shaped if at % 2 else {}
                 asked.append(pool.submit(self.rollouts, prompt, rng.choice((0.7, 1.0, 1.6)), at % 4 < 2, **options))
             for path in middle:

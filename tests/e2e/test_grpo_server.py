@@ -120,6 +120,7 @@ def test_a_server_that_runs_has_the_trained_weights_in_the_end(
     assert mismatch(load(base)[0], found) > 100 * TOLERANCE, "these are not the weights that it began with"
 
 
+@pytest.mark.long
 def test_a_server_that_the_run_starts_ends_with_it(
     host: str, base: str, problems_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_server_that_the_run_starts_ends_with_it(
     check_steps(output, base)
 
 
+@pytest.mark.long
 def test_an_engine_in_the_trainers_process_is_trained_with(
     host: str, base: str, problems_file: str, tmp_path: Path
 ) -> None:
