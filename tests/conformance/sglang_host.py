@@ -36,7 +36,8 @@ TOKENS_PER_BLOCK = 32
 
 class SGLangHost:
     """One scheduler. `blocks` makes memory scarce, `late` is SGLang's default, the overlap scheduler; `settings` are
-    SGLang's, `options` ours, `environment` variables that SGLang reads as it is imported, which is then done anew.
+    SGLang's and, with vLLM's name, `logprobs_mode`; `options` ours, `environment` variables that SGLang reads as it is
+    imported, which is then done anew.
 
     The adapter compares its books with SGLang's every few steps; a step in which they don't agree is an AssertionError.
     With pages of more than one token, it is checked at every step whose they are and that rows consist of whole ones.

@@ -45,14 +45,15 @@ class Probes:
     scheduler: Any
     answers: dict[str, tuple[list[int], list[float], str | None]]
 
-    def probe(self) -> None:
+    def probe(self, raw_logprobs: bool) -> None:
         """Begin to look on."""
         self.scheduled = self.extends = self.mixed = 0
         self.forwards: list[tuple[bool, int, float, float]] = []
         self.reads: list[tuple[int, int, int]] | None = None
         self._count()
         self._check_groups()
-        self._report_raw_logprobs()
+        if raw_logprobs:
+            self._report_raw_logprobs()
 
     def _count(self) -> None:
         """Count tokens that are computed or, at the end of a request, were found in the prefix cache as causal ones: at
@@ -97,7 +98,7 @@ class Probes:
         backend.init_forward_metadata = prepared
 
     def _report_raw_logprobs(self) -> None:
-        """SGLang reports the logprobs it sampled from, logit bias included; the suite compares the model's own."""
+        """SGLang reports the logprobs it sampled from, logit bias included; the rest of the suite compares raw ones."""
         runner = self.scheduler.tp_worker.model_runner
         sample = runner.sample
 

@@ -71,6 +71,7 @@ class Stepper(Probes, Operator, Policies):
         from sglang.srt.runtime_context import SpawnRanks, get_context, publish
         from sglang.srt.server_args import PortArgs
 
+        raw_logprobs = settings.pop("logprobs_mode", "raw_logprobs") == "raw_logprobs"
         arguments = server_arguments(model, max_total_tokens=tokens, disable_overlap_schedule=not overlap, **settings)
         publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=0, gpu_id=0))
         self.pipe = pipe
@@ -89,7 +90,7 @@ class Stepper(Probes, Operator, Policies):
         channel = self.scheduler.ipc_channels.send_to_tokenizer
         self.send_elsewhere, channel.send_output = channel.send_output, self.note_abort
         self.calls = OwnCalls()
-        self.probe()
+        self.probe(raw_logprobs)
         self.watch()
 
     def run(self) -> None:
