@@ -32,6 +32,8 @@ from multiverse.training.rollouts import Reader
 from multiverse.training.rollouts.batch import mismatch
 
 STEPS = 3
+IN_PROCESS = {name: value for name, value in OFFLINE.items() if name != "VLLM_ENABLE_V1_MULTIPROCESSING"}
+"""For an engine in the trainer's process, of which vLLM makes one more; `own_engine.py` is without it."""
 REWARD = """
 def various(answers):
     return [len(set(answer.rollout.ids)) for answer in answers]
@@ -42,12 +44,12 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The embedded model with an output matrix of its own, and less sure: hardly two of its answers are the same."""
+    """The embedded model with an output matrix of its own, and less sure: its answers differ, and many still fork."""
     path = tmp_path_factory.mktemp("base") / "tiny"
     untie(str(TINY), path)
     model, _ = load(str(path))
     with torch.no_grad():
-        model.lm_head.weight *= 0.3
+        model.lm_head.weight *= 0.4
     model.save_pretrained(path)
     return str(path)
 
@@ -63,16 +65,16 @@ def problems_file(tmp_path: Path) -> str:
 
 
 def trained(directory: Path, base: str, problems_file: str, engine: dict[str, Any], **settings: Any) -> Path:
-    """Where `multiverse train` leaves a run of a few steps; the reward differs within every group."""
+    """Where `multiverse train` leaves a run of a few steps; the reward differs within a group."""
     output, path = directory / "out", directory / "recipe.yaml"
     (directory / "own_rewards.py").write_text(REWARD)
     grpo = {"engine": engine, "rewards": [{"name": "own_rewards:various"}], "grader": "exact"}
-    grpo |= {"steps": STEPS, "prompts": 2, "answers": 4, "temperature": 0.9, "max_tokens": 120}
+    grpo |= {"steps": STEPS, "prompts": 2, "answers": 4, "temperature": 1.0, "max_tokens": 200}
     recipe: dict[str, Any] = {"model": base, "data": [{"path": problems_file}], "output": str(output), "method": "grpo"}
     recipe |= {"learning_rate": 1e-3, "warmup": 0.0, "schedule": "constant", "threads": 1, "log_every": 1}
     path.write_text(json.dumps(recipe | {"grpo": grpo | settings}))
-    program, environment = [sys.executable, "-m", "multiverse", "train", str(path)], {} if "url" in engine else OFFLINE
-    environment = os.environ | environment | {"PYTHONPATH": f"{directory}:{os.environ.get('PYTHONPATH', '')}"}
+    program = [sys.executable, "-m", "multiverse", "train", str(path)]
+    environment = os.environ | IN_PROCESS | {"PYTHONPATH": f"{directory}:{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return output
@@ -92,7 +94,8 @@ def check_steps(output: Path, base: str) -> None:
     differences = history(output, "logprob_difference")
     assert len(differences) == STEPS
     assert max(differences) < TOLERANCE
-    assert history(output, "learnt_groups") == [1.0] * STEPS
+    assert sum(history(output, "learnt_groups")) > 0
+    assert min(history(output, "serial_collapse")) < 1, "some answers fork"
     before, after = load_file(Path(base, "model.safetensors")), load_file(output / "model.safetensors")
     assert max(float((after[name] - tensor).abs().max()) for name, tensor in before.items()) > 1e-3
 
