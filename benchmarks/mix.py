@@ -40,15 +40,19 @@ SCARCE = {
     "sglang": ("--max-total-tokens", "3520", "--enable-priority-scheduling"),
 }
 """KV for a few requests of 32, and priorities."""
+SLACK = ("--multiverse-admission", "slack", "--multiverse-tpot-slo-ms", "100")
+"""Branches are held where time is short, and requests name what they are to be served in."""
 MODES: dict[str, dict[str, tuple[str, ...]]] = {
     "vllm": {
         "step by step": (),
         "a step ahead": ("--distributed-executor-backend", "late_executor.LateExecutor"),
+        "with promises": ("--distributed-executor-backend", "late_executor.LateExecutor", *SLACK),
     },
     "sglang": {
         "step by step": ("--disable-overlap-schedule",),
         "a step ahead": (),
         "pages of 16": ("--page-size", "16"),
+        "with promises": SLACK,
     },
 }
 ROUND = 250
@@ -88,6 +92,7 @@ def run_mode(host: str, mode: str, options: argparse.Namespace) -> bool:
         max_tokens=250,
         mixed=0.8,
         operate=True,
+        promises=SLACK[0] in MODES[host][mode],
         first=options.first,
         seed=options.seed,
         patience=PATIENCE,

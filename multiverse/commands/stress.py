@@ -36,12 +36,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--dialect", default="multiverse", help="the model's: name or TOML file (default: %(default)s)")
     parser.add_argument("--patience", type=float, default=120, help="seconds for an answer, and to come to rest")
     parser.add_argument(
-        "--may-differ",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
+        "--may-differ", type=float, default=0.0, metavar="SHARE",
         help="of undisturbed answers, where arithmetic depends on the batch, as with bfloat16 on a GPU (default: 0)",
-    )
+    )  # fmt: skip
     parser.add_argument("--max-growth", type=float, default=512, metavar="MIB", help="of memory (default: %(default)s)")
     parser.add_argument(
         "--mixed", type=float, default=0.5, metavar="SHARE",
@@ -50,6 +47,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--operate", action="store_true",
         help="also pause, reset and load the same weights again meanwhile; vLLM needs VLLM_SERVER_DEV_MODE=1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--promises", action="store_true",
+        help="requests also name an `slo`, as servers under --multiverse-admission slack take",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="draws other traffic (default: %(default)s)")
     parser.add_argument("-o", "--output", default="stress.csv", help="a line per round (default: %(default)s)")
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         url=options.url.rstrip("/"),
         dialect=registry.get(options.dialect),
         questions=_questions(options.questions),
-        **{name: getattr(options, name) for name in (*_NUMBERS, "mixed", "operate", "seed")},
+        **{name: getattr(options, name) for name in (*_NUMBERS, "mixed", "operate", "promises", "seed")},
     )
     report = asyncio.run(stress(settings, _tell, _tell_progress))
     report.write(Path(options.output))

@@ -130,6 +130,11 @@ OUR_FIELDS: tuple[Field, ...] = (
     Field("return_tree", among(True, True, False)),
 )
 
+PROMISES: tuple[Field, ...] = (
+    Field("slo", among({"tpot_ms": 10}, {"tpot_ms": 200}, {"deadline_ms": 5000}, {"tpot_ms": 50, "deadline_ms": 300})),
+)
+"""What a server under `--multiverse-admission slack` takes besides: some can be kept, some can't."""
+
 SAMPLING_PARAMS: tuple[Field, ...] = (
     *(field for field in HOST_FIELDS if "sglang" in field.hosts and field.name in (
         "temperature", "top_p", "top_k", "min_p", "n", "stop", "stop_regex", "stop_token_ids", "no_stop_trim",

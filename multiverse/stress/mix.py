@@ -20,6 +20,7 @@ from multiverse.stress.fields import (
     GRAMMARS,
     HOST_FIELDS,
     OUR_FIELDS,
+    PROMISES,
     SAMPLING_PARAMS,
     WRONG,
     WRONG_CUSTOM_PARAMS,
@@ -28,8 +29,8 @@ from multiverse.stress.fields import (
 )
 from multiverse.wire.responses import FIELD
 
-_WRONG, _LEAVES, _STREAMS = 0.12, 0.15, 0.5
-"""Shares of requests with a wrong value, whose client goes away, that are streamed."""
+_WRONG, _LEAVES, _STREAMS, _PROMISED = 0.12, 0.15, 0.5, 0.5
+"""Shares of requests with a wrong value, whose client goes away, that are streamed, that may name a promise."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Surface:
         questions: what users say.
         prompts: texts for the other APIs, those with open goals and with whole blocks among them.
         max_tokens: of an answer.
+        promises: whether its admission is `slack`, so that requests may name what they are to be served in.
     """
 
     host: str
@@ -49,6 +51,7 @@ class Surface:
     questions: Sequence[str]
     prompts: Sequence[str]
     max_tokens: int
+    promises: bool = False
 
     def draw(self, rng: Random) -> Ask:
         """One request: an API, a prompt, a few fields of the host's, a few of ours, now and then a wrong value."""
@@ -58,6 +61,8 @@ class Surface:
         ours = _some(rng, OUR_FIELDS, 3)
         if rng.random() < 0.7:
             body[FIELD] = ours
+        if self.promises and rng.random() < _PROMISED:
+            body[FIELD] = body.get(FIELD, {}) | _some(rng, PROMISES, 1)
         wrong = rng.random() < _WRONG
         refused = wrong and self._spoil(rng, path, body)
         leaves = rng.randrange(60) if rng.random() < _LEAVES and not wrong else None

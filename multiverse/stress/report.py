@@ -30,6 +30,7 @@ class Settings:
         max_growth: MiB by which memory may grow from the first round to the last.
         mixed: share of the requests that is drawn from all documented fields.
         operate: whether an operator pauses, resets and gives new weights meanwhile.
+        promises: whether requests name what they are to be served in, under `--multiverse-admission slack`.
         first: number of the first round, which its requests depend on.
         only: numbers of the requests of a round that are sent; all if not given.
     """
@@ -47,6 +48,7 @@ class Settings:
     seed: int = 0
     mixed: float = 0.5
     operate: bool = False
+    promises: bool = False
     first: int = 1
     only: frozenset[int] | None = None
 

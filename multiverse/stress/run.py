@@ -43,7 +43,10 @@ async def stress(settings: Settings, told: Callable[[Round], None], progress: Ca
         writer = Writer(served.model, settings.dialect, settings.questions, settings.max_tokens, served.context)
         expected = await _ask_alone(asker, writer)
         answers = [answer["structured"].text for answer in expected.values() if "structured" in answer]
-        surface = Surface(served.host, served.model, settings.questions, writer.prompts(answers), settings.max_tokens)
+        prompts = writer.prompts(answers)
+        surface = Surface(
+            served.host, served.model, settings.questions, prompts, settings.max_tokens, settings.promises
+        )
         operations = _operations(settings, served.host, served.path)
         report = Report(settings, start, len(expected))
         for number in range(settings.first, settings.first + settings.rounds):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
+from multiverse.serving.field import SLO, check_slo
 from multiverse.serving.options import _REQUEST_FIELDS
 from multiverse.stress.asks import Ask
 from multiverse.stress.fields import CHAT, COMPLETION, GENERATE, HOST_FIELDS, NESTED, OUR_FIELDS, encode
@@ -30,6 +33,21 @@ def test_every_field_and_every_api_is_drawn(host: str) -> None:
     assert {name for ask in asks for name in ask.body} >= {f.name for f in HOST_FIELDS if host in f.hosts}
     ours = {name for ask in asks if isinstance(ask.body.get("multiverse"), dict) for name in ask.body["multiverse"]}
     assert ours >= {field.name for field in OUR_FIELDS}
+
+
+@pytest.mark.parametrize("host", ["vllm", "sglang"])
+def test_promises_are_drawn_only_where_a_server_takes_them(host: str) -> None:
+    def asked(surface: Surface) -> list[Any]:
+        asks = [surface.draw(Random(f"{host} {i}")) for i in range(1000)]
+        ours = [ask.body["multiverse"] for ask in asks if not ask.must_be_refused and "multiverse" in ask.body]
+        return [field["slo"] for field in ours if isinstance(field, dict) and "slo" in field]
+
+    assert not asked(surface(host))
+    promises = asked(replace(surface(host), promises=True))
+    assert len(promises) > 100
+    assert {name for each in promises for name in each} == set(SLO)
+    for each in promises:
+        check_slo(each)
 
 
 def test_our_fields_are_those_that_requests_have() -> None:
