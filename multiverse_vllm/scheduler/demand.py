@@ -15,9 +15,11 @@ class Demand:
         self._host, self._table, self._queue = state.host, state.table, state.queue
 
     def own_kv(self, member: Member) -> tuple[int, int]:
-        """Tokens and blocks that a strand holds beyond those of its parent, which it shares."""
+        """Tokens and blocks that a strand holds beyond its parent's; of blocks, beyond those that they share."""
+        parent = member.strand.parent
+        before = 0 if parent is None else member.tree.members[parent.key].request.num_tokens
         blocks = self._held(member) - member.shared // self._table.size
-        return max(0, member.request.num_computed_tokens - member.shared), max(0, blocks)
+        return max(0, member.request.num_computed_tokens - before), max(0, blocks)
 
     def is_ample(self) -> bool:
         """Whether memory is so ample that nobody can come short in this step, whoever the most senior tree is."""

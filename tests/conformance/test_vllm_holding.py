@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from itertools import count
 from typing import Any
 
 import pytest
@@ -69,7 +70,8 @@ def test_a_branch_may_be_held_at_any_moment(
     late: bool, seed: int, scarce: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step ahead, the tag that ends a branch is under way when it is held: it is taken out of the queue, released."""
-    monkeypatch.setitem(policies.POLICIES, "erratic", lambda _: Erratic(seed))
+    draws = count(100 * seed)
+    monkeypatch.setitem(policies.POLICIES, "erratic", lambda _: Erratic(next(draws)))
     removed: list[bool] = []
     remove = Queue.remove
 
@@ -81,8 +83,12 @@ def test_a_branch_may_be_held_at_any_moment(
         assert not held or member.request.next_decode_eligible_step == 0
 
     monkeypatch.setattr(Queue, "remove", watched)
-    assert serve(late, admission="erratic", **scarce).said == serve(late, **scarce).said
-    assert any(removed) or not late or scarce
+    expected = serve(late, **scarce).said
+    for _ in range(10):  # until that has happened, where it can: one time in two
+        assert serve(late, admission="erratic", **scarce).said == expected
+        if any(removed) or not late or scarce:
+            return
+    raise AssertionError("no branch was held when it ended")
 
 
 @pytest.mark.parametrize(("policy", "most"), [(OFF, 1), (PAIRS, 2)])
