@@ -6,6 +6,7 @@ V2 runs here with Triton's interpreter in place of its compiler (`conftest.py`),
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -167,7 +168,23 @@ def test_every_token_is_computed_once_at_the_position_that_the_layout_gives_it(
     tokens = prompt + answer.ids[:-1]  # nothing follows the last one
     positions = layout(parse_ids(tokens, binding)).positions
     assert len(set(positions)) < len(positions)
-    assert computed == Counter(zip(tokens, positions, strict=True))
+    expected = Counter(zip(tokens, positions, strict=True))
+    for end, width in goals(tokens, binding):  # its branches, too, each compute its last two
+        for place in (end, end + 1):
+            expected[tokens[place], positions[place]] += width
+    assert computed == expected
+
+
+def goals(tokens: list[int], binding: Binding) -> Iterator[tuple[int, int]]:
+    """Of each goal, the index of the tag that closes it, and how many outlines it has."""
+    width = 0
+    for index, token in enumerate(tokens):
+        if token == binding.ids[Tag.GOAL_OPEN]:
+            width = 0
+        elif token == binding.ids[Tag.OUTLINE_OPEN]:
+            width += 1
+        elif token == binding.ids[Tag.GOAL_CLOSE]:
+            yield index, width
 
 
 def test_moves_come_before_the_copies_of_partly_filled_blocks(host: VLLMHost) -> None:
