@@ -130,12 +130,15 @@ BENCH_vllm = --tokens 256,512,1024 --widths 2,4,16 --batches 1,4,16,64,128 --len
 BENCH_sglang = --tokens 512 --widths 4,8,32 --batches 1,32,128 --lengths 16,64 \
 	--context-length 4096 --max-total-tokens 65536 --max-running-requests 256
 
-bench-goodput:  ## policies that admit branches, on vLLM with a random model of 47 M parameters, 13 minutes; benchmarks/results/goodput-vllm
-	@tools/setup vllm
-	.venvs/vllm/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
-	.venvs/vllm/bin/python -m multiverse bench --host vllm --model build/random-47m -o benchmarks/results/goodput-vllm \
-		--only goodput --prompt 32 --rates 0.8,1.6,2 --span 50 --dtype bfloat16 --max-model-len 4096 --max-num-seqs 256
-	.venvs/vllm/bin/python benchmarks/goodput.py benchmarks/results/goodput-vllm --record
+GOODPUT_vllm = --rates 0.8,1.6,2 --dtype bfloat16 --max-model-len 4096 --max-num-seqs 256
+GOODPUT_sglang = --rates 0.2,0.4,0.6 --dtype bfloat16 --attention-backend multiverse \
+	--context-length 4096 --max-total-tokens 65536 --max-running-requests 256
+bench-goodput:  ## policies that admit branches: HOST=vllm|sglang, a random model of 47 M parameters, 13 minutes; benchmarks/results/goodput-HOST
+	@tools/setup $(HOST)
+	.venvs/$(HOST)/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
+	.venvs/$(HOST)/bin/python -m multiverse bench --host $(HOST) --model build/random-47m -o benchmarks/results/goodput-$(HOST) \
+		--only goodput --prompt 32 --span 50 $(GOODPUT_$(HOST))
+	.venvs/$(HOST)/bin/python benchmarks/goodput.py benchmarks/results/goodput-$(HOST) --record $(if $(filter sglang,$(HOST)),--suffix _sglang)
 
 bench-sglang-prefill:  ## a prompt with blocks in one forward and by replay; writes benchmarks/results/sglang_prefill.json
 	@tools/setup sglang

@@ -46,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="what `multiverse bench -o` wrote")
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/figures.json")
+    parser.add_argument("--suffix", default="", help="of the figures' names: `_sglang`; those of vLLM have none")
     options = parser.parse_args()
     data = json.loads((options.run / RESULTS).read_text())
     known = sorted(races([Point(**point) for point in data["points"]], NAME), key=lambda race: race.case["rate"])
@@ -54,7 +55,7 @@ def main() -> None:
     for name, value in found(known).items():
         print(f"{name} {value:.3f}")
         if options.record:
-            record(name, round(value, 3), data["command"])
+            record(name + options.suffix, round(value, 3), data["command"])
 
 
 if __name__ == "__main__":
