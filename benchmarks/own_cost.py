@@ -103,8 +103,15 @@ def keep(host: str, costs: dict[tuple[str, str], Costs], instructions: bool) -> 
 
 
 def check(host: str, costs: dict[tuple[str, str], Costs]) -> list[str]:
-    """What costs more than when it was recorded."""
-    known, found = json.loads(SHARES.read_text())[host], shares(costs)
+    """What costs more than when it was recorded.
+
+    Raises:
+        SystemExit: nothing was.
+    """
+    known = json.loads(SHARES.read_text()).get(host)
+    if known is None:
+        sys.exit(f"own_cost: nothing is recorded for {host}: first --instructions --record")
+    found = shares(costs)
     return [
         f"{kind} traffic at batch {batch}: {share:.3f} rows without the plugin; recorded: {known[kind][batch]:.3f}"
         for kind, batches in found.items()
