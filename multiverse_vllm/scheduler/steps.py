@@ -50,7 +50,7 @@ class Steps:
         if not ample or trees.changed or trees.preempted or trees.failed or self._memory.partly_preempted:
             self._rearrange(begins, ample)
         if self._holding is not None and trees.structured:
-            self._holding.before_schedule()
+            trees.guard.aside(self._holding.before_schedule, otherwise=None)
 
     def _rearrange(self, begins: bool, ample: bool) -> None:
         """Something happened since the last step, or memory is not `ample`."""

@@ -16,6 +16,7 @@ from vllm_scheduler import Script, ScriptedScheduler
 
 from multiverse.serving.admission import policies
 from multiverse.serving.admission.pace import Pace
+from multiverse_vllm.scheduler.holding import Holding
 from multiverse_vllm.scheduler.queue import Queue
 
 SCRIPTS = [
@@ -89,6 +90,21 @@ def test_a_branch_may_be_held_at_any_moment(
         if any(removed) or not late or scarce:
             return
     raise AssertionError("no branch was held when it ended")
+
+
+def test_what_raises_while_branches_are_looked_at_ends_nobody(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is about all trees, and costs a step's plan only: who is held stays so until the next one."""
+    calls, look = count(), Holding._branches
+
+    def raising(self: Any, tree: Any) -> Any:
+        if next(calls) % 7 == 3:
+            raise ValueError("planted")
+        return look(self, tree)
+
+    expected = serve(late).said
+    monkeypatch.setattr(Holding, "_branches", raising)
+    assert serve(late, **OFF).said == expected
+    assert next(calls) > 7
 
 
 @pytest.mark.parametrize(("policy", "most"), [(OFF, 1), (PAIRS, 2)])
