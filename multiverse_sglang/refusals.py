@@ -69,6 +69,7 @@ def refuse_arguments(arguments: ServerArgs) -> None:
     """Raise UnsupportedHostError if blocks can't work with these `ServerArgs`, before anything is loaded."""
     checks = {
         "speculative decoding (--speculative-algorithm)": arguments.speculative_algorithm is not None,
+        "lengths of drafts (--multiverse-drafts)": Options.from_environment().drafts is not None,
         "prefill-decode disaggregation (--disaggregation-mode)": arguments.disaggregation_mode != "null",
         "pipeline parallelism (--pp-size)": arguments.pp_size > 1,
         "a hierarchical KV cache (--enable-hierarchical-cache)": arguments.enable_hierarchical_cache,

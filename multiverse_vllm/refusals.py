@@ -21,6 +21,9 @@ from multiverse_vllm.worker.kv_layout import LAYOUTS
 ROPE_PER_POSITION = ("dynamic", "longrope")
 """Kinds of RoPE for which vLLM makes one table of positions when it loads a model, whatever the requests."""
 
+DRAFTS = ("ngram", "suffix", "custom_class")
+"""Kinds of speculative decoding whose drafts are made of the tokens that a row has."""
+
 FEATURES = {
     "watermarks (--watermark-config)": "watermark_config",
     "n-gram embeddings, which look at the tokens before (--engram-config)": "engram_config",
@@ -38,7 +41,7 @@ FEATURES = {
 def refuse_configuration(config: Any) -> None:
     """Raise `UnsupportedHostError` with every flag of vLLM's `config` that can't work, before a model is loaded."""
     checks = {
-        "speculative decoding (--speculative-config)": config.speculative_config is not None,
+        **_drafts(config),
         "a KV connector (--kv-transfer-config)": config.kv_transfer_config is not None,
         "KV events, which routers would take for those of plain prompts (--kv-events-config)": _publishes_kv(config),
         "pipeline parallelism (--pipeline-parallel-size)": config.parallel_config.pipeline_parallel_size > 1,
@@ -59,6 +62,22 @@ def _read(config: Any, path: str) -> Any:
     for name in path.split("."):
         config = getattr(config, name, None)
     return config
+
+
+def _drafts(config: Any) -> dict[str, bool]:
+    """What of speculative decoding can't work. Drafts of these kinds have no KV of their own, and any row has them."""
+    drafts = config.speculative_config
+    if drafts is None:
+        return {}
+    strict = Options.from_environment().structure == "strict"
+    kind = f"speculative decoding by {drafts.method!r} (--speculative-config), possible are {', '.join(DRAFTS)}"
+    return {
+        kind: drafts.method not in DRAFTS,
+        "speculative decoding in the V2 model runner (--speculative-config), without VLLM_USE_V2_MODEL_RUNNER=0": bool(
+            config.use_v2_model_runner
+        ),
+        "speculative decoding (--speculative-config) beside --multiverse-structure strict": strict,
+    }
 
 
 def _publishes_kv(config: Any) -> bool:

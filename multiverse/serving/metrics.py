@@ -22,6 +22,8 @@ COUNTERS = {
     "recomputed_tokens": "Tokens of trees computed again after preemption.",
     "cached_tokens": "Tokens of prompts with blocks found in the prefix cache.",
     "replays": "Trees that gave up their memory and were computed again.",
+    "draft_tokens": "Tokens that were drafted for strands of trees, and tried.",
+    "accepted_draft_tokens": "Tokens of finished requests that were drafted.",
     "slo_met": "Finished requests that were promised something, and were served in time.",
     "slo_missed": "Finished requests that were promised something, and were not served in time.",
     "integrity_failures": "Times that the plugin's books did not agree with the host's.",
@@ -32,6 +34,7 @@ GAUGES = {
     "held_branches": "Branches that could be decoded, and are held back for the sake of others.",
 }
 _FINE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_FEW = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
 HISTOGRAMS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "block_width": ("Branches per block of finished requests.", (2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64)),
     "parallel_degree": (
@@ -40,6 +43,11 @@ HISTOGRAMS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     ),
     "fork_seconds": ("From the end of a goal to the start of a branch of it.", _FINE),
     "join_seconds": ("From the end of a block's last branch to the start of what follows.", _FINE),
+    "accepted_drafts_root": (
+        "Drafted tokens that were accepted, per step with drafts of a root that forked.",
+        _FEW,
+    ),
+    "accepted_drafts_branch": ("Likewise, per step with drafts of a branch.", _FEW),
     "slack_seconds": (
         "Before each step with branches: until the first of the requests without branches is late; below 0: it is.",
         (-1.0, -0.1, -0.01, 0.0, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
@@ -85,6 +93,7 @@ class Tally:
         """
         self._fallbacks.update(record["fallbacks"])
         self.count("recomputed_tokens", record["recomputed_tokens"])
+        self.count("accepted_draft_tokens", record["accepted_draft_tokens"])
         if record["branches"]:
             self.observe("parallel_degree", record["parallel_degree"])
         for width in widths:

@@ -18,6 +18,7 @@ from multiverse.decoding.shaped import Shape, ShapedController, check_shape
 from multiverse.errors import OptionError, shown
 from multiverse.serving.admission.policies import EAGER
 from multiverse.serving.admission.promises import check_promises
+from multiverse.serving.drafts import read_draft_lengths
 from multiverse.serving.field import check_branch_sampling, read_field
 from multiverse.structure.binding import Binding
 from multiverse.structure.layout import Separators
@@ -38,7 +39,7 @@ _CHOICES = {
     "shapes": SHAPES,
     "prefill": PREFILLS,
 }
-_REQUEST_FIELDS = ("enabled", "structure", *CAPS, "branch_sampling", "stream", "return_tree", "shape", "slo")
+_REQUEST_FIELDS = ("enabled", "structure", *CAPS, "branch_sampling", "stream", "return_tree", "shape", "slo", "drafts")
 FLAGS = {
     "dialect": "name of the dialect, or path of one in TOML (default: detected from the tokenizer)",
     "structure": "'strict' lets only tags be sampled that the grammar allows, 'lenient' (default) any",
@@ -56,6 +57,8 @@ FLAGS = {
     " 'slack' as many as the other requests can spare the time for (vLLM)",
     "tpot_slo_ms": "with 'slack': milliseconds per token that a request may take which names no `slo` (default: any)",
     "ttft_slo_ms": "with 'slack': milliseconds to the first token, likewise (default: any)",
+    "drafts": "with speculative decoding: most tokens to draft for a strand, or a table by rows of a step,"
+    " '1:4,8:2,32:0' (default: as many as the host drafts)",
     "integrity_interval": "compare the plugin's books with the host's every so many steps (default 0: only when idle)",
     "untested_host": "(no value) run in a release of the host that was never tested with this, if it rehearses well",
 }
@@ -83,6 +86,8 @@ class Options:
         admission: which branches run in a step (`multiverse.serving.admission.policies`).
         tpot_slo_ms, ttft_slo_ms: what requests are promised, under `slack`; nothing if not given.
         slo: what a request asks for in place of that, under `slack`; keys as in `field.SLO`.
+        drafts: most tokens that are drafted for a strand (`multiverse.serving.drafts`); as many as the host does if not
+            given.
         integrity_interval: steps between two comparisons of the books while requests run (`serving.integrity`).
         untested_host: whether a release of the host may be tried that the adapter was not tested with.
 
@@ -109,6 +114,7 @@ class Options:
     tpot_slo_ms: float | None = None
     ttft_slo_ms: float | None = None
     slo: Mapping[str, float] | None = None
+    drafts: int | str | None = None
     integrity_interval: int = 0
     untested_host: bool = False
 
@@ -128,6 +134,8 @@ class Options:
                 raise OptionError(f"{cap} must be at most {LARGEST}, got {shown(value)}")
         check_branch_sampling(self.branch_sampling)
         check_promises(self.admission, self.slo, {name: getattr(self, name) for name in _TIMES})
+        if self.drafts is not None:
+            read_draft_lengths(self.drafts)
         if self.shape is not None:
             check_shape(self.shape, self.max_branches)
 

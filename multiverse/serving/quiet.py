@@ -10,10 +10,13 @@ from __future__ import annotations
 from multiverse.serving.request_tree import RequestTree
 
 
-def is_quiet(tree: RequestTree) -> bool:
-    """Whether each of its strands can sample one more token, none of them deciding, and nothing is to be decided."""
-    used, rows = tree.controller.ledger.used, len(tree.members)
-    if used + rows > tree.quiet_until:
+def is_quiet(tree: RequestTree, most: int = 1) -> bool:
+    """Whether each of its strands can sample `most` more tokens, none of them deciding, and nothing is to be decided.
+
+    `most` is how many a step can bring for one of them.
+    """
+    used, coming = tree.controller.ledger.used, most * len(tree.members)
+    if used + coming > tree.quiet_until:
         settled = not tree.asked_always and all(member.settled for member in tree.members.values())
         tree.quiet_until = used + tree.room() if settled else 0
-    return used + rows <= tree.quiet_until
+    return used + coming <= tree.quiet_until

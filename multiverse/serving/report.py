@@ -25,6 +25,7 @@ class Observed:
         started, closed: when each branch began to be computed, and when its KV was complete; of the root, when the
             request came and when it ended.
         held: by strand key, seconds for which branches were held back; none if no policy held any.
+        accepted_draft_tokens: how many of its tokens were drafted.
         logprobs: of the strands' tokens; `None` for those that the engine wrote.
         weights: by strand key, the versions of the weights that said its tokens; `None` if the host names none.
     """
@@ -33,6 +34,7 @@ class Observed:
     started: Times = field(default_factory=dict)
     closed: Times = field(default_factory=dict)
     held: Times = field(default_factory=dict)
+    accepted_draft_tokens: int = 0
     logprobs: Logprobs | None = None
     weights: Mapping[tuple[int, ...], list[Span]] | None = None
 
@@ -42,8 +44,8 @@ def report(controller: Controller, observed: Observed, with_tree: bool = False) 
 
     Returns:
         `tokens`, `critical_path_tokens`, `parallel_degree`, `blocks`, `branches`, `max_width`, `depth`,
-        `injected_tokens`, `recomputed_tokens`, `fallbacks` (number by reason), `finish_reason`; with `with_tree` also
-        `tree`: one entry per strand in document order.
+        `injected_tokens`, `recomputed_tokens`, `accepted_draft_tokens`, `fallbacks` (number by reason) and
+        `finish_reason`; with `with_tree` also `tree`: one entry per strand in document order.
     """
     transcript = to_transcript(controller)
     start = len(controller.prompt.ids)
@@ -58,6 +60,7 @@ def report(controller: Controller, observed: Observed, with_tree: bool = False) 
         "depth": figures.depth,
         "injected_tokens": controller.ledger.injected,
         "recomputed_tokens": observed.recomputed_tokens,
+        "accepted_draft_tokens": observed.accepted_draft_tokens,
         "fallbacks": _fallbacks(controller),
         "finish_reason": controller.finish_reason and str(controller.finish_reason),
     }

@@ -45,6 +45,7 @@ class RequestTree:
         started_at: when each branch was started.
         closed_at: when the KV of each branch was complete, or joined.
         held: by strand key, seconds for which a branch was held back in all.
+        accepted_drafts: how many of its tokens were drafted.
     """
 
     controller: Controller
@@ -66,6 +67,7 @@ class RequestTree:
     started_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
     closed_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
     held: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
+    accepted_drafts: int = field(default=0, init=False)
     _held_at: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -124,6 +126,7 @@ class RequestTree:
             started={(): 0.0} | self._since_created(self.started_at),
             closed=self._since_created(self.closed_at) | {(): time.monotonic() - self.created},
             held=self.held,
+            accepted_draft_tokens=self.accepted_drafts,
             logprobs=None if self.rows is None else self.rows.values(root),
             weights={s.key: self.weights.of_strand(s, version) for s in root.walk()} if told and version else None,
         )

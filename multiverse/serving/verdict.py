@@ -46,6 +46,9 @@ class Judge:
     ) -> Verdict:
         """Take a token that was sampled for `strand`.
 
+        If a step brings several, they are taken one by one for as long as the strand runs; the rest was sampled
+        behind what is not there, and is dropped (SEMANTICS section 7).
+
         Args:
             ended: what the host ends the strand with at this token, by rules that know no strands: `STOP` at the end of
                 a turn or at a stop token, `LENGTH` if it allows no further one, `ABORT`.

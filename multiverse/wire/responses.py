@@ -18,7 +18,10 @@ from multiverse.wire.events import EventWriter
 
 FIELD = "multiverse"
 """Name of the field in requests, in `usage` and in choices."""
-_SUMS = ("tokens", "critical_path_tokens", "blocks", "branches", "injected_tokens", "recomputed_tokens")
+_SUMS = (
+    *("tokens", "critical_path_tokens", "blocks", "branches", "injected_tokens", "recomputed_tokens"),
+    "accepted_draft_tokens",
+)
 _MAXIMA = ("max_width", "depth")
 STRUCTURED_OUTPUTS = (
     "structured outputs constrain one sequence, blocks make several: a request can't ask for both. "

@@ -20,6 +20,8 @@ _PLAIN = "sampling parameters that a plugin may complete"
 FRONTEND_HOOKS = (
     Hook("vllm.v1.engine.input_processor:InputProcessor.process_inputs", ("request_id", "prompt", "params"), True,
          "refuse wrong request fields while they are an HTTP 400", "0.31", "request validation by plugins"),
+    Hook("vllm.v1.engine.input_processor:InputProcessor", ("model_config", "vllm_config"), False,
+         "refuse what can't be beside drafts", "0.31", "request validation by plugins"),
     Hook("vllm.engine.arg_utils:EngineArgs.create_engine_config", (), True,
          "add the mask of strict mode; wrap the server if there is one", "0.18", "logits processors of active plugins"),
     Hook("vllm.engine.arg_utils:EngineArgs.add_cli_args", ("parser",), True,

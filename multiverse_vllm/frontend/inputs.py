@@ -41,6 +41,10 @@ def _check_options(process_inputs: Any) -> Any:
         self: InputProcessor, request_id: str, prompt: object, params: SamplingParams, *args: object, **kwargs: object
     ) -> EngineCoreRequest:
         options = request_options(Options.from_environment(), params)
+        if self.vllm_config.speculative_config is not None and (options.branch_sampling or {}).get("min_p"):
+            raise OptionError(
+                "branch_sampling: min_p can't be set on a server with speculative decoding, by vLLM's rules"
+            )
         made = process_inputs(self, request_id, prompt, params, *args, **kwargs)
         if options.enabled and getattr(params, "prompt_logprob_token_ids", None) is not None:
             _refuse_fixed_ids(self.model_config, options, made.prompt_token_ids)

@@ -89,6 +89,7 @@ class Admission:
         request, options = deferred.request, deferred.options
         controller = self._controller(request, options)
         member = self._member(request, controller, options, deferred.created)
+        member.tree.accepted_drafts = deferred.accepted_drafts
         controller.begin()
         catch_up(controller, said)
         return member

@@ -14,7 +14,7 @@ from multiverse.decoding.stream import tokens_of
 from multiverse_vllm.channels import EVENTS, OPTIONS, RECORD, VERSIONS
 from multiverse_vllm.plan import Scoring
 from multiverse_vllm.scheduler.host import Request
-from multiverse_vllm.scheduler.logprobs import document_logprobs, record_row
+from multiverse_vllm.scheduler.logprobs import document_logprobs, record_rows
 from multiverse_vllm.scheduler.prompt_logprobs import prompt_tensors, record_scores
 from multiverse_vllm.scheduler.state import State
 from multiverse_vllm.scheduler.stops import STATUS
@@ -79,7 +79,7 @@ class Answers:
         if output.new_logprobs is not None:
             if not decided:
                 member.sampled = len(strand.tokens)
-            record_row(member, output)
+            record_rows(member, output)
         if not decided:
             tree.controller.extend(strand, output.new_token_ids)
         if not tree.controller.root.forks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from multiverse.decoding.replay import parts
 from multiverse.decoding.strand import Status, Strand
+from multiverse_vllm.scheduler.host import Request
 from multiverse_vllm.scheduler.state import State
 from multiverse_vllm.scheduler.tree import Member, RequestTree
 
@@ -23,7 +24,8 @@ class Demand:
 
     def is_ample(self) -> bool:
         """Whether memory is so ample that nobody can come short in this step, whoever the most senior tree is."""
-        return self._table.free() > self._host.max_model_len // self._table.size + 3 * len(self._host.requests)
+        each = 3 + self._table.blocks(self._host.num_spec_tokens)
+        return self._table.free() > self._host.max_model_len // self._table.size + each * len(self._host.requests)
 
     def holds(self, tree: RequestTree) -> bool:
         """Whether a tree has any blocks."""
@@ -35,11 +37,21 @@ class Demand:
     def next_step(self, tree: RequestTree) -> int:
         """Blocks that running requests grow into in this step, and those that the strands of `tree` in a queue miss."""
         running = self._queue.running()
-        needed = sum(request.num_computed_tokens % self._table.size == 0 for request in running)
+        needed = sum(map(self._to_go_on, running))
         for member in tree.members.values():
             if not member.parked and member.request not in running:
-                needed += max(0, self._table.blocks(member.request.num_tokens) - self._held(member))
+                needed += max(0, self._table.blocks(self._to_begin(member.request)) - self._held(member))
         return needed
+
+    def _to_begin(self, request: Request) -> int:
+        """Tokens that a waiting request needs blocks for. vLLM fills a single one up by as many as are drafted."""
+        single = request.num_tokens - request.num_computed_tokens == 1
+        return request.num_tokens + (self._host.num_spec_tokens if single else 0)
+
+    def _to_go_on(self, request: Request) -> int:
+        """Blocks that a running request misses for its next token, and for what was drafted behind it."""
+        end = request.num_computed_tokens + 1 + len(request.spec_token_ids)
+        return max(0, self._table.blocks(end) - self._table.held(request.request_id))
 
     def of(self, tree: RequestTree) -> int:
         """`next_step`, and a block per strand that starts branches; what one of these needs if nothing else goes on."""

@@ -40,6 +40,7 @@ class Request(Protocol):
     num_output_placeholders: int
     drop_stale_output: bool
     next_decode_eligible_step: int
+    spec_token_ids: list[int]
     block_hashes: list[bytes]
     _block_hasher: Callable[[Request], list[bytes]] | None
 
@@ -119,6 +120,7 @@ class HostScheduler(Protocol):
     _pause_state: PauseState
     max_model_len: int
     use_v2_model_runner: bool
+    num_spec_tokens: int
 
     def _enqueue_waiting_request(self, request: Request) -> None: ...
 

@@ -16,8 +16,8 @@ EVERYTHING = -1
 """vLLM's number of logprobs for the whole vocabulary."""
 
 
-def record_row(member: Member, output: EngineCoreOutput) -> None:
-    """Keep the logprobs that vLLM reported for the token just sampled for `member`.
+def record_rows(member: Member, output: EngineCoreOutput) -> None:
+    """Keep the logprobs that vLLM reported for what was just sampled for `member`, a row per token.
 
     vLLM's rows, views of the step's matrix, are as wide as the batch's widest request wants them (or as its
     `logprob_token_ids` are many): what this request asked for comes first, and only that is kept, as a copy. While a
@@ -28,14 +28,15 @@ def record_row(member: Member, output: EngineCoreOutput) -> None:
         return
     forked = bool(tree.controller.root.forks)
     if forked or kept.keep_values:
-        value = float(rows.logprobs[0, 0])
-        kept.record(member.strand, member.sampled, value, _row(rows, tree.sampling.num_logprobs) if forked else None)
+        for at in range(len(output.new_token_ids)):
+            row = _row(rows, at, tree.sampling.num_logprobs) if forked else None
+            kept.record(member.strand, member.sampled + at, float(rows.logprobs[at, 0]), row)
 
 
-def _row(rows: LogprobsLists, wanted: int) -> Row:
+def _row(rows: LogprobsLists, at: int, wanted: int) -> Row:
     width = None if wanted == EVERYTHING else wanted + 1
-    ids, values = rows.logprob_token_ids[0, :width].copy(), rows.logprobs[0, :width].copy()
-    return ids, values, int(rows.sampled_token_ranks[0])
+    ids, values = rows.logprob_token_ids[at, :width].copy(), rows.logprobs[at, :width].copy()
+    return ids, values, int(rows.sampled_token_ranks[at])
 
 
 def document_logprobs(tree: RequestTree, spans: Sequence[Span]) -> LogprobsLists | None:

@@ -61,6 +61,7 @@ class Paces(paces.Paces[Request]):
 
     def _decoded(self, output: SchedulerOutput) -> tuple[int, int]:
         scheduled, requests = output.num_scheduled_tokens, self._host.requests
-        if output.total_num_scheduled_tokens != len(scheduled):
+        drafted = sum(map(len, output.scheduled_spec_decode_tokens.values()))
+        if output.total_num_scheduled_tokens != len(scheduled) + drafted:
             return 0, 0
-        return len(scheduled), sum([requests[name].num_tokens for name in scheduled if name in requests])
+        return len(scheduled) + drafted, sum([requests[name].num_tokens for name in scheduled if name in requests])

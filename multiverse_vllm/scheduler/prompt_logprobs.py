@@ -14,14 +14,14 @@ from multiverse_vllm.plan import Scoring
 from multiverse_vllm.scheduler.tree import Member, RequestTree, Row
 
 
-def scoring(member: Member, scheduled: int) -> Scoring | None:
-    """What the last `scheduled` computed tokens of `member` predict of the prompt, if the client wants to know."""
-    tree, end = member.tree, member.request.num_computed_tokens
+def scoring(member: Member, start: int, end: int) -> Scoring | None:
+    """What the tokens of `member` from index `start` to `end` predict of the prompt, if the client wants to know."""
+    tree = member.tree
     if tree.scores is None:
         return None
-    targets = tree.scores.targets(member.strand.key, end - scheduled, end)
+    targets = tree.scores.targets(member.strand.key, start, end)
     root, top = tree.root.request.request_id, tree.sampling.prompt_logprobs
-    return Scoring(root, top, end - scheduled, targets) if targets else None
+    return Scoring(root, top, start, targets) if targets else None
 
 
 def record_scores(tree: RequestTree, asked: Scoring, tensors: LogprobsTensors) -> None:

@@ -49,6 +49,7 @@ class Queue:
             host.kv_holding_waiting.remove_requests([request])
             host.deferred_waiting.discard(request)
         self.drop_in_flight(member)
+        request.spec_token_ids = []
         member.place, request.status = Place.OUT, RequestStatus.WAITING
 
     def park(self, member: Member) -> None:

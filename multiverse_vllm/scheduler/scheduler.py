@@ -21,7 +21,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.metrics.stats import SchedulerStats
-from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from multiverse.serving.admission.policies import make_policy
@@ -36,6 +36,7 @@ from multiverse_vllm.scheduler.answers import Answers
 from multiverse_vllm.scheduler.blocks import BlockTable
 from multiverse_vllm.scheduler.deferral import Deferral
 from multiverse_vllm.scheduler.demand import Demand
+from multiverse_vllm.scheduler.drafts import Drafts
 from multiverse_vllm.scheduler.failures import Failures
 from multiverse_vllm.scheduler.forks import Forks
 from multiverse_vllm.scheduler.holding import Holding
@@ -81,6 +82,7 @@ class MultiverseScheduler(Scheduler):
         self.answers = Answers(state, self.tokens)
         self.deferral = Deferral(state, self.admission, self.answers, self.binding)
         self.failures = Failures(state, self.answers)
+        self.drafts = Drafts(state, self._options)
         policy, self.paces, holding = make_policy(self._options.admission), None, None
         if policy is not None:
             self.paces = Paces(state, self._options, policy.step_time) if policy.step_time is not None else None
@@ -115,6 +117,8 @@ class MultiverseScheduler(Scheduler):
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
     ) -> dict[int, EngineCoreOutputs]:
         served = bool(self.trees.deferred)
+        if scheduler_output.scheduled_spec_decode_tokens:
+            self.trees.guard.aside(self.drafts.note, scheduler_output, model_runner_output, otherwise=None)
         deciding = self.deferral.watch(model_runner_output)
         self.steps.take_scores(scheduler_output, model_runner_output)
         variant = self.variants[bool(self.trees.members) and self.tokens.ask(deciding)]
@@ -127,6 +131,10 @@ class MultiverseScheduler(Scheduler):
         if self.paces is not None:
             self.trees.guard.aside(self.paces.after_step, scheduler_output, otherwise=None)
         return results
+
+    def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
+        super().update_draft_token_ids(draft_token_ids)
+        self.drafts.trim(draft_token_ids.req_ids)
 
     def finish_requests(self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus) -> list[Request]:
         """An aborted request takes its branches with it. Returns those of them that clients know."""

@@ -90,17 +90,19 @@ class Steps:
     def _follow(self, member: Member, scheduled: int, plan: StepPlan) -> None:
         """Plan for a strand of which tokens were `scheduled`; park it if nothing is sampled behind them."""
         request = member.request
+        start = request.num_computed_tokens - scheduled
+        end = min(request.num_computed_tokens, request.num_tokens)  # without drafts, nor what stands in for them
         if member.head is not None:
-            self._follow_head(member, member.head, scheduled, plan)
-        if asked := scoring(member, scheduled):
+            self._follow_head(member, member.head, start, end, plan)
+        if asked := scoring(member, start, end):
             plan.scorings[request.request_id] = asked
-        if member.draining and request.num_computed_tokens == request.num_tokens:
+        if member.draining and end == request.num_tokens:
+            request.num_computed_tokens = end
             self._forks.park(member)  # steps run in order: what follows may count on its KV
 
-    def _follow_head(self, member: Member, head: Head, scheduled: int, plan: StepPlan) -> None:
+    def _follow_head(self, member: Member, head: Head, start: int, end: int, plan: StepPlan) -> None:
         """Plan the positions of what a branch computes of its parent's tokens, and forget them with the last."""
-        end = member.request.num_computed_tokens
-        plan.heads[member.request.request_id] = min(head.end, end) - (end - scheduled), head.delta
+        plan.heads[member.request.request_id] = min(head.end, end) - start, head.delta
         if head.end <= end:
             member.head = None
             member.tree.disturb()

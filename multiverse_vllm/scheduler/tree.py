@@ -44,7 +44,7 @@ class Member(request_tree.Member):
     Attributes:
         place: in a queue of vLLM; parked, with its KV and nothing to be computed; out, with neither. Set by `Queue`.
         valid_kv_length: KV of how many tokens is right, once the steps under way have run: not that of a dropped token.
-        sampled: offset in the strand's tokens of the token sampled last.
+        sampled: offset in the strand's tokens of the first token that was sampled in the last step.
         shared: of how many tokens it has its parent's KV.
         head: tokens of its parent that it computes itself, as their KV was not there yet; `None` once it has.
         lost: tokens and blocks of its own that vLLM took when it preempted the request.

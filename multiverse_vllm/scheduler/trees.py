@@ -12,7 +12,7 @@ from multiverse_vllm.scheduler.host import HostScheduler, Request
 from multiverse_vllm.scheduler.tree import Member, RequestTree
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deferred:
     """A request that may fork and has sampled no tag so far: vLLM serves it by itself.
 
@@ -20,12 +20,14 @@ class Deferred:
         options: the client's, on top of the server's.
         created: when it came, in monotonic seconds.
         asked: whether the client gave options, and so gets a record in any case.
+        accepted_drafts: how many of its tokens were drafted.
     """
 
     request: Request
     options: Options
     created: float
     asked: bool
+    accepted_drafts: int = 0
 
 
 class Trees:

@@ -28,6 +28,10 @@ KINDS = ("single", "flat", "nested", "chain", "flat", "nested", "small", "flat",
 
 MODES = ("step by step", "a step ahead", "pages of 16 tokens")
 """How a host schedules, the last one for SGLang only, whose pages are of one token else; vLLM's are always of more."""
+DRAFTS = "with drafts"
+"""vLLM only: n-gram drafts in every strand, with which it schedules step by step."""
+NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 1, "prompt_lookup_max": 3}
+DRAFTED = ("test_answers", "test_life", "test_prompt_logprobs", "test_sampled_logprobs", "test_vllm_operator")
 SCHEDULED = {
     "test_answers": MODES,
     "test_life": MODES[1:],
@@ -52,6 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     modes, usual = SCHEDULED.get(metafunc.module.__name__, MODES[1:2]), MODES[1]
     if find_spec("vllm") is not None:
         modes = MODES[:2] if len(modes) > 1 else modes
+        modes += (DRAFTS,) if metafunc.module.__name__ in DRAFTED else ()
     elif metafunc.module.__name__ == "test_answers" and "random_host" in metafunc.fixturenames:
         modes, usual = MODES[1:], MODES[2]  # masks and positions differ by page, not by scheduling
     every = metafunc.definition.get_closest_marker("every_mode") is not None
@@ -85,13 +90,19 @@ def mode(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def late(mode: str) -> bool:
     """Whether the host schedules a step before it knows the tokens of the one before."""
-    return mode != "step by step"
+    return mode not in (MODES[0], DRAFTS)
 
 
 @pytest.fixture(scope="session")
 def page(mode: str) -> int:
     """Tokens of a page, where that can be chosen."""
     return 16 if mode == "pages of 16 tokens" else 1
+
+
+@pytest.fixture(scope="session")
+def drafts(mode: str) -> dict[str, Any]:
+    """What a host is made with so that it drafts, or nothing."""
+    return {"settings": {"speculative_config": NGRAM}} if mode == DRAFTS else {}
 
 
 @pytest.fixture(autouse=True)
@@ -105,15 +116,15 @@ def books(engines: Engines) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def host(engines: Engines, late: bool, page: int) -> Host:
+def host(engines: Engines, late: bool, page: int, drafts: dict[str, Any]) -> Host:
     """The embedded model with plenty of memory."""
-    return engines(str(TINY), late=late, page=page)
+    return engines(str(TINY), late=late, page=page, **drafts)
 
 
 @pytest.fixture(scope="session")
-def scarce_host(engines: Engines, late: bool, page: int) -> Host:
+def scarce_host(engines: Engines, late: bool, page: int, drafts: dict[str, Any]) -> Host:
     """The embedded model with memory for little more than one request, and for pages that are not full."""
-    return engines(str(TINY), blocks=34 if page == 1 else 48, late=late, page=page)
+    return engines(str(TINY), blocks=34 if page == 1 else 48, late=late, page=page, **drafts)
 
 
 @pytest.fixture(scope="session")
@@ -131,8 +142,8 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def random_host(engines: Engines, random_model: Path, late: bool, page: int) -> Host:
-    return engines(str(random_model), late=late, page=page)
+def random_host(engines: Engines, random_model: Path, late: bool, page: int, drafts: dict[str, Any]) -> Host:
+    return engines(str(random_model), late=late, page=page, **drafts)
 
 
 @pytest.fixture(scope="session")

@@ -69,18 +69,26 @@ class VLLMHost:
         self.scheduler: Any = self.core.scheduler
         self._ids = itertools.count()
         self._seen: dict[str, int] = {}
-        self._scheduled = 0
+        self._scheduled = self.steps = 0
         self._count_scheduled()
 
     def _count_scheduled(self) -> None:
-        schedule = self.scheduler.schedule
+        """Of what was drafted, only what was accepted."""
+        schedule, update = self.scheduler.schedule, self.scheduler.update_from_output
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             output = schedule(*args, **kwargs)
+            self.steps += 1
             self._scheduled += output.total_num_scheduled_tokens
+            self._scheduled -= sum(map(len, output.scheduled_spec_decode_tokens.values()))
             return output
 
-        self.scheduler.schedule = counted
+        def updated(output: Any, found: Any) -> Any:
+            rows = map(found.req_id_to_index.__getitem__, output.scheduled_spec_decode_tokens)
+            self._scheduled += sum(max(0, len(found.sampled_token_ids[row]) - 1) for row in rows)
+            return update(output, found)
+
+        self.scheduler.schedule, self.scheduler.update_from_output = counted, updated
 
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:
         inputs = [{"prompt_token_ids": prompt} for prompt in prompts]

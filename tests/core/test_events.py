@@ -122,7 +122,8 @@ def test_fields_that_a_later_server_adds_are_ignored() -> None:
 
 
 def record(**figures: Any) -> dict[str, Any]:
-    nothing = dict.fromkeys(("blocks", "branches", "injected_tokens", "recomputed_tokens", "max_width", "depth"), 0)
+    sums = ("blocks", "branches", "injected_tokens", "recomputed_tokens", "accepted_draft_tokens")
+    nothing = dict.fromkeys((*sums, "max_width", "depth"), 0)
     return {"tokens": 10, "critical_path_tokens": 5, "fallbacks": {}, **nothing, **figures}
 
 

@@ -16,7 +16,8 @@ from multiverse.structure.reasons import Reason
 
 
 def record(**figures: Any) -> dict[str, Any]:
-    return {"fallbacks": {}, "recomputed_tokens": 0, "branches": 2, "parallel_degree": 1.5, **figures}
+    usual = {"fallbacks": {}, "recomputed_tokens": 0, "accepted_draft_tokens": 0, "branches": 2, "parallel_degree": 1.5}
+    return usual | figures
 
 
 def value(name: str, model: str, **labels: str) -> float | None:

@@ -20,7 +20,7 @@ from multiverse.models.task import Problem
 
 FIGURES = {
     *("tokens", "critical_path_tokens", "parallel_degree", "blocks", "branches", "max_width", "depth"),
-    *("injected_tokens", "recomputed_tokens", "fallbacks"),
+    *("injected_tokens", "recomputed_tokens", "accepted_draft_tokens", "fallbacks"),
 }
 
 
