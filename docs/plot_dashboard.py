@@ -79,6 +79,13 @@ PANELS = (
         {"recomputed tokens": rate("recomputed_tokens_total"), "trees replayed": rate("replays_total")},
         text="Per second. Above zero for long means that KV memory is short.",
     ),
+    Panel(
+        "Drafts",
+        {"tried": rate("draft_tokens_total"), "in answers": rate("accepted_draft_tokens_total")},
+        text="Tokens per second, of answers with blocks; with speculative decoding.",
+    ),
+    Panel("Accepted per step of a root", spread("accepted_drafts_root")),
+    Panel("Accepted per step of a branch", spread("accepted_drafts_branch")),
     Panel("Branches held", {"held": gauge("held_branches")}, text="Could be decoded, and are held back for others."),
     Panel(
         "Requests with an SLO",

@@ -134,7 +134,7 @@ class MultiverseScheduler(Scheduler):
 
     def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
         super().update_draft_token_ids(draft_token_ids)
-        self.drafts.trim(draft_token_ids.req_ids)
+        self.trees.guard.aside(self.drafts.trim, draft_token_ids.req_ids, otherwise=None)
 
     def finish_requests(self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus) -> list[Request]:
         """An aborted request takes its branches with it. Returns those of them that clients know."""

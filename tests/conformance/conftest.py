@@ -29,9 +29,8 @@ KINDS = ("single", "flat", "nested", "chain", "flat", "nested", "small", "flat",
 MODES = ("step by step", "a step ahead", "pages of 16 tokens")
 """How a host schedules, the last one for SGLang only, whose pages are of one token else; vLLM's are always of more."""
 DRAFTS = "with drafts"
-"""vLLM only: n-gram drafts in every strand, with which it schedules step by step."""
-NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 1, "prompt_lookup_max": 3}
-DRAFTED = ("test_answers", "test_life", "test_prompt_logprobs", "test_sampled_logprobs", "test_vllm_operator")
+"""vLLM only: drafts in every strand, with which it schedules step by step."""
+DRAFTED = ("test_answers", "test_life", "test_vllm_operator", "test_vllm_containment", "test_vllm_weights")
 SCHEDULED = {
     "test_answers": MODES,
     "test_life": MODES[1:],
@@ -56,7 +55,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     modes, usual = SCHEDULED.get(metafunc.module.__name__, MODES[1:2]), MODES[1]
     if find_spec("vllm") is not None:
         modes = MODES[:2] if len(modes) > 1 else modes
-        modes += (DRAFTS,) if metafunc.module.__name__ in DRAFTED else ()
+        undrafted = metafunc.definition.get_closest_marker("undrafted") is not None
+        modes += (DRAFTS,) if metafunc.module.__name__ in DRAFTED and not undrafted else ()
     elif metafunc.module.__name__ == "test_answers" and "random_host" in metafunc.fixturenames:
         modes, usual = MODES[1:], MODES[2]  # masks and positions differ by page, not by scheduling
     every = metafunc.definition.get_closest_marker("every_mode") is not None
@@ -102,7 +102,11 @@ def page(mode: str) -> int:
 @pytest.fixture(scope="session")
 def drafts(mode: str) -> dict[str, Any]:
     """What a host is made with so that it drafts, or nothing."""
-    return {"settings": {"speculative_config": NGRAM}} if mode == DRAFTS else {}
+    if mode != DRAFTS:
+        return {}
+    from vllm_drafter import RowDrafter, drafting
+
+    return {"settings": drafting(RowDrafter, 4)}
 
 
 @pytest.fixture(autouse=True)

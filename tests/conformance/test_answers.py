@@ -97,6 +97,7 @@ def branched(
     return dict(zip(requests, zip(prompts, answers, strict=True), strict=True))
 
 
+@pytest.mark.undrafted
 @pytest.mark.parametrize("length", LENGTHS)
 def test_branches_of_any_width_and_length_agree_with_the_dense_forward(
     branched: dict[tuple[int, int], tuple[list[int], Answer]], random_model: Path, binding: Binding, length: int
@@ -131,6 +132,7 @@ def test_a_follow_up_turn_sees_the_blocks_of_the_turn_before(
     assert not any(host.leftovers().values()), host.leftovers()
 
 
+@pytest.mark.undrafted
 def test_branches_that_end_with_the_end_of_the_turn_are_closed_and_read_as_closed(
     random_host: Host, random_model: Path, binding: Binding
 ) -> None:
@@ -149,6 +151,7 @@ def test_branches_that_end_with_the_end_of_the_turn_are_closed_and_read_as_close
     assert ended > 6
 
 
+@pytest.mark.undrafted
 def test_blocks_in_a_prompt_of_any_shape_and_alignment_are_computed_as_they_were_decoded(
     random_host: Host, random_model: Path, binding: Binding
 ) -> None:
@@ -194,6 +197,7 @@ def causal_difference(model: Any, prompt: list[int], answer: Answer) -> float:
     return float((torch.tensor(answer.logprobs) - expected).abs().max())
 
 
+@pytest.mark.undrafted
 def test_the_same_seed_gives_the_same_answer_and_another_one_another(host: Host, tiny: tuple[Any, Any]) -> None:
     prompt = encode(tiny[1], generate(Random(5), "flat", 4, held_out=True))
     answers = [host.generate([prompt], temperature=2.0, seed=seed, max_tokens=200)[0].ids for seed in (1, 1, 2)]

@@ -82,6 +82,7 @@ def test_with_little_memory_trees_are_replayed_and_answers_stay_the_same(
     assert not any(scarce_host.leftovers().values()), scarce_host.leftovers()
 
 
+@pytest.mark.undrafted
 def test_a_tree_that_fills_all_memory_is_decoded_in_turns_and_others_are_answered(
     scarce_host: Host, tiny: tuple[Any, Any], binding: Binding, nested: list[int]
 ) -> None:

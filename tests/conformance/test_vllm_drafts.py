@@ -14,7 +14,8 @@ pytest.importorskip("vllm", reason="SGLang's drafts need a GPU")
 
 from answer import Answer
 from hosts import Engines
-from vllm_drafter import SETTINGS, KnownDrafter
+from vllm_drafter import KnownDrafter
+from vllm_drafter import drafting as drafting_with
 from vllm_host import VLLMHost
 
 from multiverse import Binding, Tag
@@ -23,6 +24,8 @@ from multiverse.models import TINY
 from multiverse.models.task import KINDS, generate
 from multiverse.models.tokenizer import turn
 from multiverse_vllm.refusals import refuse_configuration
+
+SETTINGS = drafting_with(KnownDrafter, 8)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def expected(plain: VLLMHost, prompts: list[list[int]]) -> list[Answer]:
 def drafting(engines: Engines, expected: list[Answer], prompts: list[list[int]]) -> Iterator[VLLMHost]:
     """A host that drafts what will be said."""
     KnownDrafter.known = [prompt + answer.ids for prompt, answer in zip(prompts, expected, strict=True)]
-    yield engines(str(TINY), settings={"speculative_config": SETTINGS})  # type: ignore[misc]
+    yield engines(str(TINY), settings=SETTINGS)  # type: ignore[misc]
     KnownDrafter.known, KnownDrafter.wrong = [], 0
 
 
@@ -144,7 +147,7 @@ def test_with_little_memory_trees_are_replayed_and_say_the_same(
     engines: Engines, drafting: VLLMHost, prompts: list[list[int]], expected: list[Answer]
 ) -> None:
     assert drafting.generate(prompts[:1])[0].ids == expected[0].ids
-    scarce = engines(str(TINY), blocks=48, settings={"speculative_config": SETTINGS})
+    scarce = engines(str(TINY), blocks=48, settings=SETTINGS)
     KnownDrafter.wrong = 5
     same(scarce.generate(prompts * 2, logprobs=2), expected * 2)
     assert scarce.counters()["replays"] > 0
