@@ -1,8 +1,9 @@
 """Steps per answer with drafts, with branches, with both and with neither: `benchmarks/drafts.py [--record]`.
 
-In this process, with vLLM and the embedded model: held-out problems whose answers hold blocks, all decoded greedily, in
-batches. An answer's steps are those of the engine from its first to its last token; no step waits for memory, so they
-are as many as if it were alone. With drafts it says the same, and the largest difference of a log-probability is told.
+With vLLM and the embedded model: held-out problems whose answers hold blocks, all decoded greedily, in batches. An
+answer's steps are those of the engine from its first to its last token; no step waits for memory, so they are as many
+as if it were alone. With drafts it says the same, and the largest difference of a log-probability is told. Each way has
+a process of its own: a drafter that remembers has not seen these answers.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import get_context
 from typing import Any
 
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
@@ -49,18 +52,20 @@ def problems(count: int) -> list[Problem]:
     return list(islice((problem for problem in stream(1) if problem.kind in ("flat", "nested")), count))
 
 
-def decode(llm: LLM, prompts: Sequence[list[int]], forks: bool) -> Found:
-    """Decode `prompts` in batches."""
-    found = Found([], [], [])
-    scheduler: Any = llm.llm_engine.engine_core.engine_core.scheduler  # type: ignore[attr-defined]
-    before = dict(scheduler.tally.totals)
+def decode(count: int, drafts: dict[str, Any] | None, forks: bool) -> Found:
+    """Decode so many problems in batches, in an engine that drafts as vLLM's `speculative_config` says."""
+    multiverse_vllm.enable()
+    llm, found = engine(drafts), Found([], [], [])
+    tokenizer = llm.get_tokenizer()
+    prompts = [list(tokenizer.encode(turn(problem))) for problem in problems(count)]
     for at in range(0, len(prompts), BATCH):
         for ids, values, steps in _decode_batch(llm, prompts[at : at + BATCH], forks):
             found.ids.append(ids)
             found.values.append(values)
             found.steps.append(steps)
-    found.drafted = scheduler.tally.totals["draft_tokens"] - before["draft_tokens"]
-    found.accepted = scheduler.tally.totals["accepted_draft_tokens"] - before["accepted_draft_tokens"]
+    core: Any = llm.llm_engine.engine_core
+    counted = core.engine_core.scheduler.tally.totals
+    found.drafted, found.accepted = counted["draft_tokens"], counted["accepted_draft_tokens"]
     return found
 
 
@@ -110,15 +115,12 @@ def main() -> None:
     parser.add_argument("--drafts", type=json.loads, default=SHARED, help="as vLLM's --speculative-config, in JSON")
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/figures.json")
     options = parser.parse_args()
-    multiverse_vllm.enable()
-    found: dict[tuple[bool, bool], Found] = {}
-    for drafts in (False, True):
-        llm = engine(options.drafts if drafts else None)
-        tokenizer = llm.get_tokenizer()
-        prompts = [list(tokenizer.encode(turn(problem))) for problem in problems(options.problems)]
-        for forks in (False, True):
-            found[drafts, forks] = decode(llm, prompts, forks)
-        del llm
+    ways = [(drafts, forks) for drafts in (False, True) for forks in (False, True)]
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        made = [
+            pool.submit(decode, options.problems, options.drafts if drafts else None, forks) for drafts, forks in ways
+        ]
+        found = {way: one.result() for way, one in zip(ways, made, strict=True)}
     steps = {way: sum(one.steps) for way, one in found.items()}
     difference = max(differ(found[True, forks], found[False, forks]) for forks in (False, True))
     both = found[True, True]

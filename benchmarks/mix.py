@@ -42,11 +42,16 @@ SCARCE = {
 """KV for a few requests of 32, and priorities."""
 SLACK = ("--multiverse-admission", "slack", "--multiverse-tpot-slo-ms", "100")
 """Branches are held where time is short, and requests name what they are to be served in."""
+DRAFTS = (
+    '{"method": "custom_class", "model": "multiverse_vllm.worker.drafter.SharedNGrams", "num_speculative_tokens": 4}'
+)
+"""Whatever any row said, anew."""
 MODES: dict[str, dict[str, tuple[str, ...]]] = {
     "vllm": {
         "step by step": (),
         "a step ahead": ("--distributed-executor-backend", "late_executor.LateExecutor"),
         "with promises": ("--distributed-executor-backend", "late_executor.LateExecutor", *SLACK),
+        "with drafts": ("--speculative-config", DRAFTS),
     },
     "sglang": {
         "step by step": ("--disable-overlap-schedule",),

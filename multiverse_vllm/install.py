@@ -18,7 +18,7 @@ def install() -> None:
     from multiverse_vllm.frontend import inputs, metrics, outputs, stops
     from multiverse_vllm.scheduler import aborts, rehearsal
     from multiverse_vllm.scheduler.scheduler import with_multiverse
-    from multiverse_vllm.worker import runners
+    from multiverse_vllm.worker import cpu_drafts, runners
 
     configured = SchedulerConfig.get_scheduler_cls
     if hasattr(configured, INSTALLED):
@@ -29,5 +29,5 @@ def install() -> None:
 
     setattr(get_scheduler_cls, INSTALLED, True)
     SchedulerConfig.get_scheduler_cls = get_scheduler_cls
-    for room in (inputs, outputs, stops, metrics, rehearsal, aborts, runners):
+    for room in (inputs, outputs, stops, metrics, rehearsal, aborts, runners, cpu_drafts):
         room.install()

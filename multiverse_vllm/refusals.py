@@ -73,9 +73,7 @@ def _drafts(config: Any) -> dict[str, bool]:
     kind = f"speculative decoding by {drafts.method!r} (--speculative-config), possible are {', '.join(DRAFTS)}"
     return {
         kind: drafts.method not in DRAFTS,
-        "speculative decoding in the V2 model runner (--speculative-config), without VLLM_USE_V2_MODEL_RUNNER=0": bool(
-            config.use_v2_model_runner
-        ),
+        "speculative decoding in the V2 model runner (--speculative-config)": bool(config.use_v2_model_runner),
         "speculative decoding (--speculative-config) beside --multiverse-structure strict": strict,
     }
 

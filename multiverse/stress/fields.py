@@ -128,6 +128,7 @@ OUR_FIELDS: tuple[Field, ...] = (
     Field("branch_sampling", among({"temperature": 1.0}, {"top_k": 3}, {"repetition_penalty": 1.2}, {})),
     Field("stream", among("document", "events")),
     Field("return_tree", among(True, True, False)),
+    Field("drafts", among(0, 1, 3, "1:4,8:1")),
 )
 
 PROMISES: tuple[Field, ...] = (
@@ -170,7 +171,7 @@ WRONG_OURS: tuple[Any, ...] = (
     {"max_parallel": 2**64}, {"max_critical_path": 2**200}, {"max_branches": True}, {"widht": 1}, "[" * 2000, "{", 7,
     [1, 2], {"branch_sampling": {"temperature": 1e9}}, {"branch_sampling": {"repetition_penalty": 1e-9}},
     {"branch_sampling": "x"}, {"stream": 1}, {"structure": "loose"}, {"max_depth": NESTED}, {"x" * 100_000: 1},
-    {"slo": {"tpot_ms": 0}},
+    {"slo": {"tpot_ms": 0}}, {"drafts": "few"},
 )  # fmt: skip
 """Values of our field that have to be refused with a 400, whatever else the request asks for."""
 WRONG_CUSTOM_PARAMS: tuple[Any, ...] = ("abc", ["a"], 7, {"multiverse": "[" * 2000}, {"multiverse": {"max_depth": -1}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from random import Random
 from types import SimpleNamespace
@@ -186,6 +187,53 @@ def test_tags_are_accepted_in_the_midst_of_drafts(
     assert {Tag.GOAL_CLOSE, Tag.PATH_CLOSE, Tag.CONCLUSION_CLOSE} <= behind
 
 
+def test_who_samples_beside_others_changes_nothing_of_theirs(
+    drafting: VLLMHost, prompts: list[list[int]], expected: list[Answer]
+) -> None:
+    """On a CPU vLLM 0.32 by itself divides all logits of such a batch by numbers that nobody has set."""
+    for sampling in ({"temperature": 1.0}, {"temperature": 1.0, "top_k": 3}, {"repetition_penalty": 1.3}):
+        requests = [(prompt, {"logprobs": 2}) for prompt in prompts]
+        requests += [(prompt, {"max_tokens": 150, "ignore_eos": True} | sampling) for prompt in prompts]
+        same(drafting.generate_each(requests)[: len(prompts)], expected)
+
+
+def drawn(host: VLLMHost, goal: list[int]) -> Counter[tuple[str, int, int]]:
+    """Of 2,048 answers of two branches, how often each branch begins with which two tokens."""
+    found: Counter[tuple[str, int, int]] = Counter()
+    for seed in range(0, 2048, 64):
+        wanted = {"temperature": 1.5, "multiverse": {"return_tree": True, "max_critical_path": 12}}
+        answers = host.generate_each([(goal, {**wanted, "seed": seed + at}) for at in range(64)])
+        for entry in (one for answer in answers for one in answer.record["tree"][1:]):  # type: ignore[index]
+            first, second = [*entry["token_ids"], -1, -1][4:6]
+            found[entry["label"], first, second] += 1
+    return found
+
+
+def test_what_branches_sample_follows_the_same_distribution(
+    engines: Engines, plain: VLLMHost, prompts: list[list[int]], expected: list[Answer], binding: Binding
+) -> None:
+    """Two samples of the first tokens of branches, with drafts of which many are refused: chi-square, p above 0.001."""
+    at = next(i for i, answer in enumerate(expected) if answer.record)
+    document = prompts[at] + expected[at].ids
+    goal = document[: document.index(binding.ids[Tag.GOAL_CLOSE]) + 1]
+    KnownDrafter.known, KnownDrafter.wrong = [document], 2
+    host = engines(str(TINY), settings=SETTINGS)
+    before = host.counters()["draft_tokens"]
+    ours, theirs = drawn(host, goal), drawn(plain, goal)  # type: ignore[arg-type]
+    assert host.counters()["draft_tokens"] > before
+    likely = [key for key in ours | theirs if ours[key] + theirs[key] >= 20]
+    table = [[counts[key] for key in likely] for counts in (ours, theirs)]
+    rest = [counts.total() - sum(row) for counts, row in zip((ours, theirs), table, strict=True)]
+    columns = [*zip(*table, strict=True), tuple(rest)]
+    totals = [sum(row) for row in zip(*columns, strict=True)]
+    expected_of = [[sum(column) * total / sum(totals) for total in totals] for column in columns]
+    pairs = zip(columns, expected_of, strict=True)
+    chi = sum((n - e) ** 2 / e for column, of in pairs for n, e in zip(column, of, strict=True) if e)
+    freedom = len([column for column in columns if sum(column)]) - 1
+    assert freedom >= 5
+    assert chi < freedom + 3.1 * (2 * freedom) ** 0.5 + 4  # above the 99.9th percentile
+
+
 def test_what_vllm_does_not_sample_with_beside_drafts_is_refused_in_branches_too(drafting: VLLMHost) -> None:
     with pytest.raises(OptionError, match="branch_sampling: min_p can't be set on a server with speculative"):
         drafting.generate([[5, 6]], multiverse={"branch_sampling": {"min_p": 0.1}})
@@ -201,7 +249,7 @@ def test_what_vllm_does_not_sample_with_beside_drafts_is_refused_in_branches_too
             "lenient",
             "speculative decoding by 'eagle3' (--speculative-config), possible are ngram, suffix",
         ),
-        ({"method": "ngram"}, True, "lenient", "VLLM_USE_V2_MODEL_RUNNER=0"),
+        ({"method": "ngram"}, True, "lenient", "in the V2 model runner (--speculative-config)"),
         ({"method": "ngram"}, False, "strict", "--multiverse-structure strict"),
     ],
 )

@@ -118,6 +118,7 @@ FREE = {
     "tpot_slo_ms": {"admission": "slack", "tpot_slo_ms": 50.0},
     "ttft_slo_ms": {"admission": "slack", "ttft_slo_ms": 50.0},
     "slo": {"admission": "slack", "slo": {"tpot_ms": 50}},
+    "drafts": {"drafts": 2},
     "untested_host": {"untested_host": True},
 }
 """Those for which they don't."""
