@@ -1,8 +1,8 @@
 """Sampling beside drafts on a CPU, where vLLM 0.32 leaves the temperatures of rows with drafts unset.
 
-Its replacement for a Triton kernel writes into a copy of its output if that is not int64: greedy answers are wrong, too,
-once anybody in the batch samples (findings/vllm_cpu_drafts_beside_a_sampled_request.sh, 2026-11-30; 0.31 and 0.33 read
-alike). And where nobody has drafts, there are no logits to cut by `top_k`, which vLLM does not expect.
+Its replacement for a Triton kernel writes into a copy of its output if that is not int64: greedy answers are wrong,
+too, once anybody in the batch samples (findings/vllm_cpu_drafts_beside_a_sampled_request.sh, 2026-11-30; 0.31 and 0.33
+read alike). And where nobody has drafts, there are no logits to cut by `top_k`, which vLLM does not expect.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -197,11 +198,14 @@ def test_who_samples_beside_others_changes_nothing_of_theirs(
         same(drafting.generate_each(requests)[: len(prompts)], expected)
 
 
-def drawn(host: VLLMHost, goal: list[int]) -> Counter[tuple[str, int, int]]:
-    """Of 2,048 answers of two branches, how often each branch begins with which two tokens."""
+GOAL = "<Parallel>\n<Goal>\n" + "<Outline>\n1: x\n</Outline>\n" * 2 + "</Goal>"
+
+
+def drawn(host: VLLMHost, goal: list[int], most: int = 1536) -> Counter[tuple[str, int, int]]:
+    """Of so many answers of two branches, how often each branch begins with which two tokens."""
     found: Counter[tuple[str, int, int]] = Counter()
-    for seed in range(0, 2048, 64):
-        wanted = {"temperature": 1.5, "multiverse": {"return_tree": True, "max_critical_path": 12}}
+    for seed in range(0, most, 64):
+        wanted = {"temperature": 0.5, "multiverse": {"return_tree": True, "max_critical_path": 10}}
         answers = host.generate_each([(goal, {**wanted, "seed": seed + at}) for at in range(64)])
         for entry in (one for answer in answers for one in answer.record["tree"][1:]):  # type: ignore[index]
             first, second = [*entry["token_ids"], -1, -1][4:6]
@@ -210,28 +214,26 @@ def drawn(host: VLLMHost, goal: list[int]) -> Counter[tuple[str, int, int]]:
 
 
 def test_what_branches_sample_follows_the_same_distribution(
-    engines: Engines, plain: VLLMHost, prompts: list[list[int]], expected: list[Answer], binding: Binding
+    engines: Engines, random_model: Path, tiny: tuple[Any, Any]
 ) -> None:
     """Two samples of the first tokens of branches, with drafts of which many are refused: chi-square, p above 0.001."""
-    at = next(i for i, answer in enumerate(expected) if answer.record)
-    document = prompts[at] + expected[at].ids
-    goal = document[: document.index(binding.ids[Tag.GOAL_CLOSE]) + 1]
-    KnownDrafter.known, KnownDrafter.wrong = [document], 2
-    host = engines(str(TINY), settings=SETTINGS)
-    before = host.counters()["draft_tokens"]
-    ours, theirs = drawn(host, goal), drawn(plain, goal)  # type: ignore[arg-type]
-    assert host.counters()["draft_tokens"] > before
-    likely = [key for key in ours | theirs if ours[key] + theirs[key] >= 20]
-    table = [[counts[key] for key in likely] for counts in (ours, theirs)]
-    rest = [counts.total() - sum(row) for counts, row in zip((ours, theirs), table, strict=True)]
-    columns = [*zip(*table, strict=True), tuple(rest)]
-    totals = [sum(row) for row in zip(*columns, strict=True)]
-    expected_of = [[sum(column) * total / sum(totals) for total in totals] for column in columns]
-    pairs = zip(columns, expected_of, strict=True)
-    chi = sum((n - e) ** 2 / e for column, of in pairs for n, e in zip(column, of, strict=True) if e)
-    freedom = len([column for column in columns if sum(column)]) - 1
-    assert freedom >= 5
-    assert chi < freedom + 3.1 * (2 * freedom) ** 0.5 + 4  # above the 99.9th percentile
+    goal = list(tiny[1].encode(GOAL))
+    drafting, plain = (engines(str(random_model), **given) for given in ({"settings": SETTINGS}, {"late": False}))
+    theirs = drawn(plain, goal)  # type: ignore[arg-type]
+    (greedy,) = plain.generate([goal], multiverse={"return_tree": True}, max_tokens=60)
+    assert greedy.record is not None
+    KnownDrafter.known = [goal + entry["token_ids"] for entry in greedy.record["tree"]]
+    KnownDrafter.known += [goal + [198] + entry["token_ids"] for entry in greedy.record["tree"]]
+    ours = drawn(drafting, goal)  # type: ignore[arg-type]
+    assert drafting.counters()["draft_tokens"] > 500
+    assert ours.total() == theirs.total()
+    likely = {key for key in ours | theirs if ours[key] + theirs[key] >= 16}
+    pairs = [(ours[key], theirs[key]) for key in likely]
+    pairs.append((ours.total() - sum(n for n, _ in pairs), theirs.total() - sum(n for _, n in pairs)))
+    assert len(pairs) > 8
+    chi = sum((a - b) ** 2 / (a + b) for a, b in pairs if a + b)
+    freedom = len(pairs) - 1
+    assert chi < freedom * (1 - 2 / (9 * freedom) + 3.09 * (2 / (9 * freedom)) ** 0.5) ** 3  # Wilson and Hilferty
 
 
 def test_what_vllm_does_not_sample_with_beside_drafts_is_refused_in_branches_too(drafting: VLLMHost) -> None:
