@@ -26,7 +26,7 @@ def install() -> None:
 def _unless_empty(constrain: Any) -> Any:
     @functools.wraps(constrain)
     def wrapped(logits: torch.Tensor, *args: object) -> torch.Tensor:
-        return constrain(logits, *args) if len(logits) else logits  # type: ignore[no-any-return]
+        return constrain(logits, *args) if len(logits) else logits
 
     return wrapped
 
