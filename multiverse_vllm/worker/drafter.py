@@ -8,7 +8,8 @@ Ranks of one engine see the same tokens, and so draft the same.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -43,7 +44,8 @@ class SharedNGrams:
         Returns:
             by row, up to as many tokens as vLLM was told to draft.
         """
-        rows = [token_ids_cpu[at, : num_tokens_no_spec[at]] for at in range(len(sampled_token_ids))]
+        held = (token_ids_cpu[at, : num_tokens_no_spec[at]] for at in range(len(sampled_token_ids)))
+        rows = [cast("Sequence[int]", row) for row in held]  # whose ends are looked at, not all of it
         for row, sampled in zip(rows, sampled_token_ids, strict=True):
             if sampled:
                 self._known.learn(row, len(sampled))

@@ -67,7 +67,7 @@ GUARDS = {"attempt", "fail", "enroll_now", "_needed_by", "note_preemption"}
 REACHED = {
     "admit", "enroll", "accept", "_record_decision", "_follow", "park", "unpark", "_submit", "start_draining", "start",
     "reconcile", "join", "_publish", "_dismiss", "start_root", "preempt", "own_kv", "_answer_tree", "add_record",
-    "document_logprobs", "record_row", "decide", "ended_by_vllm", "share", "splice", "keys", "__call__", "advance_to",
+    "document_logprobs", "record_rows", "decide", "ended_by_vllm", "share", "splice", "keys", "__call__", "advance_to",
     "begin", "end", "enqueue", "remove", "add", "adapt_sampling", "note_start",
 }  # fmt: skip
 """Those that must have raised, or this shows nothing."""
