@@ -43,7 +43,7 @@ PLACES = {
         (f"{ROOM}.scheduler.quiet:is_quiet", 5),
         (f"{ROOM}.scheduler.forks:Forks.start", 2),
         (f"{ROOM}.scheduler.forks:Forks.join", 0),
-        (f"{ROOM}.scheduler.conductor:record_rows", 60),
+        (f"{ROOM}.scheduler.conductor:record_row", 60),
         (f"{ROOM}.scheduler.life:show", 25),
     ],
     "Req.update_finish_state": [(f"{ROOM}.scheduler.requests:accept", 20), (f"{ROOM}.scheduler.requests:accept", 150)],
