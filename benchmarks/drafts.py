@@ -157,7 +157,7 @@ def main() -> None:
         "drafts_steps_to_forking": steps[True, True] / steps[False, True],
         "drafts_steps_to_plain": steps[True, True] / steps[False, False],
         "drafts_max_difference": difference,
-        "drafts_plain_ratio": plain_ratio(64, options.drafts),
+        "drafts_plain_ratio": plain_ratio(256, options.drafts),
     }
     for name, value in figures.items():
         print(f"{name} {value:.3g}")
