@@ -64,4 +64,5 @@ class Paces(paces.Paces[Request]):
         drafted = sum(map(len, output.scheduled_spec_decode_tokens.values()))
         if output.total_num_scheduled_tokens != len(scheduled) + drafted:
             return 0, 0
-        return len(scheduled) + drafted, sum([requests[name].num_tokens for name in scheduled if name in requests])
+        # rows, as steps are planned by: what is drafted for one is in how long it takes
+        return len(scheduled), sum([requests[name].num_tokens for name in scheduled if name in requests])
