@@ -15,18 +15,25 @@ import torch
 
 def install() -> None:
     """On CPUs, let vLLM's rejection sampler expand what is per row by a function of ours, and cut what is there."""
-    from vllm.platforms import current_platform
     from vllm.v1.sample import rejection_sampler
 
-    if current_platform.is_cpu():
-        rejection_sampler.expand_batch_to_tokens = expand
-        rejection_sampler.apply_sampling_constraints = _unless_empty(rejection_sampler.apply_sampling_constraints)
+    rejection_sampler.expand_batch_to_tokens = _by_ours(rejection_sampler.expand_batch_to_tokens)
+    rejection_sampler.apply_sampling_constraints = _unless_empty(rejection_sampler.apply_sampling_constraints)
+
+
+def _by_ours(original: Any) -> Any:
+    @functools.wraps(original)
+    def wrapped(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return (expand if x.device.type == "cpu" else original)(x, *args, **kwargs)
+
+    return wrapped
 
 
 def _unless_empty(constrain: Any) -> Any:
     @functools.wraps(constrain)
-    def wrapped(logits: torch.Tensor, *args: object) -> torch.Tensor:
-        return constrain(logits, *args) if len(logits) else logits
+    def wrapped(logits: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        empty = logits.device.type == "cpu" and not len(logits)
+        return logits if empty else constrain(logits, *args, **kwargs)
 
     return wrapped
 
