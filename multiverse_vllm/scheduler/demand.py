@@ -37,7 +37,10 @@ class Demand:
     def next_step(self, tree: RequestTree) -> int:
         """Blocks that running requests grow into in this step, and those that the strands of `tree` in a queue miss."""
         running = self._queue.running()
-        needed = sum(map(self._to_go_on, running))
+        needed = 0
+        for request in running:  # each of which computes a token, and what was drafted behind it
+            end = request.num_computed_tokens + 1 + len(request.spec_token_ids)
+            needed += max(0, self._table.blocks(end) - self._table.held(request.request_id))
         for member in tree.members.values():
             if not member.parked and member.request not in running:
                 needed += max(0, self._table.blocks(self._to_begin(member.request)) - self._held(member))
@@ -47,11 +50,6 @@ class Demand:
         """Tokens that a waiting request needs blocks for. vLLM fills a single one up by as many as are drafted."""
         single = request.num_tokens - request.num_computed_tokens == 1
         return request.num_tokens + (self._host.num_spec_tokens if single else 0)
-
-    def _to_go_on(self, request: Request) -> int:
-        """Blocks that a running request misses for its next token, and for what was drafted behind it."""
-        end = request.num_computed_tokens + 1 + len(request.spec_token_ids)
-        return max(0, self._table.blocks(end) - self._table.held(request.request_id))
 
     def of(self, tree: RequestTree) -> int:
         """`next_step`, and a block per strand that starts branches; what one of these needs if nothing else goes on."""
