@@ -37,10 +37,10 @@ async def exchange(client: aiohttp.ClientSession, ask: Ask) -> Result:
 
 
 async def _leave(ask: Ask, response: aiohttp.ClientResponse) -> Result:
-    """Read some lines and go away."""
+    """Read some lines, which may be of any length, and go away."""
     read = 0
-    async for _ in response.content:
-        read += 1
+    async for data in response.content.iter_any():
+        read += data.count(b"\n")
         if read >= (ask.leaves or 0):
             break
     return Result(ask, "left")

@@ -59,3 +59,9 @@ def test_what_has_to_be_refused_is_refused_with_400_and_few_words() -> None:
     assert judged(ask, 400, "{}").outcome == "refused"
     for status, text in ((200, "{}"), (422, "{}"), (400, "x" * 5000)):
         assert judged(ask, status, text).outcome == "failed"
+
+
+def test_who_leaves_may_do_so_within_a_line_of_any_length() -> None:
+    """One chunk with many log-probabilities is longer than the lines that aiohttp reads."""
+    ask = Ask("mixed", {"stream": True}, path=CHAT, leaves=3)
+    assert judged(ask, 200, f'data: {{"long": "{"x" * (1 << 20)}"}}\n\n{CHUNK}{DONE}', STREAM).outcome == "left"
