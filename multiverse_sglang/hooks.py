@@ -98,6 +98,7 @@ HOOKS = (
           "write the slots a strand holds into its new row, the page in part its own with them", _PREFIX,
           replaced=True),
     wraps(f"{BATCH}._get_decode_retraction_order", ("reqs",), "retract whoever came last first", _FORK),
+    wraps(f"{BATCH}.retract_decode", (), "let whoever would be aborted wait for what trees hold", _FORK),
     wraps(f"{FORWARD}.init_new", ("batch", "model_runner"), "add the position delta; copy partly filled pages",
           _POSITIONS),
     wraps(f"{RUNNER}.forward", ("forward_batch",), "attention to segments of a prompt as if they were requests",

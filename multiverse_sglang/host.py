@@ -74,6 +74,7 @@ class Request(Protocol):
     weight_version_events: list[Any]
     finished_reason: FinishReason | None
     to_finish: FinishReason | None
+    beam_group: object | None
     is_retracted: bool
     finished_len: int | None
     finished_output: bool

@@ -44,6 +44,7 @@ WRAPPERS: Wrappers = {
     f"{REQUEST}.init_next_round_input": (HookType.AROUND, steps.init_next_round_input),
     RELEASE: (HookType.BEFORE, steps.release_req),
     f"{BATCH}._get_decode_retraction_order": (HookType.AFTER, steps.get_decode_retraction_order),
+    f"{BATCH}.retract_decode": (HookType.AROUND, steps.retract_decode),
     f"{BATCH}.cumulate_penalty_output_tokens": (HookType.AROUND, forwards.cumulate_penalty_output_tokens),
     f"{ALLOCATION}:_prefix_kv_indices": (HookType.AROUND, forwards.prefix_kv_indices),
     f"{ALLOCATION}:get_last_loc": (HookType.AROUND, forwards.get_last_loc),

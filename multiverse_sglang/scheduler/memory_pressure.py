@@ -94,6 +94,11 @@ class MemoryPressure:
                 self._fail(self._trees.oldest())
                 return
 
+    def let_wait(self, aborted: list[Request]) -> list[Request]:
+        """Those of `aborted` for whom there will be slots: SGLang aborts the last of its batch if there are none even
+        after it has retracted all others. It does not know of those that trees hold, and give back one day."""
+        return [req for req in aborted if req.beam_group is None and (tree_of(req) or self._trees.hold_kv())]
+
     def _lacks_slots(self, running: list[Request]) -> bool:
         return bool(running) and self._pool.free_slots() < self._pool.slots_next_step(running)
 

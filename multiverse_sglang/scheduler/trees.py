@@ -65,12 +65,16 @@ class Trees:
 
     def victim(self) -> RequestTree | None:
         """The most junior tree that has any KV; never the most senior of all."""
-        return next((tree for tree in victims(self) if any(map(_has_kv, tree.members.values()))), None)
+        return next(filter(_has_kv, victims(self)), None)
+
+    def hold_kv(self) -> bool:
+        """Whether any tree has KV."""
+        return any(map(_has_kv, self))
 
     def waiting(self) -> list[RequestTree]:
         """The preempted, in the order in which they come back."""
         return senior_first(self.preempted)
 
 
-def _has_kv(member: Member) -> bool:
-    return member.computed > 0 or (member.run is not None and member.run.kv.holds_kv)
+def _has_kv(tree: RequestTree) -> bool:
+    return any(member.computed or (member.run and member.run.kv.holds_kv) for member in tree.members.values())

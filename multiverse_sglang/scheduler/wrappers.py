@@ -206,6 +206,17 @@ def get_decode_retraction_order(order: list[int], reqs: list[Request]) -> list[i
     return _aside(by_seniority, reqs, order, otherwise=order)
 
 
+def retract_decode(original: Original, batch: Batch) -> tuple[list[Request], float, list[Request]]:
+    """Who was retracted, SGLang's new estimate, and who is to be aborted."""
+    ends = {id(req): req.to_finish for req in batch.reqs}
+    retracted, estimate, aborted = original(batch)
+    nobody: list[Request] = []
+    waits = _aside(conductor_of(batch.tree_cache).memory.let_wait, aborted, otherwise=nobody)
+    for req in waits:
+        req.to_finish = ends[id(req)]  # if its client has gone, it still has
+    return [*retracted, *waits], estimate, [req for req in aborted if req not in waits]
+
+
 def get_total_uncached_sizes(sizes: tuple[int, int], checker: HasRadixCache) -> tuple[int, int]:
     """SGLang's leak check between steps counts what requests in batches hold; strands hold the rest."""
     full, sliding = sizes

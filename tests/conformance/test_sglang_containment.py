@@ -59,6 +59,7 @@ PLACES = {
     "SchedulerOutputStreamer.stream_output": [(f"{ROOM}.scheduler.streamer:take_extras", 0)],
     "Scheduler.on_idle": [(f"{ROOM}.scheduler.conductor:Conductor.rest", 0)],
     "ScheduleBatch._get_decode_retraction_order": [(f"{ROOM}.scheduler.wrappers:by_seniority", 0)],
+    "ScheduleBatch.retract_decode": [(f"{ROOM}.scheduler.memory_pressure:MemoryPressure.let_wait", 0)],
     "Scheduler.abort_request": [(f"{ROOM}.scheduler.conductor:Conductor.abort", 0)],
     "Scheduler.pause_generation": [
         (f"{ROOM}.scheduler.conductor:Conductor.drop_kv", 0),
@@ -88,7 +89,14 @@ NOTHING_TO_RAISE = {
     "TokenizerManager.generate_request",
 }
 """Calls at the start, where a server that can't work had better not start; that only read; and those below."""
-SPARED = ("conductor:watch", "Scheduler.on_idle", "ScheduleBatch._get", "defer_new_requests", "as_clients_see_it")
+SPARED = (
+    "conductor:watch",
+    "Scheduler.on_idle",
+    "ScheduleBatch._get",
+    "let_wait",
+    "defer_new_requests",
+    "as_clients_see_it",
+)
 """Where nobody's request is handled, and nobody's ends: SGLang goes on with what it has itself."""
 KINDS = ("flat", "nested", "chain", "flat")
 
