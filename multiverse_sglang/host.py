@@ -183,6 +183,7 @@ class Scheduler(Protocol):
     req_to_token_pool: RowPool
     max_total_num_tokens: int
     max_req_len: int
+    max_new_tokens_limit: int | None
     page_size: int
     waiting_queue: list[Request]
     running_batch: Batch
@@ -201,6 +202,9 @@ class Scheduler(Protocol):
     gracefully_exit: bool
     ingest_requests: Any
     request_receiver: Any
+    idle_sleeper: Any
+    metrics_collector: Any
+    metrics_reporter: Any
 
     def is_fully_idle(self, for_health_check: bool = False, ignore_waiting: bool = False) -> bool: ...
     def _build_hisparse_decode_batch(self, reqs: list[Request]) -> Batch: ...

@@ -1,6 +1,7 @@
 """Lets a scheduler rehearse before it serves (`multiverse.serving.rehearsal`), in SGLang's own event loop.
 
-Every rank of a tensor-parallel host and every replica of a data-parallel one does by itself, the same in all of them.
+Every rank of a tensor-parallel host and every replica of a data-parallel one does by itself, the same in all of them:
+no rank hears of requests from another, and none asks for the time. What ranks compute together keeps them in step.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from sglang.srt.managers.io_struct import TokenizedGenerateReqInput
 from sglang.srt.sampling.sampling_params import SamplingParams
 
 from multiverse.serving.options import Options
-from multiverse.serving.rehearsal import STEPS, Played, endless, rehearse_before_serving
+from multiverse.serving.refusals import present
+from multiverse.serving.rehearsal import STEPS, Played, endless, length, rehearse_before_serving
 from multiverse.wire.responses import FIELD
 from multiverse_sglang.hooks import support
 from multiverse_sglang.host import Message, Scheduler
 from multiverse_sglang.scheduler.conductor import conductor_of
+from multiverse_sglang.scheduler.unseen import unseen
 
 BLOCK = 16
 """Tokens after which a rehearsal takes a block to end, or a multiple of them: pages may be of one token."""
@@ -30,8 +33,9 @@ def rehearse(scheduler: Scheduler) -> None:
     Raises:
         UnsupportedHostError: if what comes out is not what SGLang says about the same tokens.
     """
-    if rehearse_before_serving(_Stage(scheduler), support(), logger):
-        scheduler.flush_cache()
+    with unseen(scheduler):
+        if rehearse_before_serving(_Stage(scheduler), support(), logger):
+            scheduler.flush_cache()
 
 
 class _Stage:
@@ -39,7 +43,6 @@ class _Stage:
     here."""
 
     name = "SGLang"
-    obstacle: str | None = None
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler, self._conductor = scheduler, conductor_of(scheduler)
@@ -48,6 +51,7 @@ class _Stage:
         self.vocabulary: int = scheduler.model_config.vocab_size
         self.caches = scheduler.tree_cache.supports_prefix_sharing()
         self.context = scheduler.max_req_len
+        self.obstacle = _obstacle(scheduler, length(self.block))
         self._outputs: list[Message] = []
         self._steps = 0
 
@@ -97,6 +101,18 @@ class _Stage:
     def send_output(self, output: Message, _: object = None) -> None:
         """What goes to the detokenizer."""
         self._outputs.append(output)
+
+
+def _obstacle(scheduler: Scheduler, tokens: int) -> str | None:
+    """Why a scheduler can't rehearse with requests of so many `tokens`; `None` if it can."""
+    limit, kv = scheduler.max_new_tokens_limit, scheduler.token_to_kv_pool_allocator.get_kvcache()
+    obstacles = {
+        f"SGLANG_MAX_NEW_TOKENS_LIMIT is {limit}": 0 < (limit or 0) < tokens,
+        f"KV in {kv.dtype} is rounded, and a prompt that is computed at once attends to what is not": (
+            kv.dtype.itemsize < 2
+        ),
+    }
+    return next(iter(present(obstacles)), None)
 
 
 def _request(prompt: list[int], logprobs_from: int, parameters: SamplingParams) -> TokenizedGenerateReqInput:

@@ -11,7 +11,7 @@ from sglang.srt.runtime_context import get_serving
 from multiverse.serving.containment import Guard
 from multiverse.serving.hooks import offered
 from multiverse_sglang.channels import CONDUCTOR
-from multiverse_sglang.hooks import HELD_TOKENS, support
+from multiverse_sglang.hooks import HELD_TOKENS
 from multiverse_sglang.host import (
     Batch,
     HasRadixCache,
@@ -54,8 +54,7 @@ def scheduler_init(
     if offered(HELD_TOKENS):  # it asks by itself
         held = (conductor.books.parked_slots, conductor.books.retained_slots)
         scheduler.pool_stats_observer.held_token_counters.extend(partial(_aside, count, otherwise=0) for count in held)
-    if not support().is_tested:
-        rehearse(scheduler)
+    rehearse(scheduler)
     conductor.start_counting()
 
 

@@ -134,10 +134,10 @@ class Operator:
         return [abort.rid for abort in aborts]
 
     def on_rehearse(
-        self, fault: str | None = None, version: str | None = None, context: int | None = None
+        self, fault: str | None = None, version: str | None = None, changed: dict[str, Any] | None = None
     ) -> list[str]:
-        """Rehearse again, with one of `FAULTS`, as this `version` of SGLang that somebody wants to try, or with no more
-        than so many tokens in a `context`: what is logged and, at last, the refusal. The scheduler is empty then."""
+        """Rehearse again, with one of `FAULTS`, as this `version` of SGLang that somebody wants to try, or with what is
+        `changed` of the scheduler or its KV pool: what is logged and, at last, the refusal. It is empty then."""
         from multiverse.errors import UnsupportedHostError
         from multiverse_sglang import hooks
         from multiverse_sglang.scheduler.rehearsal import rehearse
@@ -154,8 +154,9 @@ class Operator:
             if version is not None:
                 stack.enter_context(patch.object(hooks, "host_version", lambda: version))
                 stack.enter_context(patch.dict(os.environ, {"MULTIVERSE_UNTESTED_HOST": "1"}))
-            if context is not None:
-                stack.enter_context(patch.object(self.scheduler, "max_req_len", context))
+            kv = self.scheduler.token_to_kv_pool_allocator.get_kvcache()
+            for name, value in (changed or {}).items():
+                stack.enter_context(patch.object(kv if hasattr(kv, name) else self.scheduler, name, value))
             try:
                 rehearse(self.scheduler)
             except UnsupportedHostError as refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -42,7 +43,8 @@ def main():
 
     model, prompts, fields = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
     engine = sglang.Engine(model_path=model, tp_size=2, device="cpu", attention_backend="multiverse", dtype="float32",
-                           page_size=1, context_length=1025, max_total_tokens=8192, max_running_requests=32)
+                           page_size=1, context_length=1025, max_total_tokens=8192, max_running_requests=32,
+                           log_level="info")
     sampling = [{"temperature": 0, "max_new_tokens": 800, "custom_params": {"multiverse": field}} for field in fields]
     outputs = engine.generate(input_ids=prompts, sampling_params=sampling)
     records = [out["meta_info"].get("multiverse") or {"branches": 0, "tree": []} for out in outputs]
@@ -74,6 +76,8 @@ def test_two_ranks_give_the_oracles_answers(
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     lines = [line for line in result.stdout.splitlines() if line.startswith("FOUND ")]
     assert lines, result.stderr[-4000:]
+    for rank in (0, 1):  # each has rehearsed before, in step with the other
+        assert re.search(rf"TP{rank}\] multiverse: fork and splice rehearsed", result.stdout + result.stderr)
     found = json.loads(lines[0].removeprefix("FOUND "))
     expected = reference(model, tokenizer, prompts, limits=Limits(max_tokens=800))
     assert [ids for ids, _, _ in found] == [answer.ids for answer in expected]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("sglang", reason="vLLM's is in test_vllm_rehearsal.py")
 
@@ -23,23 +25,35 @@ SAID = {
 START = """
 import logging, os, sys
 sys.path[:0] = {path!r}
-os.environ["MULTIVERSE_UNTESTED_HOST"] = "1"
 import multiverse_sglang
 from multiverse_sglang import hooks
-hooks.host_version = lambda: "0.5.99"
+if {version!r}:
+    os.environ["MULTIVERSE_UNTESTED_HOST"] = "1"
+    hooks.host_version = lambda: {version!r}
 multiverse_sglang.enable()
+from prometheus_client import REGISTRY
 from sglang_faults import planted
 from sglang_stepper import Stepper
-handler = logging.StreamHandler(sys.stderr)
-logging.getLogger("sglang.multiverse").addHandler(handler)
-{more}
-scheduler = Stepper(None, {model!r}, 4096, True, dict(page_size=16, attention_backend="multiverse")).scheduler
-conductor = scheduler.multiverse_conductor
+logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True)
+if {fault!r}:
+    planted({fault!r}).start()
+settings = dict(page_size=16, attention_backend="multiverse", enable_metrics=True, log_level="info", sleep_on_idle=True)
+scheduler = Stepper(None, {model!r}, 4096, True, settings).scheduler
+conductor, reporter = scheduler.multiverse_conductor, scheduler.metrics_reporter
 assert not any(conductor.tally.totals.values())
 assert scheduler.tree_cache.evictable_size() == 0
-assert not scheduler.gracefully_exit
+assert scheduler.last_batch is None and scheduler.running_batch.is_empty() and not scheduler.waiting_queue
+assert not scheduler.gracefully_exit and scheduler.idle_sleeper is not None
+assert scheduler.forward_ct == scheduler.total_prefill_uncached_tokens == 0 and not any(scheduler.decode_moment_totals)
+assert reporter.is_stats_logging_rank and reporter.current_scheduler_metrics_enabled
+assert reporter.forward_ct_decode == reporter.num_generated_tokens == reporter.last_gen_throughput == 0
+families = [family for family in REGISTRY.collect() if family.name.startswith(("sglang:", "multiverse:"))]
+assert {{"sglang:realtime_tokens", "multiverse:forks"}} <= {{family.name for family in families}}
+counted = [family for family in families if family.type in ("counter", "histogram")]
+samples = [one for family in counted for one in family.samples if not one.name.endswith("_created")]
+assert not any(one.value for one in samples), [one for one in samples if one.value]
 """
-"""A scheduler's start in a release that was never tested; its process ends with an error if it is refused."""
+"""A scheduler's start; its process ends with an error if it is refused, or if anything of a rehearsal is left."""
 
 
 @pytest.fixture(scope="module")
@@ -62,24 +76,39 @@ def test_a_change_of_meaning_is_refused(paged_host: SGLangHost, fault: str) -> N
     assert paged_host.operate("rehearse")[-1].startswith("multiverse: fork and splice rehearsed")  # it was the fault
 
 
-def test_an_untested_release_rehearses_with_a_warning_or_does_not_run(paged_host: SGLangHost) -> None:
+def test_an_untested_release_rehearses_with_a_warning(paged_host: SGLangHost) -> None:
     warning, rehearsed = paged_host.operate("rehearse", None, "0.99.0")
     assert "SGLang 0.99.0 was never tested" in warning
     assert "fork and splice rehearsed" in rehearsed
-    assert "a context of 100 tokens is too short" in paged_host.operate("rehearse", None, None, 100)[-1]
-    *_, refusal = paged_host.operate("rehearse", None, "0.99.0", 100)
-    assert refusal.startswith("refused: a release that was never tested has to rehearse, and can't: a context of 100")
 
 
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"max_req_len": 100}, "a context of 100 tokens is too short"),
+        ({"max_new_tokens_limit": 100}, "SGLANG_MAX_NEW_TOKENS_LIMIT is 100"),
+        ({"dtype": torch.float8_e5m2}, "KV in torch.float8_e5m2 is rounded"),
+    ],
+)
+def test_who_can_not_rehearse_says_why_and_runs_in_a_tested_release_only(
+    paged_host: SGLangHost, changed: dict[str, Any], why: str
+) -> None:
+    (said,) = paged_host.operate("rehearse", None, None, changed)
+    assert said.startswith(f"multiverse: no rehearsal: {why}")
+    *_, refusal = paged_host.operate("rehearse", None, "0.99.0", changed)
+    assert refusal.startswith(f"refused: a release that was never tested has to rehearse, and can't: {why}")
+
+
+@pytest.mark.parametrize("version", [None, "0.5.99"], ids=["tested", "untested"])
 @pytest.mark.parametrize("fault", [None, "tokens stay where they are"])
-def test_an_untested_scheduler_rehearses_before_it_serves_and_counts_nothing_of_it(fault: str | None) -> None:
+def test_every_start_rehearses_before_it_serves_and_counts_nothing_of_it(
+    fault: str | None, version: str | None
+) -> None:
     here = Path(__file__).parent
-    more = (
-        "logging.getLogger('sglang.multiverse').setLevel(logging.INFO)"
-        if fault is None
-        else (f"planted({fault!r}).start()")
-    )
-    result = python(START.format(path=[str(here), str(here.parent)], model=str(TINY), more=more))
+    path = [str(here), str(here.parent)]
+    result = python(START.format(path=path, model=str(TINY), version=version, fault=fault))
     said = "multiverse: fork and splice rehearsed" if fault is None else SAID[fault]
     assert said in result.stderr
     assert (result.returncode == 0) is (fault is None), result.stderr
+    assert ("was never tested" in result.stderr) is (version is not None)
+    assert "batch, #new-seq" not in result.stderr

@@ -101,6 +101,15 @@ def test_positions_that_are_not_heeded_show(host: ToyHost, monkeypatch: pytest.M
         rehearse(host)
 
 
+def test_weights_by_which_positions_hardly_show_are_none_of_the_hosts_faults(
+    host: ToyHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a server with `--load-format dummy`: what differs is rounded, with shifted positions or without."""
+    monkeypatch.setitem(globals(), "logprob", lambda token, _: -1.0 - 0.1 * token)
+    host.score = lambda tokens: [-1.000001 - 0.1 * token for token in tokens][1:]  # type: ignore[method-assign]
+    assert "1e-06 nats off (1e-06 with shifted positions)" in rehearse(host)
+
+
 def test_without_a_prefix_cache_nothing_has_to_be_found(host: ToyHost) -> None:
     host.caches, host.wrong = False, "cache"
     rehearse(host)

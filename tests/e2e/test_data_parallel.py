@@ -30,7 +30,7 @@ TURNS = (
 
 @pytest.fixture(scope="module")
 def pair(host: str) -> Iterator[str]:
-    """The base URL of a server with two engines. At the end neither has anything left, and no books disagreed."""
+    """The base URL of a server with two engines, which rehearsed. At the end nothing is left, no books disagreed."""
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MULTIVERSE", raising=False)
@@ -40,6 +40,8 @@ def pair(host: str) -> Iterator[str]:
         arguments = ["--served-model-name", "tiny", *FLAGS[host]]
         with Server(command(host, str(TINY), port, arguments), port) as server:
             server.wait(600)
+            if host == "sglang":
+                assert server.log.read_text().count("fork and splice rehearsed") == len(ENGINES)
             yield server.url
             found = scraped(server.url)
             assert sorted(found) == list(ENGINES)
