@@ -51,6 +51,7 @@ class _Stage:
         self.vocabulary: int = scheduler.model_config.vocab_size
         self.caches = scheduler.tree_cache.supports_prefix_sharing()
         self.context = scheduler.max_req_len
+        self.made_up = scheduler.server_args.load_format == "dummy"
         self.obstacle = _obstacle(scheduler, length(self.block))
         self._outputs: list[Message] = []
         self._steps = 0

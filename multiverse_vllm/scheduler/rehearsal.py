@@ -60,6 +60,7 @@ class _Stage:
         self.binding, self.block = self.scheduler.binding, self.scheduler.table.size
         self.vocabulary = core.vllm_config.model_config.get_vocab_size()
         self.caches = bool(core.vllm_config.cache_config.enable_prefix_caching)
+        self.made_up = core.vllm_config.load_config.load_format == "dummy"
         self.context, ranks = self.scheduler.max_model_len, core.vllm_config.parallel_config.data_parallel_size
         self.obstacle = "with data parallelism ranks step together" if ranks > 1 else None
 

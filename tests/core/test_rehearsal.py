@@ -30,7 +30,7 @@ class ToyHost:
 
     def __init__(self, binding: Binding, block: int) -> None:
         self.binding, self.block, self.caches = binding, block, True
-        self.context, self.obstacle, self.wrong = 4096, None, ""
+        self.context, self.made_up, self.obstacle, self.wrong = 4096, False, None, ""
         self.asked: list[int] = []
         self._found = 0
 
@@ -101,15 +101,6 @@ def test_positions_that_are_not_heeded_show(host: ToyHost, monkeypatch: pytest.M
         rehearse(host)
 
 
-def test_weights_by_which_positions_hardly_show_are_none_of_the_hosts_faults(
-    host: ToyHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As of a server with `--load-format dummy`: what differs is rounded, with shifted positions or without."""
-    monkeypatch.setitem(globals(), "logprob", lambda token, _: -1.0 - 0.1 * token)
-    host.score = lambda tokens: [-1.000001 - 0.1 * token for token in tokens][1:]  # type: ignore[method-assign]
-    assert "1e-06 nats off (1e-06 with shifted positions)" in rehearse(host)
-
-
 def test_without_a_prefix_cache_nothing_has_to_be_found(host: ToyHost) -> None:
     host.caches, host.wrong = False, "cache"
     rehearse(host)
@@ -130,7 +121,11 @@ def test_who_can_not_rehearse_may_serve_only_in_a_tested_release(caplog: pytest.
         assert not [record for record in caplog.records if record.levelno == logging.WARNING]
         assert rehearse_before_serving(host, untested, logger)
     assert "Toy 2.0 was never tested and runs because of --multiverse-untested-host" in caplog.text
-    for host.context, host.obstacle in [(length(32) - 1, None), (4096, "ranks step together")]:
+    for host.context, host.made_up, host.obstacle in [
+        (length(32) - 1, False, None),
+        (4096, True, None),
+        (4096, False, "ranks step together"),
+    ]:
         assert not rehearse_before_serving(host, tested, logger)
         with pytest.raises(UnsupportedHostError, match="has to rehearse, and can't"):
             rehearse_before_serving(host, untested, logger)
