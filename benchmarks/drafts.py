@@ -30,7 +30,7 @@ from multiverse.models import TINY
 from multiverse.models.task import Problem, stream
 from multiverse.models.tokenizer import turn
 
-BATCH, ROUNDS = 32, 3
+BATCH, ROUNDS = 32, 8
 SHARED = {
     "method": "custom_class",
     "model": "multiverse_vllm.worker.drafter.SharedNGrams",
