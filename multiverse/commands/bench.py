@@ -41,12 +41,8 @@ def add_parser(commands: Any) -> None:
     )
     chosen.add_argument("--repeats", type=int, default=3, help="of everything (default: %(default)s)")
     chosen.add_argument("--prompt", type=int, default=64, help="tokens of a prompt (default: %(default)s)")
-    chosen.add_argument(
-        "--tokens",
-        type=_numbers,
-        default="256,512,1024",
-        help="degree: of answers (%(default)s); drafts: at most, the first",
-    )
+    about_tokens = "degree: of answers (%(default)s); drafts: at most, the first"
+    chosen.add_argument("--tokens", type=_numbers, default="256,512,1024", help=about_tokens)
     chosen.add_argument("--widths", type=_numbers, default="2,4,8,16", help="of blocks (default: %(default)s)")
     chosen.add_argument("--batches", type=_numbers, default="1,2,4,8,16,32,64,128", help="default: %(default)s")
     chosen.add_argument("--lengths", type=_numbers, default="16,64,256", help="ways: of branches (%(default)s)")
@@ -56,8 +52,9 @@ def add_parser(commands: Any) -> None:
     chosen.add_argument("--transcripts", nargs="+", default=[], metavar="FILE", help="replay: recorded answers")
     chosen.add_argument("--answers", type=int, default=10, help="replay: how many of them (default: %(default)s)")
     chosen.add_argument("--scale", type=float, default=1.0, help="replay: multiply lengths (default: %(default)s)")
-    chosen.add_argument("--questions", metavar="FILE", help="drafts: one a line (default: for the embedded model)")
     _add_goodput(parser)
+    speculation = parser.add_argument_group("drafts: how much to draft at how many rows (--batches)")
+    speculation.add_argument("--questions", metavar="FILE", help="one a line (default: some for the embedded model)")
     parser.set_defaults(run=run, takes_more=True)
 
 

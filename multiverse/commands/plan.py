@@ -35,6 +35,13 @@ def add_parser(commands: Any) -> None:
         metavar="BENCH.JSON",
         help="make a machine of what `multiverse bench` measured, and try it",
     )
+    _add_tables(parser)
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.add_argument("-o", "--output", metavar="DIR", help="write JSON, Markdown and a plot")
+    parser.set_defaults(run=run)
+
+
+def _add_tables(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sharing",
         action="store_true",
@@ -62,9 +69,6 @@ def add_parser(commands: Any) -> None:
         default=[0.5, 0.7, 0.9],
         help="--drafts: share of drafted tokens accepted, of those before which all were (default: 0.5,0.7,0.9)",
     )
-    parser.add_argument("--json", action="store_true", help="print as JSON")
-    parser.add_argument("-o", "--output", metavar="DIR", help="write JSON, Markdown and a plot")
-    parser.set_defaults(run=run)
 
 
 def _floats(text: str) -> list[float]:
