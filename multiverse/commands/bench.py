@@ -13,6 +13,8 @@ from multiverse.harness.server import HOSTS
 from multiverse.models import TINY
 
 EXPERIMENTS = ("degree", "batch", "ways", "independent", "turns", "mixed", "replay", "plain", "prefix", "goodput")
+ALONE = "drafts"
+"""An experiment that is measured by itself: vLLM forces no shapes on a server that drafts."""
 
 
 def add_parser(commands: Any) -> None:
@@ -31,13 +33,16 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--model", help="name or directory (default: the embedded one; with --url: what it says)")
     parser.add_argument("-o", "--output", default="bench", metavar="DIR", help="default: %(default)s")
     chosen = parser.add_argument_group("what is measured")
-    chosen.add_argument("--only", type=_names, default=None, metavar="NAMES", help=f"some of {','.join(EXPERIMENTS)}")
+    chosen.add_argument(
+        "--only", type=_names, default=None, metavar="NAMES", help=f"some of {','.join(EXPERIMENTS)}; or {ALONE}"
+    )
     chosen.add_argument(
         "--cpu-time", action="store_true", help="measure the server's CPU time: others are at work here"
     )
     chosen.add_argument("--repeats", type=int, default=3, help="of everything (default: %(default)s)")
     chosen.add_argument("--prompt", type=int, default=64, help="tokens of a prompt (default: %(default)s)")
-    chosen.add_argument("--tokens", type=_numbers, default="256,512,1024", help="degree: of answers (%(default)s)")
+    about_tokens = "degree: of answers (%(default)s); drafts: at most, the first"
+    chosen.add_argument("--tokens", type=_numbers, default="256,512,1024", help=about_tokens)
     chosen.add_argument("--widths", type=_numbers, default="2,4,8,16", help="of blocks (default: %(default)s)")
     chosen.add_argument("--batches", type=_numbers, default="1,2,4,8,16,32,64,128", help="default: %(default)s")
     chosen.add_argument("--lengths", type=_numbers, default="16,64,256", help="ways: of branches (%(default)s)")
@@ -48,6 +53,8 @@ def add_parser(commands: Any) -> None:
     chosen.add_argument("--answers", type=int, default=10, help="replay: how many of them (default: %(default)s)")
     chosen.add_argument("--scale", type=float, default=1.0, help="replay: multiply lengths (default: %(default)s)")
     _add_goodput(parser)
+    speculation = parser.add_argument_group("drafts: how much to draft at how many rows (--batches)")
+    speculation.add_argument("--questions", metavar="FILE", help="one a line (default: some for the embedded model)")
     parser.set_defaults(run=run, takes_more=True)
 
 
@@ -77,9 +84,15 @@ def _numbers(text: str) -> list[int]:
 
 
 def _names(text: str) -> list[str]:
+    if text == ALONE:
+        return [ALONE]
     unknown = [name for name in text.split(",") if name not in EXPERIMENTS]
+    if ALONE in unknown:
+        raise argparse.ArgumentTypeError(f"{ALONE} can only be measured alone: vLLM forces no shapes beside drafts")
     if unknown:
-        raise argparse.ArgumentTypeError(f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
+        raise argparse.ArgumentTypeError(
+            f"no experiment {', '.join(unknown)}; there are {', '.join((*EXPERIMENTS, ALONE))}"
+        )
     return text.split(",")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from multiverse.commands.plan_tables import drafts, policies, sharing
 from multiverse.errors import RunError
 
 
@@ -33,6 +35,13 @@ def add_parser(commands: Any) -> None:
         metavar="BENCH.JSON",
         help="make a machine of what `multiverse bench` measured, and try it",
     )
+    _add_tables(parser)
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.add_argument("-o", "--output", metavar="DIR", help="write JSON, Markdown and a plot")
+    parser.set_defaults(run=run)
+
+
+def _add_tables(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sharing",
         action="store_true",
@@ -47,13 +56,27 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--slo", type=float, default=2.5, help="--policies: promised, in times per token of one alone (default: 2.5)"
     )
-    parser.add_argument("--json", action="store_true", help="print as JSON")
-    parser.add_argument("-o", "--output", metavar="DIR", help="write JSON, Markdown and a plot")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--drafts",
+        type=_lengths,
+        metavar="LENGTHS",
+        help="print instead what drafts of these lengths gain (1,2,4,8), by rows in a step (--batch), each with its"
+        " prompt and half of its --tokens; and the table for --multiverse-drafts",
+    )
+    parser.add_argument(
+        "--acceptance",
+        type=_floats,
+        default=[0.5, 0.7, 0.9],
+        help="--drafts: share of drafted tokens accepted, of those before which all were (default: 0.5,0.7,0.9)",
+    )
 
 
 def _floats(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
+
+
+def _lengths(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -67,10 +90,8 @@ def run(options: argparse.Namespace) -> int:
     if options.fit:
         return _fit(options)
     roofline = Roofline(load(Machine, "machines", options.machine), load(Model, "models", options.model))
-    if options.sharing:
-        return _sharing(roofline, options)
-    if options.policies:
-        return _policies(roofline, options)
+    if tell := _table(options):
+        return tell(roofline, options)
     batches = [int(batch) for batch in options.batch]
     found = {
         name: over_rate(shapes, roofline, options.rate, max(batches))
@@ -80,6 +101,12 @@ def run(options: argparse.Namespace) -> int:
     }
     _report(found, options)
     return 0
+
+
+def _table(options: argparse.Namespace) -> Callable[[Any, argparse.Namespace], int] | None:
+    """What tells another table than the usual one, if that is asked for."""
+    asked = {sharing: options.sharing, policies: options.policies, drafts: options.drafts}
+    return next((tell for tell, wanted in asked.items() if wanted), None)
 
 
 def _workloads(options: argparse.Namespace) -> dict[str, Any]:
@@ -92,53 +119,16 @@ def _workloads(options: argparse.Namespace) -> dict[str, Any]:
     return {f"degree {degree:g}": [shape] for degree, shape in made}
 
 
-_PREFIXES, _WIDTHS, _OWN = (1024, 4096, 16384, 65536), (2, 4, 8, 16, 32, 64), 512
-"""Of `--sharing`; each branch has so many tokens of its own."""
-
-
-def _sharing(roofline: Any, options: argparse.Namespace) -> int:
-    """A table for each batch size, or JSON. Exit status 0."""
-    from multiverse.evaluation.plan.sharing import sharing
-    from multiverse.evaluation.results import table
-
-    found = {int(batch): sharing(roofline, _PREFIXES, _WIDTHS, _OWN, int(batch)) for batch in options.batch}
-    if options.json:
-        print(json.dumps({"prefixes": _PREFIXES, "widths": _WIDTHS, "own": _OWN, "batches": found}, indent=1))
-        return 0
-    for batch, rows in found.items():
-        print(f"{batch} requests at once: a step without sharing / with, {_OWN} tokens of each branch's own\n")
-        cells = [
-            [prefix, *("" if x is None else f"{x:.2f}" for x in row)]
-            for prefix, row in zip(_PREFIXES, rows, strict=True)
-        ]
-        print(table(("shared tokens", *(f"{width} branches" for width in _WIDTHS)), cells), end="\n\n")
-    return 0
-
-
-def _policies(roofline: Any, options: argparse.Namespace) -> int:
-    """A table, or JSON. Exit status 0."""
-    from multiverse.evaluation.plan.goodput import over_policies
-    from multiverse.evaluation.results import table
-
-    if not options.rate:
-        raise RunError("--policies needs --rate")
-    rows = over_policies(roofline, options.rate, options.tokens, options.prompt, options.slo)
-    if options.json:
-        print(json.dumps([row.to_dict() for row in rows], indent=1))
-        return 0
-    cells = [(f"{row.rate:g}", row.policy, f"{row.attainment:.0%}", f"{row.goodput:.2f}") for row in rows]
-    print(f"{roofline.kv_tokens:,.0f} tokens of KV\n")
-    print(table(("arrivals/s", "policy", "in time", "in time per second"), cells))
-    return 0
-
-
 def _check(options: argparse.Namespace) -> None:
     positive = {
         "--tokens": [options.tokens],
         "--width": [options.width],
         "--batch": options.batch,
         "--slo": [options.slo],
+        "--drafts": options.drafts or [1],
     }
+    if not all(0 <= share <= 1 for share in options.acceptance):
+        raise RunError(f"--acceptance must be between 0 and 1, is {','.join(f'{x:g}' for x in options.acceptance)}")
     for name, values in (positive | {"--rate": options.rate or [1], "--prompt": [options.prompt + 1]}).items():
         if min(values) <= 0:
             raise RunError(f"{name} must be positive, is {min(values):g}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from multiverse.errors import RunError
+from multiverse.harness.questions import read_questions
 from multiverse.models.task import stream as problems
 from multiverse.structure.dialects import registry
 
@@ -86,15 +87,7 @@ _NUMBERS = ("rounds", "requests", "concurrency", "max_tokens", "patience", "may_
 
 
 def _questions(file: str | None) -> list[str]:
-    if file is None:
-        return [problem.prompt for problem in islice(problems(1), 12)]
-    try:
-        lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file} can't be read: {error}") from error
-    if found := [line for line in lines if line.strip()]:
-        return found
-    raise RunError(f"{file} holds no question")
+    return [problem.prompt for problem in islice(problems(1), 12)] if file is None else read_questions(file)
 
 
 def _tell_progress(answered: int, asked: int) -> None:

@@ -7,12 +7,16 @@ nearly free, with many it costs what as many rows cost; and each branch is a row
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from multiverse.errors import OptionError, shown
 
 MOST, LONGEST = 1024, 400
 """Tokens, more than any host drafts, and characters of a table."""
+NEARLY = 0.98
+"""Of the most tokens per second: who drafts less for that drafts less."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,25 @@ class DraftLengths:
     def at(self, rows: int) -> int:
         """How many at most, in a step of so many rows."""
         return self.tokens[max(0, bisect_right(self.rows, rows) - 1)]
+
+    def __str__(self) -> str:
+        return ",".join(f"{rows}:{tokens}" for rows, tokens in zip(self.rows, self.tokens, strict=True))
+
+
+def best_draft_lengths(rates: Mapping[int, Mapping[int, float]]) -> DraftLengths:
+    """The table that gives the most tokens per second: the shortest drafts by which that is nearly the most.
+
+    Args:
+        rates: by rows in a step (at least one), and then by draft length: tokens per second. What holds for the least
+            number of rows holds for fewer, too.
+    """
+    best = [
+        (rows, min(tokens for tokens, rate in found.items() if rate >= NEARLY * max(found.values())))
+        for rows, found in sorted(rates.items())
+    ]
+    kept = [(1, best[0][1])]
+    kept += [(rows, tokens) for (_, before), (rows, tokens) in pairwise(best) if tokens != before]
+    return DraftLengths(*zip(*kept, strict=True))
 
 
 def read_draft_lengths(given: object) -> DraftLengths:

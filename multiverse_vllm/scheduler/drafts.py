@@ -7,14 +7,17 @@ from what was joined, too. vLLM verifies drafts by itself, whoever's they are; s
 from __future__ import annotations
 
 from collections.abc import Iterable
+from weakref import WeakKeyDictionary
 
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
-from vllm.v1.request import RequestStatus
+from vllm.v1.request import Request, RequestStatus
 
 from multiverse.serving.drafts import DraftLengths, read_draft_lengths
 from multiverse.serving.options import Options
+from multiverse_vllm.channels import OPTIONS
 from multiverse_vllm.scheduler.state import State
+from multiverse_vllm.scheduler.tree import Member
 
 PLACEHOLDER = -1
 """What vLLM fills a row up with, to as many as others have."""
@@ -30,6 +33,7 @@ class Drafts:
     def __init__(self, state: State, options: Options) -> None:
         self._host, self._trees, self._tally = state.host, state.trees, state.tally
         self._queue, self._options = state.queue, options
+        self._asked: WeakKeyDictionary[Request, DraftLengths | None] = WeakKeyDictionary()
 
     def trim(self, names: Iterable[str]) -> None:
         """vLLM has taken drafts for the requests `names`: keep as many as their options say, and none of whoever does
@@ -42,13 +46,16 @@ class Drafts:
             member = self._trees.members.get(name)
             if member is not None and (member.draining or request.status is not RequestStatus.RUNNING):
                 request.spec_token_ids = []
-            elif (lengths := self._lengths(name)) is not None:
+            elif (lengths := self._lengths(request, member)) is not None:
                 request.spec_token_ids = request.spec_token_ids[: lengths.at(rows)]
 
-    def _lengths(self, name: str) -> DraftLengths | None:
-        member, deferred = self._trees.members.get(name), self._trees.deferred.get(name)
-        options = member.tree.options if member else deferred.options if deferred else self._options
-        return None if options.drafts is None else read_draft_lengths(options.drafts)
+    def _lengths(self, request: Request, member: Member | None) -> DraftLengths | None:
+        """Read once per request, one without blocks too."""
+        if request not in self._asked:
+            given = (request.sampling_params.extra_args or {}).get(OPTIONS)
+            options = member.tree.options if member else self._options.for_request(given)
+            self._asked[request] = None if options.drafts is None else read_draft_lengths(options.drafts)
+        return self._asked[request]
 
     def note(self, output: SchedulerOutput, found: ModelRunnerOutput) -> None:
         """Count what was accepted, before vLLM looks at what a step has sampled. What is dropped then counts not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from answer import Answer, Host
+from conftest import DRAFTS
 from prompts import structured_prompts
 from test_answers import TOLERANCE, encode
 from test_logprobs import CHOSEN, VLLM
@@ -20,6 +22,7 @@ from multiverse.models.task import Problem
 from multiverse.oracle import load, rate
 from multiverse.structure.layout import layout
 
+Never = Callable[[Iterable[int]], dict[str, Any]]
 Entries = list[dict[int, float] | None]
 
 
@@ -61,19 +64,26 @@ def check_scores(
     return answer.scores.count(None)
 
 
+@pytest.fixture
+def never(mode: str, tiny: tuple[Any, Any]) -> Never:
+    """Sampling parameters that keep tokens from being sampled; vLLM refuses the usual ones beside drafts."""
+    if mode != DRAFTS:
+        return lambda banned: {"logit_bias": dict.fromkeys(banned, -100.0)}
+    return lambda banned: {"allowed_token_ids": sorted(set(range(len(tiny[1]))) - set(banned))}
+
+
 def asking(top: int, start: int = 0) -> dict[str, Any]:
     """Sampling parameters that ask for scores of the prompt."""
     return {"prompt_logprobs": top} if VLLM else {"prompt_logprobs": top, "logprob_start_len": start}
 
 
 def test_scores_of_prompts_with_blocks_are_the_oracles_cached_or_not(
-    random_host: Host, random_model: Path, binding: Binding
+    random_host: Host, random_model: Path, binding: Binding, never: Never
 ) -> None:
     model, _ = load(str(random_model))
     prompts = structured_prompts(Random(41), binding, 8, longest=500)
-    never = dict.fromkeys(binding.tags, -100.0)
     for top, tokens in ((2, 1), (0, 12)):  # the second time the prompts are in the prefix cache
-        sampling = {"max_tokens": tokens, "ignore_eos": True, "logit_bias": never}
+        sampling = {"max_tokens": tokens, "ignore_eos": True, **never(binding.tags)}
         answers = random_host.generate(prompts, **sampling, **asking(top))
         without = [check_scores(model, binding, p, a, top) for p, a in zip(prompts, answers, strict=True)]
         assert min(without) >= 2  # the first token, and one after each block
@@ -103,15 +113,15 @@ def test_scores_of_finished_turns_and_of_plain_prompts_side_by_side(
 
 
 def test_a_prompt_that_ends_with_a_goal_is_scored_before_its_branches_answer(
-    random_host: Host, random_model: Path, binding: Binding, tiny: tuple[Any, Any]
+    random_host: Host, random_model: Path, binding: Binding, tiny: tuple[Any, Any], never: Never
 ) -> None:
     model, _ = load(str(random_model))
     (before,) = structured_prompts(Random(43), binding, 1, longest=200)
     goal = tiny[1].encode("<Parallel>\n<Goal>\n" + "<Outline>\n1: x\n</Outline>\n" * 3 + "</Goal>")
-    never = dict.fromkeys([tag for tag in binding.tags if tag != binding.ids[Tag.PATH_CLOSE]], -100.0)
+    banned = [tag for tag in binding.tags if tag != binding.ids[Tag.PATH_CLOSE]]
     for prompt in (goal, before + goal):
         (answer,) = random_host.generate(
-            [prompt], max_tokens=60, ignore_eos=True, logit_bias=never, logprobs=0, **asking(3)
+            [prompt], max_tokens=60, ignore_eos=True, logprobs=0, **never(banned), **asking(3)
         )
         check_scores(model, binding, prompt, answer, 3)
         assert answer.record is not None
@@ -120,24 +130,26 @@ def test_a_prompt_that_ends_with_a_goal_is_scored_before_its_branches_answer(
     assert not any(random_host.leftovers().values()), random_host.leftovers()
 
 
-def test_scores_survive_scarce_memory(scarce_host: Host, tiny: tuple[Any, Any], binding: Binding) -> None:
+def test_scores_survive_scarce_memory(scarce_host: Host, tiny: tuple[Any, Any], binding: Binding, never: Never) -> None:
     """Trees that are replayed while their prompt is computed, or after."""
     model, _ = tiny
     prompts = structured_prompts(Random(44), binding, 8, longest=400)
     before = scarce_host.counters()["replays"]
-    never = dict.fromkeys([*binding.tags, *tiny[1].all_special_ids], -100.0)
-    answers = scarce_host.generate(prompts, max_tokens=150, ignore_eos=True, logit_bias=never, **asking(1))
+    banned = never([*binding.tags, *tiny[1].all_special_ids])
+    answers = scarce_host.generate(prompts, max_tokens=150, ignore_eos=True, **banned, **asking(1))
     for prompt, answer in zip(prompts, answers, strict=True):
         check_scores(model, binding, prompt, answer, 1)
     assert scarce_host.counters()["replays"] > before
     assert not any(scarce_host.leftovers().values()), scarce_host.leftovers()
 
 
-def test_scores_of_prompts_that_are_cut_into_chunks(random_host: Any, random_model: Path, binding: Binding) -> None:
+def test_scores_of_prompts_that_are_cut_into_chunks(
+    random_host: Any, random_model: Path, binding: Binding, never: Never
+) -> None:
     """Chunks end anywhere in a part; SGLang in one pass and by replay."""
     model, _ = load(str(random_model))
     prompts = structured_prompts(Random(46), binding, 4, longest=300)
-    sampling = {"max_tokens": 2, "ignore_eos": True, "logit_bias": dict.fromkeys(binding.tags, -100.0)}
+    sampling = {"max_tokens": 2, "ignore_eos": True, **never(binding.tags)}
     for single_pass in (None,) if VLLM else (True, False):
         if VLLM:
             scheduler, before = random_host.scheduler, random_host.scheduler.max_num_scheduled_tokens

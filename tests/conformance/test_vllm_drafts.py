@@ -177,6 +177,15 @@ def test_a_request_says_how_many_tokens_are_drafted_for_it(drafting: VLLMHost, p
     assert longest[None][1] < longest[2][1] < longest["1:4,2:1"][1] < longest[0][1]
 
 
+def test_a_request_without_blocks_says_so_for_itself_too(drafting: VLLMHost, prompt: list[int]) -> None:
+    steps = {}
+    for lengths in (0, 2, None):
+        before = drafting.steps
+        drafting.generate([prompt], max_tokens=60, multiverse={"enabled": False, "drafts": lengths})
+        steps[lengths] = drafting.steps - before
+    assert steps[None] < steps[2] < steps[0] == 60
+
+
 def _counted(host: VLLMHost) -> tuple[int, int]:
     return host.counters()["draft_tokens"], host.steps
 

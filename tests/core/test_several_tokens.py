@@ -16,7 +16,7 @@ from toy import BINDINGS, WORDS, encode
 from multiverse import Controller, FinishReason, Limits, Status, Strand
 from multiverse.decoding.stream import EventStream
 from multiverse.errors import OptionError
-from multiverse.serving.drafts import read_draft_lengths
+from multiverse.serving.drafts import best_draft_lengths, read_draft_lengths
 from multiverse.serving.stops import Stops
 from multiverse.serving.verdict import Judge, Verdict
 
@@ -132,6 +132,19 @@ def test_lengths_of_drafts_fall_with_the_rows_of_a_step() -> None:
     table = read_draft_lengths("1:4,8:2,32:0")
     assert [table.at(rows) for rows in (0, 1, 7, 8, 31, 32, 500)] == [4, 4, 4, 2, 2, 0, 0]
     assert [read_draft_lengths(given).at(64) for given in (3, "3", 0)] == [3, 3, 0]
+
+
+def test_the_table_of_what_was_measured_drafts_the_least_that_is_nearly_the_best() -> None:
+    rates = {
+        16: {0: 10.0, 2: 11.0, 4: 10.0},
+        4: {0: 4, 2: 8, 4: 8.1},
+        8: {0: 6, 2: 9, 4: 9.5},
+        64: {0: 20, 2: 11, 4: 5},
+    }
+    table = best_draft_lengths(rates)
+    assert str(table) == "1:2,8:4,16:2,64:0"
+    assert read_draft_lengths(str(table)) == table
+    assert str(best_draft_lengths({2: {0: 1.0, 3: 2.0}, 8: {0: 1.0, 3: 1.5}})) == "1:3"
 
 
 TEXTS = ("", "a", "1:2:3", "2:4", "1:4,1:2", "8:1,1:2", "1:-1", "1:1," * 200)

@@ -27,6 +27,7 @@ from multiverse.oracle import Generation, generate, load
 RANK, SIZE = 4, 0.02
 TARGETS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj")
 TOLERANCE = 1e-4
+NGRAM = '{"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 1, "prompt_lookup_max": 4}'
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +56,12 @@ def adapter(tiny: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     return path, merged
 
 
-@pytest.fixture(scope="module")
-def client(servers: Servers, adapter: tuple[Path, Any]) -> Iterator[OpenAI]:
+@pytest.fixture(scope="module", params=[(), ("--speculative-config", NGRAM)], ids=["plain", "with drafts"])
+def client(request: pytest.FixtureRequest, servers: Servers, adapter: tuple[Path, Any]) -> Iterator[OpenAI]:
     """Of a server that has the adapter, too."""
     # without a free slot, vLLM on CPUs computes requests that name no adapter with the one in its last slot
     own = ["--lora-modules", f"shifted={adapter[0]}", "--max-lora-rank", "8", "--max-loras", "2"]
-    url = servers("--enable-lora", *own)
+    url = servers("--enable-lora", *own, *request.param)
     with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client:
         yield client
 

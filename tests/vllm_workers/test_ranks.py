@@ -66,7 +66,15 @@ def test_two_ranks_move_their_heads_as_one_rank_moves_all(layout: str) -> None:
         assert torch.equal(full.kv_cache, torch.cat([part.kv_cache for part in parts], dim=1))
 
 
-def test_two_worker_processes_answer_as_the_oracle(tmp_path: Path) -> None:
+SHARED = {
+    "method": "custom_class",
+    "model": "multiverse_vllm.worker.drafter.SharedNGrams",
+    "num_speculative_tokens": 4,
+}
+
+
+@pytest.mark.parametrize("drafts", [None, SHARED], ids=["plain", "with drafts"])
+def test_two_worker_processes_answer_as_the_oracle(tmp_path: Path, drafts: dict[str, Any] | None) -> None:
     """Tensor parallelism for real: each process holds half of the heads, and its half of the moves."""
     model, tokenizer = load(str(TINY))
     rng = Random(11)
@@ -76,6 +84,7 @@ def test_two_worker_processes_answer_as_the_oracle(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     found = tmp_path / "answers.json"
     command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(found)]
+    command += [json.dumps(drafts)] if drafts else []
     ran = subprocess.run(
         command, input=json.dumps(prompts), env=environment, text=True, capture_output=True, timeout=900, check=False
     )
@@ -84,3 +93,4 @@ def test_two_worker_processes_answer_as_the_oracle(tmp_path: Path) -> None:
     expected = reference(model, tokenizer, prompts, limits=Limits(max_tokens=800))
     assert result["answers"] == [answer.ids for answer in expected]
     assert result["moved"] > 0
+    assert (result["drafted"] > 0) == (drafts is not None)

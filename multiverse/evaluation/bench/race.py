@@ -32,6 +32,7 @@ class Sizes:
         rates, span, arrivals: requests per second, for how many seconds, and a file with recorded times of such.
         share: of them that have blocks.
         slo: what every request is promised, in times per token of an unloaded server.
+        questions: a file of those that are asked while drafts are measured.
     """
 
     repeats: int = 3
@@ -49,6 +50,7 @@ class Sizes:
     arrivals: str | None = None
     share: float = 0.8
     slo: float = 2.5
+    questions: str | None = None
 
 
 @dataclass(frozen=True)

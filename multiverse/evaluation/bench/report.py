@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from multiverse.evaluation.bench import goodput, goodput_report
+from multiverse.evaluation.bench import drafts, drafts_report, goodput, goodput_report
 from multiverse.evaluation.bench.points import Point, Race, ahead_from, races, ratio, spread
 from multiverse.evaluation.bench.prefix import NAME
 from multiverse.evaluation.plots import figure, save
@@ -36,6 +36,8 @@ def write_report(output: Path, about: dict[str, Any], points: Sequence[Point], l
     _plot(points, output / PLOT)
     if found := [point for point in points if point.experiment == goodput.NAME]:
         goodput_report.write(found, output)
+    if found := [point for point in points if point.experiment == drafts.NAME]:
+        drafts_report.write(found, output)
     parts.append(f"![Latency, speed-up and the three ways]({PLOT})")
     replace(output / REPORT, "\n\n".join(parts) + "\n")
 
@@ -177,6 +179,7 @@ SECTIONS: dict[str, Callable[[Sequence[Point]], str]] = {
     "plain": _plain,
     NAME: _prefix,
     goodput.NAME: goodput_report.section,
+    drafts.NAME: drafts_report.section,
 }
 
 

@@ -7,11 +7,12 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from multiverse.errors import RunError
-from multiverse.evaluation.bench import experiments
+from multiverse.evaluation.bench import drafts, experiments
 from multiverse.evaluation.bench import goodput as goods
 from multiverse.evaluation.bench.facts import facts, model_figures
 from multiverse.evaluation.bench.hosts import Served, running, started, words_of
@@ -22,6 +23,8 @@ from multiverse.evaluation.bench.report import write_report
 from multiverse.evaluation.bench.traffic import PLAIN, Traffic
 from multiverse.evaluation.plan.goodput import POLICIES, WATCHING
 from multiverse.evaluation.results import replace
+from multiverse.harness.questions import read_questions
+from multiverse.models.task import HELD_OUT_SEED, stream
 from multiverse.serving.sharing import ALWAYS, NEVER
 
 RESULTS = "bench.json"
@@ -66,6 +69,8 @@ class Results:
         data = {**self.about, "left_out": self.left_out, "points": [point.to_dict() for point in self.points]}
         if any(point.experiment == NAME for point in self.points):
             data[NAME] = measured(self.points, self.about["model"])
+        if any(point.experiment == drafts.NAME for point in self.points):
+            data[drafts.NAME] = str(drafts.measured(self.points))
         replace(output / RESULTS, json.dumps(data, indent=1) + "\n")
         write_report(output, self.about, self.points, self.left_out)
 
@@ -105,10 +110,11 @@ def _about(plan: Plan, server: Served) -> dict[str, Any]:
 async def _measure(plan: Plan, server: Served, results: Results, say: Say) -> None:
     traffic = Traffic(server.url, server.model, words_of(server.path), server.clock)
     try:
-        await experiments.warm_up(traffic, plan.sizes)
+        if list(plan.names) != [drafts.NAME]:
+            await experiments.warm_up(traffic, plan.sizes)
         for name in plan.names:
             say(name)
-            pairs = {"plain": _plain, NAME: _prefix, goods.NAME: _goodput}
+            pairs = {"plain": _plain, NAME: _prefix, goods.NAME: _goodput, drafts.NAME: _drafts}
             found = pairs[name](plan, traffic) if name in pairs else getattr(experiments, name)(traffic, plan.sizes)
             try:
                 async for points in found:
@@ -175,3 +181,11 @@ async def _goodput(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
             await experiments.warm_up(servers[policy], plan.sizes)
         async for points in goods.goodput(servers, slo, plan.sizes):
             yield points
+
+
+async def _drafts(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
+    """With the questions of a file again and again, or new ones for the embedded model."""
+    given = plan.sizes.questions
+    questions = cycle(read_questions(given)) if given else (problem.prompt for problem in stream(HELD_OUT_SEED))
+    async for points in drafts.drafts(traffic, questions, plan.sizes):
+        yield points

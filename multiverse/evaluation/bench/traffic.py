@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -137,17 +137,19 @@ class Traffic:
             raise RunError(f"{self.url}: gives no token ids (`return_token_ids`), so a client can't fork there")
         return ids
 
+    async def answered(self, question: str, tokens: int, field: Mapping[str, Any]) -> None:
+        """What the model says by itself, at most `tokens` tokens; `field` is the request's `multiverse`."""
+        messages = [{"role": "user", "content": question}]
+        how = {"temperature": 0, "extra_body": {FIELD: field}}
+        await self._made(self._client.chat.completions, messages=messages, max_tokens=tokens, **how)
+
     async def _ask(self, prompt: Ids, tokens: int, body: dict[str, Any], **how: Any) -> Any:
+        how |= {"temperature": 0, "logit_bias": self._bias, "extra_body": {"ignore_eos": True, **body}}
+        return await self._made(self._client.completions, prompt=list(prompt), max_tokens=tokens, **how)
+
+    async def _made(self, kind: Any, **how: Any) -> Any:
         try:
-            return await self._client.completions.create(
-                model=self.model,
-                prompt=list(prompt),
-                max_tokens=tokens,
-                temperature=0,
-                logit_bias=self._bias,
-                extra_body={"ignore_eos": True, **body},
-                **how,
-            )
+            return await kind.create(model=self.model, **how)
         except openai.APIConnectionError as error:
             raise RunError(f"{self.url}: does not answer ({error.__cause__ or error!r})") from error
         except openai.APIStatusError as error:

@@ -81,7 +81,7 @@ class Roofline:
             raise RunError(f"{model.name} ({self._weights / 1e9:.0f} GB) does not fit into {machine.name}")
         self.kv_tokens = free / model.kv_per_token
 
-    def step(self, width: Array, read: Array, loaded: Array | None = None) -> Array:
+    def step(self, width: Array, read: Array, loaded: Array | None = None, rows: Array | None = None) -> Array:
         """Seconds of decoding steps.
 
         Args:
@@ -89,10 +89,11 @@ class Roofline:
             read: tokens that each step attends to, summed over its sequences.
             loaded: tokens whose KV each step gets from memory; `read` if not given, since a prefix that branches share
                 is loaded for each of them, unless attention knows better (`multiverse.attention.shared_prefix`).
+            rows: sequences of each step; `width` if not given, since each computes one token, unless some are drafted.
         """
         attention = 4 * self.model.layers * self.model.heads * self.model.head_dim * read
         compute = (2 * self.model.parameters * width + attention) / self._flops
-        turns = np.maximum(1.0, width / self.machine.max_sequences)
+        turns = np.maximum(1.0, (width if rows is None else rows) / self.machine.max_sequences)
         memory = (
             self._weights * turns + self.model.kv_per_token * (read if loaded is None else loaded)
         ) / self._bandwidth
