@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hosts import Engines
 from policies import OFF, PAIRS, SLACK
 
 from multiverse.models import TINY
-from multiverse.models.task import Problem
+from multiverse.models.task import Problem, generate
 from multiverse.models.tokenizer import turn
 from multiverse.serving.admission.pace import Pace
 
@@ -65,3 +66,22 @@ def test_answers_are_those_of_eager(
     assert sum(held(answers)) > 0 == sum(held(expected))
     assert not any(make(policy).leftovers().values())
     assert make(policy).counters()["replays"] == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("policy", POLICIES)
+def test_random_requests_are_answered_as_by_eager(make: Any, host: Host, tiny: tuple[Any, Any], policy: str) -> None:
+    """Forty at once, twelve times and more."""
+    rng = Random(22)
+    for _ in range(13):
+        each = [(list(tiny[1].encode(turn(generate(rng, held_out=True)))), _drawn(rng)) for _ in range(40)]
+        answers, expected = make(policy).generate_each(each), host.generate_each(each)
+        assert [answer.ids for answer in answers] == [answer.ids for answer in expected]
+    assert not any(make(policy).leftovers().values())
+
+
+def _drawn(rng: Random) -> dict[str, Any]:
+    """Greedy or seeded, and what else may be asked for without a limit that ends a block."""
+    sampled = {"temperature": rng.choice((0.7, 1.0)), "top_p": rng.choice((0.9, 1.0)), "seed": rng.randrange(1 << 31)}
+    field: dict[str, Any] = rng.choice(({}, {"max_parallel": rng.randint(1, 3)}, {"max_branches": 3}))
+    return (sampled if rng.random() < 0.5 else {}) | {"multiverse": field}
