@@ -1,7 +1,7 @@
 # make demo    set everything up, serve the embedded model and watch it fork, decode in parallel and join: HOST=vllm|sglang
 # make serve   the same server in the foreground: HOST=vllm PORT=8000
 # make test    set everything up and test every promise, on both hosts; make test-all also at length (docs/developing.md)
-.PHONY: demo serve test test-all test-turns test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside test-turn-vllm test-turn-sglang verify-patches lint format bench bench-vllm bench-server bench-goodput bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost check-own-cost bench-drafts grpo rollouts mix weights memory soak-vllm soak-sglang model docs site dist lock clean
+.PHONY: demo serve test test-all test-turns test-core test-view test-oracle test-training test-curator test-eval test-vllm test-sglang test-outside test-turn-vllm test-turn-sglang verify-patches lint format bench bench-vllm bench-server bench-goodput bench-sglang-prefill bench-sglang-turns bench-sglang-plain bench-sglang-attention bench-own-cost check-own-cost bench-drafts bench-vllm-turns grpo rollouts mix weights memory soak-vllm soak-sglang model docs site dist lock clean
 
 PY = .venvs/core/bin/python
 # uv leaves it to the first import to compile; without that, each of a host's processes compiles all of it again
@@ -165,6 +165,11 @@ bench-own-cost:  ## CPU time per token of a host's code with and without the plu
 check-own-cost:  ## fails if a token takes 3 % more instructions than when that was recorded: HOST=vllm|sglang; needs valgrind
 	@tools/setup $(HOST)
 	.venvs/$(HOST)/bin/python benchmarks/own_cost.py --host $(HOST) --instructions --check
+
+bench-vllm-turns:  ## steps that a fork and a join take in vLLM where the model writes the goal; benchmarks/results/figures.json
+	@tools/setup vllm
+	.venvs/vllm/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
+	PYTHONPATH=benchmarks .venvs/vllm/bin/python benchmarks/vllm_turns.py build/random-47m --record
 
 bench-drafts:  ## steps per answer with drafts, with branches, with both, in vLLM; benchmarks/results/figures.json
 	@tools/setup vllm

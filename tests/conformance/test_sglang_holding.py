@@ -24,7 +24,6 @@ from multiverse.models.task import generate
 from multiverse.models.tokenizer import turn
 
 EACH = [pytest.param(OFF, id="off"), pytest.param(PAIRS, id="cap:2", marks=pytest.mark.long), POLICIES[2]]
-"""What is of the same kind as `off` is tried at length only."""
 KINDS = ("nested", "flat", "chain", "single", "nested", "flat")
 
 

@@ -64,12 +64,14 @@ def stream(
     asked: Problem | Sequence[Mapping[str, str]],
     rank: int | None = None,
     leave: Callable[[Streamed], bool] = lambda _: False,
+    **more: Any,
 ) -> Streamed:
     """Ask a question, or for the next turn of a conversation.
 
     Args:
         rank: the engine that is to answer.
         leave: called with the answer as it grows; the client goes away once it says so.
+        more: of the request's body; what it has of the field comes to what is asked anyhow.
 
     Raises:
         httpx.HTTPError: if the answer is an error, or is cut.
@@ -77,6 +79,7 @@ def stream(
     messages = [{"role": "user", "content": asked.prompt}] if isinstance(asked, Problem) else asked
     body = {"model": "tiny", "messages": messages, "temperature": 0, "max_tokens": 600, "stream": True}
     body |= {"stream_options": {"include_usage": True}, "multiverse": {"stream": "events", "return_tree": True}}
+    body |= more | {"multiverse": body["multiverse"] | more.get("multiverse", {})}
     headers = {} if rank is None else {RANK: str(rank)}
     with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=120) as response:
         response.raise_for_status()

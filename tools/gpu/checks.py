@@ -138,7 +138,8 @@ def _vllm(setting: Setting) -> list[Check]:
 def _sglang(setting: Setting) -> list[Check]:
     few = ("-k", "are_the_oracles and ahead") if setting.rehearsed else ()
     some = ("-k", "one_forward") if setting.rehearsed else ("-k", "one_forward or segments_hold or masks_take")
-    prefill, needs = _pytest("tests/conformance/test_sglang_prefill.py", *some), ("sglang", "pytest")
+    files = [f"tests/conformance/test_sglang_prefill{more}.py" for more in ("", "_way")]
+    prefill, needs = _pytest(*files, *some), ("sglang", "pytest")
     found = [
         _host("sglang", "answers", "SGLang, CUDA graphs, overlap: answers are the oracle's", *few),
         Check("prefill", "SGLang: blocks of prompts in one forward", "sglang", prefill, needs),
