@@ -61,9 +61,9 @@ class Scripted(AdapterLogitsProcessor):
         if tag is Tag.CONCLUSION_CLOSE:
             return self._binding.ids[Tag.BLOCK_CLOSE]
         if tag is Tag.BLOCK_CLOSE:
-            return min(self._binding.eos)
-        begun = len(ids) - 1 - ids[::-1].index(goal[0])
-        return goal[len(ids) - begun]
+            return self._filler
+        written = 1 + ids[::-1].index(goal[0])
+        return goal[written] if written < len(goal) else self._filler  # what comes behind a goal is dropped
 
     def _last_tag(self, ids: Sequence[int]) -> tuple[Tag | None, int]:
         """Which it is, and how many tokens stand behind it."""

@@ -9,6 +9,7 @@ is then computed at the fork.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from pathlib import Path
@@ -18,21 +19,33 @@ import openai
 from figures import record
 from scripted import END, LEAD, PATH
 
+from multiverse.evaluation.bench.hosts import words_of
 from multiverse.evaluation.bench.metrics import turn_metrics
 from multiverse.harness.server import Server, command, free_port
+from multiverse.structure.dialects import Tag
 
 WIDTHS, REPEATS, PROMPT = (2, 4, 16), 20, 64
 ARGUMENTS = ("--logits-processors", "scripted:Scripted", "--dtype", "bfloat16", "--max-model-len", "4096")
 
 
+@functools.cache
+def _end(model: str) -> int:
+    return words_of(model).binding.ids[Tag.BLOCK_CLOSE]
+
+
 def ask(client: openai.OpenAI, model: str, width: int, number: int) -> Any:
-    """One answer with one block, to a prompt of its own."""
+    """One answer with one block, with which it ends, to a prompt of its own."""
+
     return client.completions.create(
         model=model,
         prompt=[100 + (number * 7 + at) % 100 for at in range(PROMPT)],
         max_tokens=4000,
         temperature=0,
-        extra_body={"vllm_xargs": {"scripted": width}, "multiverse": {"return_tree": True}},
+        extra_body={
+            "vllm_xargs": {"scripted": width},
+            "stop_token_ids": [_end(model)],
+            "multiverse": {"return_tree": True},
+        },
     )
 
 
