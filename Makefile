@@ -33,6 +33,7 @@ test-all:  ## also what is marked long: the same at length; the patches for upst
 	@$(MAKE) test-outside
 	@$(MAKE) test-turns
 	@$(MAKE) check-own-cost HOST=vllm
+	@$(MAKE) check-own-cost HOST=sglang
 
 test-core:  ## no torch, no host: a minute from a fresh clone
 	@tools/setup core

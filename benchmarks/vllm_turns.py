@@ -35,7 +35,6 @@ def _end(model: str) -> int:
 
 def ask(client: openai.OpenAI, model: str, width: int, number: int) -> Any:
     """One answer with one block, with which it ends, to a prompt of its own."""
-
     return client.completions.create(
         model=model,
         prompt=[100 + (number * 7 + at) % 100 for at in range(PROMPT)],
