@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from answer import Answer, Host
-from conftest import make_host
+from hosts import make_host
 from machine import facts
 
 from multiverse import parse_ids, statistics

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from answer import Answer, Host
-from conftest import DRAFTS
+from modes import DRAFTS
 from prompts import structured_prompts
 from test_answers import TOLERANCE, encode
 from test_logprobs import CHOSEN, VLLM

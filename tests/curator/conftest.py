@@ -1,13 +1,11 @@
-"""The teacher over HTTP, configurations that point at it, and the command as a process of its own."""
+"""The teacher over HTTP, and configurations that point at it."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,11 @@ import pytest
 import yaml
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before `datasets` is imported
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "examples" / "curator"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "curator"))
 
-from chains import chain  # noqa: E402
-from teacher import Teacher, serve  # noqa: E402
-
-Serve = Callable[..., tuple[Teacher, str]]
-Configure = Callable[..., Path]
-LEAN = re.compile(r"(?:Similarly|As before|As in the previous case), (\w)")
-"""How a sentence of a chain leans on another path, and the letter that follows."""
+from chains import chain
+from curating import Configure, Serve
+from teacher import Teacher, serve
 
 
 @pytest.fixture
@@ -63,19 +56,3 @@ def configure(tmp_path: Path) -> Configure:
         return path
 
     return write
-
-
-def command(*arguments: object) -> list[str]:
-    """The command line of `multiverse curate`."""
-    return [sys.executable, "-m", "multiverse", "curate", *map(str, arguments)]
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `multiverse curate` as a user does."""
-    environment = os.environ | {"COLUMNS": "160", "OPENAI_API_KEY": ""}
-    return subprocess.run(command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON lines file."""
-    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -10,7 +10,7 @@ from html import unescape
 from pathlib import Path
 
 from chains import chain
-from conftest import ROOT, Configure, Serve, lines, run
+from curating import ROOT, Configure, Serve, lines, run
 
 
 def test_a_run_ends_with_a_table_and_the_place_of_the_results(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from chains import chain
-from conftest import Configure, Serve, lines
+from curating import Configure, Serve, lines
 
 from multiverse.curator import RunError, curate, load_config
 from multiverse.curator.store import Store

@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 
-from conftest import ROOT, Configure, Serve, command, lines, run
+from curating import ROOT, Configure, Serve, command, lines, run
 from teacher import Teacher
 from tiers import Sizes
 

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 import torch
-from conftest import Configure, Serve, lines
+from curating import Configure, Serve, lines
 
 from multiverse import parse_text, registry
 from multiverse.attention import dense_mask

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from chains import chain
-from conftest import LEAN, Configure, Serve, lines
+from curating import LEAN, Configure, Serve, lines
 
 from multiverse import parse_text, registry
 from multiverse.curator import curate, load_config

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from chains import chain
-from conftest import LEAN, Configure, Serve, lines
+from curating import LEAN, Configure, Serve, lines
 
 from multiverse.curator import RunError, curate, load_config
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from conftest import Configure, Serve, run
+from curating import Configure, Serve, run
 
 from multiverse.curator import RunError, curate_on_ray, load_config
 

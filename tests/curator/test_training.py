@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from conftest import ROOT, Configure, Serve, lines
+from curating import ROOT, Configure, Serve, lines
 
 from multiverse import registry
 from multiverse.curator import curate, load_config
