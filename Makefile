@@ -172,9 +172,10 @@ bench-vllm-turns:  ## steps that a fork and a join take in vLLM where the model 
 	.venvs/vllm/bin/python benchmarks/random_model.py build/random-47m --hidden 576 --layers 12
 	PYTHONPATH=benchmarks .venvs/vllm/bin/python benchmarks/vllm_turns.py build/random-47m --record
 
-bench-drafts:  ## steps per answer with drafts, with branches, with both, in vLLM; benchmarks/results/figures.json
+bench-drafts:  ## steps per answer with drafts, with branches, with both, in vLLM; what the plugin costs plain ones, by callgrind; benchmarks/results/figures.json
 	@tools/setup vllm
 	.venvs/vllm/bin/python benchmarks/drafts.py --record
+	.venvs/vllm/bin/python benchmarks/drafts_plain.py --record
 
 mix:  ## 5,000 mixed requests and an operator, for each way of scheduling: HOST=vllm|sglang; benchmarks/results/mixed.json
 	@tools/setup $(HOST)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from multiverse.models import TINY
 from multiverse.models.task import Problem, stream
 from multiverse.models.tokenizer import turn
 
-BATCH, ROUNDS = 32, 8
+BATCH = 32
 SHARED = {
     "method": "custom_class",
     "model": "multiverse_vllm.worker.drafter.SharedNGrams",
@@ -103,30 +102,6 @@ def engine(drafts: dict[str, Any] | None) -> LLM:
     )
 
 
-def plain_seconds(count: int, drafts: dict[str, Any], plugin: bool) -> float:
-    """CPU time in which an engine that drafts answers so many problems without blocks, with the plugin or without."""
-    if plugin:
-        multiverse_vllm.enable()
-    llm = engine(drafts)
-    tokenizer = llm.get_tokenizer()
-    prompts = [{"prompt_token_ids": list(tokenizer.encode(turn(problem)))} for problem in problems(count, forks=False)]
-    parameters = SamplingParams(temperature=0, max_tokens=300, detokenize=False)
-    llm.generate(prompts[:8], parameters, use_tqdm=False)
-    start = time.process_time()
-    llm.generate(prompts, parameters, use_tqdm=False)
-    return time.process_time() - start
-
-
-def plain_ratio(count: int, drafts: dict[str, Any]) -> float:
-    """How much plain traffic goes through with the plugin, to that without: the best of each in turns."""
-    best = {True: float("inf"), False: float("inf")}
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        for _ in range(ROUNDS):
-            for plugin, least in list(best.items()):
-                best[plugin] = min(least, pool.submit(plain_seconds, count, drafts, plugin).result())
-    return best[False] / best[True]
-
-
 def differ(found: Found, others: Found) -> float:
     """The largest difference of a log-probability; what is said has to be the same."""
     assert found.ids == others.ids, "drafts changed an answer"
@@ -157,7 +132,6 @@ def main() -> None:
         "drafts_steps_to_forking": steps[True, True] / steps[False, True],
         "drafts_steps_to_plain": steps[True, True] / steps[False, False],
         "drafts_max_difference": difference,
-        "drafts_plain_ratio": plain_ratio(256, options.drafts),
     }
     for name, value in figures.items():
         print(f"{name} {value:.3g}")

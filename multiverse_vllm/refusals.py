@@ -23,6 +23,8 @@ ROPE_PER_POSITION = ("dynamic", "longrope")
 
 DRAFTS = ("ngram", "suffix", "custom_class")
 """Kinds of speculative decoding whose drafts are made of the tokens that a row has."""
+DRAFTS_V2 = ("ngram",)
+"""Those that vLLM's V2 model runner has."""
 
 FEATURES = {
     "watermarks (--watermark-config)": "watermark_config",
@@ -70,10 +72,12 @@ def _drafts(config: Any) -> dict[str, bool]:
     if drafts is None:
         return {}
     strict = Options.from_environment().structure == "strict"
-    kind = f"speculative decoding by {drafts.method!r} (--speculative-config), possible are {', '.join(DRAFTS)}"
+    possible, where = (DRAFTS_V2, " in the V2 model runner") if config.use_v2_model_runner else (DRAFTS, "")
+    kind = (
+        f"speculative decoding by {drafts.method!r}{where} (--speculative-config), possible are {', '.join(possible)}"
+    )
     return {
-        kind: drafts.method not in DRAFTS,
-        "speculative decoding in the V2 model runner (--speculative-config)": bool(config.use_v2_model_runner),
+        kind: drafts.method not in possible,
         "speculative decoding (--speculative-config) beside --multiverse-structure strict": strict,
     }
 

@@ -20,7 +20,7 @@ from multiverse_vllm.scheduler.state import State
 from multiverse_vllm.scheduler.tree import Member
 
 PLACEHOLDER = -1
-"""What vLLM fills a row up with, to as many as others have."""
+"""What vLLM fills a row up with, to as many as others have. Of the V2 runner, which keeps its drafts, all are this."""
 
 
 class Drafts:
@@ -33,6 +33,7 @@ class Drafts:
     def __init__(self, state: State, options: Options) -> None:
         self._host, self._trees, self._tally = state.host, state.trees, state.tally
         self._queue, self._options = state.queue, options
+        self._untold = state.host.use_v2_model_runner
         self._asked: WeakKeyDictionary[Request, DraftLengths | None] = WeakKeyDictionary()
 
     def trim(self, names: Iterable[str]) -> None:
@@ -63,8 +64,17 @@ class Drafts:
             accepted = max(0, len(found.sampled_token_ids[found.req_id_to_index[name]]) - 1)
             if member := self._trees.members.get(name):
                 member.tree.accepted_drafts += accepted
-                if member.tree.structured and (tried := len(drafted) - drafted.count(PLACEHOLDER)):
+                if member.tree.structured and (tried := self._tried(output, name, drafted)):
                     self._tally.count("draft_tokens", tried)
                     self._tally.observe(f"accepted_drafts_{'branch' if member.strand.parent else 'root'}", accepted)
             elif deferred := self._trees.deferred.get(name):
                 deferred.accepted_drafts += accepted
+
+    def _tried(self, output: SchedulerOutput, name: str, drafted: list[int]) -> int:
+        """How many of a row's tokens somebody drafted: of a row that begins, nobody has any."""
+        if not self._untold:
+            return len(drafted) - drafted.count(PLACEHOLDER)
+        begins = name in output.scheduled_cached_reqs.resumed_req_ids or any(
+            new.req_id == name for new in output.scheduled_new_reqs
+        )
+        return 0 if begins else len(drafted)

@@ -38,8 +38,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         modes += (DRAFTS,) if metafunc.module.__name__ in DRAFTED and not undrafted else ()
     elif metafunc.module.__name__ == "test_answers" and "random_host" in metafunc.fixturenames:
         modes, usual = MODES[1:], MODES[2]  # masks and positions differ by page, not by scheduling
-    every = metafunc.definition.get_closest_marker("every_mode") is not None
-    marks = {mode: () if every or mode == usual else (pytest.mark.long, pytest.mark.mode) for mode in modes}
+    short = not {"every_mode", "long"} & {mark.name for mark in metafunc.definition.iter_markers()}
+    marks = {mode: (pytest.mark.long, pytest.mark.mode) if short and mode != usual else () for mode in modes}
     parameters = [pytest.param(mode, marks=marks[mode]) for mode in modes]
     metafunc.parametrize("mode", parameters, indirect=True, scope="session")
 

@@ -231,7 +231,12 @@ def test_what_vllm_does_not_sample_with_beside_drafts_is_refused_in_branches_too
             "lenient",
             "speculative decoding by 'eagle3' (--speculative-config), possible are ngram, suffix",
         ),
-        ({"method": "ngram"}, True, "lenient", "in the V2 model runner (--speculative-config)"),
+        (
+            {"method": "suffix"},
+            True,
+            "lenient",
+            "'suffix' in the V2 model runner (--speculative-config), possible are ngram",
+        ),
         ({"method": "ngram"}, False, "strict", "--multiverse-structure strict"),
     ],
 )

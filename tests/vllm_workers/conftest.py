@@ -11,6 +11,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,20 @@ elif os.environ.get("MULTIVERSE_TEST_DEVICE", "cpu") == "cpu":
     triton.backends.backends["cpu"] = SimpleNamespace(driver=driver)  # type: ignore[assignment]
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conformance"))  # answer, vllm_host
 
+    import numpy as np
     import torch
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    splat = InterpreterBuilder.create_splat
+
+    def splat_conditions(self: InterpreterBuilder, shape: Any, scalar: TensorHandle) -> TensorHandle:
+        """A scalar condition stays one where it meets a mask (findings/triton_interpreter_scalar_in_a_mask.sh)."""
+        if scalar.data.dtype == bool:
+            return TensorHandle(np.full(shape.shape, scalar.data), tl.int1)
+        return splat(self, shape, scalar)
+
+    InterpreterBuilder.create_splat = splat_conditions
 
     torch.set_num_threads(1)
 
