@@ -64,7 +64,15 @@ class RolloutError(MultiverseError, ValueError):
 
 
 class OptionError(MultiverseError, ValueError):
-    """An option of a server or a field of a request has a value that is not allowed."""
+    """An option of a server or a field of a request has a value that is not allowed.
+
+    Args:
+        parameter: which of a request's parameters it is.
+    """
+
+    def __init__(self, message: str, parameter: str = "multiverse") -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class RunError(MultiverseError, ValueError):

@@ -52,7 +52,7 @@ class FieldMiddleware:
             try:
                 body = move_field(body, scope["path"])
             except MultiverseError as error:
-                await _refusal(str(error), scope["path"])(scope, receive, send)
+                await _refusal(error, scope["path"])(scope, receive, send)
                 return
             scope = {**scope, "headers": _with_length(scope["headers"], len(body))}
         await self._app(scope, _again(body, receive), send)
@@ -121,9 +121,10 @@ def _with_length(headers: Any, length: int) -> list[tuple[bytes, bytes]]:
     return [*((k, v) for k, v in headers if k != b"content-length"), (b"content-length", str(length).encode())]
 
 
-def _refusal(message: str, path: str) -> JSONResponse:
+def _refusal(error: MultiverseError, path: str) -> JSONResponse:
     if path in PATHS:
-        error = {"object": "error", "message": message, "type": "BadRequest", "param": FIELD, "code": 400}
+        wrong = error.parameter if isinstance(error, OptionError) else FIELD
+        told = {"object": "error", "message": str(error), "type": "BadRequest", "param": wrong, "code": 400}
     else:
-        error = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
-    return JSONResponse(error, 400)
+        told = {"type": "error", "error": {"type": "invalid_request_error", "message": str(error)}}
+    return JSONResponse(told, 400)

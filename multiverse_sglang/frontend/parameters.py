@@ -37,7 +37,9 @@ def holders(given: object) -> Iterator[dict[str, Any]]:
         if holder is None:
             continue
         if not isinstance(holder, dict):
-            raise OptionError(f"sampling_params must be an object or a list of objects, got {shown(given)}")
+            raise OptionError(
+                f"sampling_params must be an object or a list of objects, got {shown(given)}", "sampling_params"
+            )
         yield holder
 
 
@@ -47,7 +49,7 @@ def custom(holder: dict[str, Any]) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise OptionError(f"custom_params must be an object, got {shown(found)}")
+        raise OptionError(f"custom_params must be an object, got {shown(found)}", "custom_params")
     return found
 
 
@@ -60,13 +62,13 @@ def check_openai(request: dict[str, Any]) -> None:
     _response_format(request)
     number = request.get("n")
     if isinstance(number, int) and number < 1:
-        raise OptionError(f"n must be at least 1, got {shown(number)}")
+        raise OptionError(f"n must be at least 1, got {shown(number)}", "n")
 
 
 def _response_format(holder: dict[str, Any]) -> dict[str, Any]:
     wanted = holder.get("response_format")
     if not isinstance(wanted, dict | None):
-        raise OptionError(f"response_format must be an object, got {shown(wanted)}")
+        raise OptionError(f"response_format must be an object, got {shown(wanted)}", "response_format")
     return wanted or {}
 
 

@@ -170,8 +170,9 @@ def test_what_sglang_breaks_on_is_refused_without_the_field_too(wrong: dict[str,
 
     body = json.dumps({"messages": []} | wrong).encode()
     assert LOOKS.search(body)
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=said) as refused:
         move_field(body, "/v1/chat/completions")
+    assert [refused.value.parameter] == list(wrong)
     fine = json.dumps({"messages": [], "n": 1, "response_format": {"type": "text"}}).encode()
     assert not LOOKS.search(fine)
     assert move_field(fine, "/v1/chat/completions") == fine
