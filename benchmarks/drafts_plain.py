@@ -22,7 +22,7 @@ from vllm import SamplingParams
 import multiverse_vllm
 from multiverse.models.tokenizer import turn
 
-PROBLEMS = 128
+PROBLEMS = 32
 WAYS = ("with", "without")
 
 
