@@ -22,7 +22,7 @@ from vllm import SamplingParams
 import multiverse_vllm
 from multiverse.models.tokenizer import turn
 
-PROBLEMS = 32
+PROBLEMS, TOKENS = 8, 100
 WAYS = ("with", "without")
 
 
@@ -33,8 +33,8 @@ def cost(plugin: bool) -> tuple[float, int]:
     llm = engine(SHARED)
     tokenizer = llm.get_tokenizer()
     prompts = [{"prompt_token_ids": tokenizer.encode(turn(problem))} for problem in problems(PROBLEMS, forks=False)]
-    parameters = SamplingParams(temperature=0, max_tokens=300, detokenize=False)
-    llm.generate(prompts[:8], parameters, use_tqdm=False)  # what is made once is made now
+    parameters = SamplingParams(temperature=0, max_tokens=TOKENS, detokenize=False)
+    llm.generate(prompts[:2], parameters, use_tqdm=False)  # what is made once is made now
     meter = Meter()
     meter.start()
     answers = llm.generate(prompts, parameters, use_tqdm=False)

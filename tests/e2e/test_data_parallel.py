@@ -35,7 +35,8 @@ def pair(host: str) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MULTIVERSE", raising=False)
         patch.setenv("VLLM_SERVER_DEV_MODE", "1")
-        cores = sorted(os.sched_getaffinity(0))  # else SGLang wants a NUMA node for each engine
+        patch.setenv("CPU_VISIBLE_MEMORY_NODES", "0,0")  # else vLLM 0.33 wants a NUMA node for each engine
+        cores = sorted(os.sched_getaffinity(0))  # and SGLang does
         patch.setenv("SGLANG_CPU_OMP_THREADS_BIND", f"{cores[0]}|{cores[-1]}")
         arguments = ["--served-model-name", "tiny", "--multiverse-shapes", "accept", *FLAGS[host]]
         with Server(command(host, str(TINY), port, arguments), port) as server:
