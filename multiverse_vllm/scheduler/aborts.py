@@ -18,7 +18,14 @@ def install() -> None:
     send = EngineCoreProc._send_finish_outputs_to_client
 
     @functools.wraps(send)
-    def send_last(self: EngineCoreProc, req_ids: list[str], client_index: int, finish_reason: FinishReason) -> None:
+    def send_last(
+        self: EngineCoreProc,
+        req_ids: list[str],
+        client_index: int,
+        finish_reason: FinishReason,
+        *more: object,
+        **named: object,
+    ) -> None:
         own = self.scheduler.answers.last_outputs if isinstance(self.scheduler, MultiverseScheduler) else {}
         last = [own.pop(name) for name in req_ids if name in own]
         for output in last:
@@ -28,6 +35,6 @@ def install() -> None:
             outputs = EngineCoreOutputs(finished_requests=ended, outputs=last)
             self.output_queue.put_nowait((client_index, outputs))
         if rest := [name for name in req_ids if name not in ended]:
-            send(self, rest, client_index, finish_reason)
+            send(self, rest, client_index, finish_reason, *more, **named)  # vLLM 0.33 may add an error
 
     EngineCoreProc._send_finish_outputs_to_client = send_last
