@@ -9,7 +9,7 @@ import aiohttp
 
 from multiverse.stress.asks import Ask
 from multiverse.stress.fields import encode
-from multiverse.stress.results import Result
+from multiverse.stress.results import PAUSED, Result
 
 _JSON = {"Content-Type": "application/json"}
 _ERROR = "an error with status 200"
@@ -31,7 +31,7 @@ async def exchange(client: aiohttp.ClientSession, ask: Ask) -> Result:
     if ask.must_be_refused:
         return Result(ask, "failed", detail=f"was not refused: {text[:200]}")
     problem = _problem_of_stream(text) if response.content_type == "text/event-stream" else _problem(text)
-    if ask.may_fail and problem.startswith(_ERROR):
+    if problem.startswith(_ERROR) and (ask.may_fail or PAUSED in problem):
         return Result(ask, "refused", detail=problem)
     return Result(ask, "failed" if problem else "answered", detail=problem)
 
@@ -47,7 +47,7 @@ async def _leave(ask: Ask, response: aiohttp.ClientResponse) -> Result:
 
 
 def _judge_refusal(ask: Ask, status: int, text: str) -> Result:
-    if status == 500 and ask.may_fail:
+    if (status == 500 and ask.may_fail) or (status == 503 and PAUSED in text):
         return Result(ask, "refused", detail=text[:300])
     if status >= 500 or (ask.must_be_refused and status != 400):
         return Result(ask, "failed", detail=f"{status}: {text[:300]}")

@@ -8,6 +8,8 @@ from typing import Literal
 from multiverse.stress.asks import Ask
 
 Outcome = Literal["same", "different", "answered", "left", "refused", "failed"]
+PAUSED = "Generation is paused"
+"""What vLLM 0.33 says with a 503 to whoever asks while an operator has paused it; 0.32 lets them wait."""
 
 
 @dataclass(frozen=True)

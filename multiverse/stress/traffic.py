@@ -11,7 +11,7 @@ import openai
 
 from multiverse.errors import RunError
 from multiverse.stress.asks import Ask
-from multiverse.stress.results import Answer, Result
+from multiverse.stress.results import PAUSED, Answer, Outcome, Result
 from multiverse.wire.responses import FIELD
 
 _CORE = ("model", "messages", "prompt", "max_tokens", "temperature", "seed", "stream", "stream_options")
@@ -94,7 +94,8 @@ class Asker:
             right = ask.kind == "malformed" and ask.complaint in str(error)
             return Result(ask, "refused" if right else "failed", detail="" if right else f"400: {error}")
         except Exception as error:  # whatever the client's transport raises is how it went
-            return Result(ask, "failed", detail=f"{type(error).__name__}: {error}")
+            outcome: Outcome = "refused" if PAUSED in str(error) else "failed"
+            return Result(ask, outcome, detail=f"{type(error).__name__}: {error}")
         return self._judge(ask, answer, expected)
 
     @staticmethod

@@ -18,6 +18,7 @@ STREAM, JSON = "text/event-stream", "application/json"
 CHUNK = 'data: {"choices": []}\n\n'
 ERROR = 'data: {"error": {"message": "no", "code": 500}}\n\n'
 DONE = "data: [DONE]\n\n"
+PAUSED = '{"error": {"message": "Generation is paused. Please retry after it resumes.", "code": 503}}'
 
 
 def judged(ask: Ask, status: int, text: str, kind: str = JSON) -> Result:
@@ -41,6 +42,8 @@ def judged(ask: Ask, status: int, text: str, kind: str = JSON) -> Result:
         (400, "{}", JSON, "refused"),
         (500, "{}", JSON, "failed"),
         (503, "{}", JSON, "failed"),
+        (503, PAUSED, JSON, "refused"),
+        (200, f"{CHUNK}data: {PAUSED}\n\n{DONE}", STREAM, "refused"),
         (200, CHUNK + ERROR + DONE, STREAM, "failed"),
         (200, CHUNK, STREAM, "failed"),
         (200, "x", JSON, "failed"),
