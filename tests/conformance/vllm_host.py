@@ -62,9 +62,11 @@ class VLLMHost:
             defaults |= {"async_scheduling": late, **BESIDE_OTHERS, **WANTED}
         elif late:
             defaults["distributed_executor_backend"] = LateExecutor
-        self.llm = LLM(model, **defaults | (settings or {}))
-        for name in options:
-            del os.environ[f"MULTIVERSE_{name.upper()}"]
+        try:
+            self.llm = LLM(model, **defaults | (settings or {}))
+        finally:  # an engine that is refused leaves the next one nothing
+            for name in options:
+                del os.environ[f"MULTIVERSE_{name.upper()}"]
         self.core: Any = self.llm.llm_engine.engine_core.engine_core
         self.scheduler: Any = self.core.scheduler
         self._ids = itertools.count()
