@@ -19,9 +19,6 @@ from multiverse_vllm.channels import OPTIONS
 from multiverse_vllm.scheduler.state import State
 from multiverse_vllm.scheduler.tree import Member
 
-PLACEHOLDER = -1
-"""What vLLM fills a row up with, to as many as others have. Of the V2 runner, which keeps its drafts, all are this."""
-
 
 class Drafts:
     """The drafts of one scheduler.
@@ -33,13 +30,14 @@ class Drafts:
     def __init__(self, state: State, options: Options) -> None:
         self._host, self._trees, self._tally = state.host, state.trees, state.tally
         self._queue, self._options = state.queue, options
-        self._untold = state.host.use_v2_model_runner
+        self._drafted: dict[str, int] = {}
         self._asked: WeakKeyDictionary[Request, DraftLengths | None] = WeakKeyDictionary()
 
     def trim(self, names: Iterable[str]) -> None:
         """vLLM has taken drafts for the requests `names`: keep as many as their options say, and none of whoever does
         not go on with what was sampled for it."""
         rows = len(self._queue.running())
+        self._drafted.clear()
         for name in names:
             request = self._host.requests.get(name)
             if request is None or not request.spec_token_ids:
@@ -49,6 +47,7 @@ class Drafts:
                 request.spec_token_ids = []
             elif (lengths := self._lengths(request, member)) is not None:
                 request.spec_token_ids = request.spec_token_ids[: lengths.at(rows)]
+            self._drafted[name] = len(request.spec_token_ids)
 
     def _lengths(self, request: Request, member: Member | None) -> DraftLengths | None:
         """Read once per request, one without blocks too."""
@@ -64,17 +63,12 @@ class Drafts:
             accepted = max(0, len(found.sampled_token_ids[found.req_id_to_index[name]]) - 1)
             if member := self._trees.members.get(name):
                 member.tree.accepted_drafts += accepted
-                if member.tree.structured and (tried := self._tried(output, name, drafted)):
+                if member.tree.structured and (tried := self._tried(name, len(drafted))):
                     self._tally.count("draft_tokens", tried)
                     self._tally.observe(f"accepted_drafts_{'branch' if member.strand.parent else 'root'}", accepted)
             elif deferred := self._trees.deferred.get(name):
                 deferred.accepted_drafts += accepted
 
-    def _tried(self, output: SchedulerOutput, name: str, drafted: list[int]) -> int:
-        """How many of a row's tokens somebody drafted: of a row that begins, nobody has any."""
-        if not self._untold:
-            return len(drafted) - drafted.count(PLACEHOLDER)
-        begins = name in output.scheduled_cached_reqs.resumed_req_ids or any(
-            new.req_id == name for new in output.scheduled_new_reqs
-        )
-        return 0 if begins else len(drafted)
+    def _tried(self, name: str, scheduled: int) -> int:
+        """How many tokens of a row somebody drafted: vLLM fills rows that begin up to as many as others have."""
+        return min(scheduled, self._drafted.pop(name, 0))
