@@ -7,10 +7,12 @@ vLLM passes over it. `enqueue` and `remove`, `park` and `unpark`, `hold` and `re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from vllm.v1.core.sched.request_queue import SchedulingPolicy
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.request_queue import SchedulingPolicy, create_request_queue
 from vllm.v1.request import RequestStatus
 
 from multiverse_vllm.scheduler.host import Finish, HostScheduler, Request
@@ -91,6 +93,25 @@ class Queue:
         request.drop_stale_output = True
         request.num_stale_output_tokens = request.num_in_flight_tokens
         request.num_output_placeholders = 0
+
+    @contextmanager
+    def draining(self) -> Iterator[None]:
+        """While vLLM plans a step before a pause that waits: what holds KV goes on, what has not begun stays queued.
+
+        Since 0.32 vLLM does that by itself; 0.31 lets neither begin, and branches stand among those that hold KV.
+        """
+        host = self._host
+        if host._pause_state is not PauseState.PAUSED_NEW or not host.kv_holding_waiting:
+            yield
+            return
+        unbegun, host.waiting = host.waiting, create_request_queue(host.policy)
+        host._pause_state = PauseState.UNPAUSED
+        try:
+            yield
+        finally:
+            host._pause_state = PauseState.PAUSED_NEW
+            preempted, host.waiting = list(host.waiting), unbegun
+            host.waiting.prepend_requests(reversed(preempted))
 
     def finish(self, request_ids: Iterable[str], status: object) -> None:
         """End those of the requests that vLLM knows, wherever they are, and free all that they hold."""

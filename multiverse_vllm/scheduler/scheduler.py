@@ -109,7 +109,8 @@ class MultiverseScheduler(Scheduler):
             self.paces.before_step()
         if self.trees.members and self._pause_state is not PauseState.PAUSED_ALL:
             self.steps.before_schedule(begins=self._pause_state is PauseState.UNPAUSED)
-        output = super().schedule(*args, **kwargs)
+        with self.queue.draining():
+            output = super().schedule(*args, **kwargs)
         self.steps.after_schedule(output)
         return output
 
