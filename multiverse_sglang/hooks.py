@@ -15,6 +15,7 @@ from multiverse_sglang.frontend.hooks import API_HOOKS, FRONT_END
 from multiverse_sglang.holding_hooks import HOLDING_HOOKS
 from multiverse_sglang.mask_hooks import MASK_HOOKS
 from multiverse_sglang.rehearsal_hooks import REHEARSAL_HOOKS
+from multiverse_sglang.result_hooks import RESULT_HOOKS
 from multiverse_sglang.rows import FIELDS, ROUTE, reads, wraps
 
 VERSIONS = ("0.5.22", "0.5.23")
@@ -198,8 +199,7 @@ HOOKS = (
     reads("sglang.srt.mem_cache.memory_pool:KVWriteLoc", ("loc",), "write the KV of new tokens", "nothing"),
     reads("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool.set_kv_buffer", ("layer", "loc_info", "cache_k",
           "cache_v"), "write the KV of new tokens", "nothing"),
-    *HOLDING_HOOKS,
-    *REHEARSAL_HOOKS,
+    *HOLDING_HOOKS, *REHEARSAL_HOOKS, *RESULT_HOOKS,
     reads(f"{_REGISTRY}.register", ("target", "hook", "hook_type"), "apply the wrappers", "nothing"),
     reads(f"{_REGISTRY}.apply_hooks", (), "apply the wrappers", "a report of what failed to apply"),
 )  # fmt: skip

@@ -78,7 +78,7 @@ def _known_names(found: Any) -> set[str]:
     for base in found.__mro__:
         methods = [inspect.unwrap(value) for value in vars(base).values() if inspect.isfunction(value)]
         names |= {name for method in methods if inspect.isfunction(method) for name in method.__code__.co_names}
-        names |= set(vars(base).get("__annotations__", ()))
+        names |= {*vars(base), *vars(base).get("__annotations__", ())}
     return names
 
 

@@ -21,6 +21,8 @@ FRONT_END = (
     wraps("sglang.lang.backend.base_backend:BaseBackend.fork_program", ("src", "dst", "position_ids_offset"),
           "tell the server of a fork", _STATES),
     wraps("sglang.lang.backend.base_backend:BaseBackend.end_program", ("s",), "tell it of the end", _STATES),
+    reads(f"{EXECUTOR}.get_meta_info", ("name",), "read what branches said", ROUTE),
+    reads(f"{ENDPOINT}.commit_lazy_operations", ("s",), "compute what forks have in common", ROUTE),
     reads("sglang.utils:http_request", ("url", "json", "api_key", "verify"), "call the server", "nothing"),
 )  # fmt: skip
 """What the backend of programs (`programs/endpoint.py`) touches in their own process, maybe without a server."""
@@ -36,5 +38,6 @@ API_HOOKS = (
           "trees and figures", FIELDS),
     reads("sglang.srt.entrypoints.http_server:app", (), "take the field out of requests; add routes", FIELDS),
     reads("sglang.srt.entrypoints.http_server:get_global_state", (), "find the server's states", ROUTE),
+    reads("sglang.srt.entrypoints.http_server:_GlobalState", ("tokenizer_manager",), "find the server's states", ROUTE),
 )  # fmt: skip
 """Of processes that serve HTTP only: their modules take seconds to import."""

@@ -37,6 +37,7 @@ FRONTEND_HOOKS = (
     Hook("vllm.outputs:RequestOutput.add", ("next_output", "aggregate"), True,
          "keep them when outputs are merged", "0.31", FIELD),
     Hook(f"{_LOGGERS}.__init__", ("vllm_config",), True, "make the metrics", "0.18", METRICS),
+    Hook(_LOGGERS, ("engine_indexes",), False, "for each engine", "0.31", METRICS),
     Hook(f"{_LOGGERS}.record", ("scheduler_stats", "engine_idx"), True,
          "enter what was counted into them", "0.18", METRICS),
     Hook("vllm.outputs:WeightVersionSpan", ("version", "start", "end"), False,
