@@ -64,6 +64,8 @@ def run(host: str, release: str, suite: str, part: str) -> dict[str, Any]:
         report, begun = Path(directory, "report.xml"), time.monotonic()
         command = [ROOT / f".venvs/{host}/bin/python", "-m", "pytest", "-v", f"--junitxml={report}"]
         subprocess.run([*command, "-m", SUITES[suite], *files(suite, part)], cwd=ROOT, env=environment, check=False)
+        if not report.exists():
+            raise SystemExit(f"{host} {release} {suite}: pytest was killed, maybe for want of memory: nothing counts")
         cases = [{child.tag for child in case} for case in ElementTree.parse(report).iter("testcase")]
     bad = sum(bool(kinds & {"failure", "error"}) for kinds in cases)
     skipped = sum("skipped" in kinds for kinds in cases)

@@ -101,9 +101,7 @@ class Queue:
         Since 0.32 vLLM does that by itself; 0.31 lets neither begin, and branches stand among those that hold KV.
         """
         host = self._host
-        if host._pause_state is not PauseState.PAUSED_NEW or not host.kv_holding_waiting:
-            yield
-            return
+        assert host._pause_state is PauseState.PAUSED_NEW
         unbegun, host.waiting = host.waiting, create_request_queue(host.policy)
         host._pause_state = PauseState.UNPAUSED
         try:

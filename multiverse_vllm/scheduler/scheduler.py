@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.sched.interface import PauseState
@@ -109,7 +110,7 @@ class MultiverseScheduler(Scheduler):
             self.paces.before_step()
         if self.trees.members and self._pause_state is not PauseState.PAUSED_ALL:
             self.steps.before_schedule(begins=self._pause_state is PauseState.UNPAUSED)
-        with self.queue.draining():
+        with self.queue.draining() if self._pause_state is PauseState.PAUSED_NEW else nullcontext():
             output = super().schedule(*args, **kwargs)
         self.steps.after_schedule(output)
         return output
