@@ -108,7 +108,7 @@ EVERY = HOOKS + V2_HOOKS + API_HOOKS + LLM_HOOKS + ATTENTION_HOOKS + ATTENTION_H
 
 def table() -> tuple[Hook, ...]:
     """The rows that concern this vLLM's engine, as it is asked to be."""
-    rows = HOOKS + V2_HOOKS if has_v2() else HOOKS
+    rows: tuple[Hook, ...] = HOOKS + V2_HOOKS if has_v2() else HOOKS
     if is_wanted():
         rows += ATTENTION_HOOKS + ATTENTION_HOOKS_V2 if has_v2() else ATTENTION_HOOKS
     return needed(rows, host_version())
