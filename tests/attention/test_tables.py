@@ -50,5 +50,6 @@ def test_a_plan_of_them_reads_each_page_once(rows: list[tuple[int, ...]]) -> Non
 
 def test_long_rows_are_compared_to_the_page() -> None:
     common = tuple(range(5000))
-    rows = [(*common, own, own + 1) for own in (9000, 9100, 9200)] + [(*common[:4321], 7), (1, *common)]
+    rows = [(*common, *range(own, own + 3000)) for own in (10_000, 20_000, 30_000)]
+    rows += [(*common[:4321], *range(40_000, 49_000)), (1, *common)]
     assert groups(rows, 2) == [Group((0, 1, 2, 3), 8642), Group((0, 1, 2), 10000)]
