@@ -40,5 +40,8 @@ EXPORTERS = "_multiverse_exporters"
 MOVER, SHIFTS, SCORINGS = "_multiverse_mover", "_multiverse_shifts", "_multiverse_scorings"
 """A model runner, and `SCORINGS` V2's `PromptLogprobsWorker` too: how tokens are moved; of the step's plan, what is
 wanted after its beginning. Within `worker.runners`."""
+STEPS, STEP = "_multiverse_steps", "_multiverse_step"
+"""A model runner: the `SharedPrefixSteps` of our attention backend, or None. The metadata of a step: that step, if it
+is ours. Within `worker.runners` and `attention`."""
 INSTALLED = "_multiverse"
 """What was wrapped once: `SchedulerConfig.get_scheduler_cls`, `ChatCompletionRequest`."""

@@ -11,6 +11,8 @@ from multiverse.serving.hooks import Hook, describe, needed
 from multiverse.serving.options import Options
 from multiverse.serving.pins import hints, read
 from multiverse.serving.support import Support
+from multiverse_vllm.attention import is_wanted
+from multiverse_vllm.attention.hooks import ATTENTION_HOOKS, ATTENTION_HOOKS_V2
 from multiverse_vllm.frontend.hooks import API_HOOKS, FIELD, FRONTEND_HOOKS, LLM_HOOKS, METRICS
 from multiverse_vllm.worker.hooks import FORK, POSITIONS, V2_HOOKS, WORKER_HOOKS, has_v2
 
@@ -126,12 +128,15 @@ HOOKS = (
 )  # fmt: skip
 
 
-EVERY = HOOKS + V2_HOOKS + API_HOOKS + LLM_HOOKS
+EVERY = HOOKS + V2_HOOKS + API_HOOKS + LLM_HOOKS + ATTENTION_HOOKS + ATTENTION_HOOKS_V2
 
 
 def table() -> tuple[Hook, ...]:
-    """The rows that concern this vLLM's engine."""
-    return needed(HOOKS + V2_HOOKS if has_v2() else HOOKS, host_version())
+    """The rows that concern this vLLM's engine, as it is asked to be."""
+    rows: tuple[Hook, ...] = HOOKS + V2_HOOKS if has_v2() else HOOKS
+    if is_wanted():
+        rows += ATTENTION_HOOKS + ATTENTION_HOOKS_V2 if has_v2() else ATTENTION_HOOKS
+    return needed(rows, host_version())
 
 
 def support() -> Support:

@@ -15,6 +15,7 @@ def install() -> None:
     require(table())
     from vllm.config.scheduler import SchedulerConfig
 
+    from multiverse_vllm import attention
     from multiverse_vllm.frontend import inputs, metrics, outputs, stops
     from multiverse_vllm.scheduler import aborts, rehearsal
     from multiverse_vllm.scheduler.scheduler import with_multiverse
@@ -29,5 +30,6 @@ def install() -> None:
 
     setattr(get_scheduler_cls, INSTALLED, True)
     SchedulerConfig.get_scheduler_cls = get_scheduler_cls
+    attention.offer()
     for room in (inputs, outputs, stops, metrics, rehearsal, aborts, runners, cpu_drafts):
         room.install()

@@ -8,7 +8,7 @@ cache is not.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vllm import envs
@@ -48,9 +48,6 @@ def refuse_configuration(config: Any) -> None:
         "KV events, which routers would take for those of plain prompts (--kv-events-config)": _publishes_kv(config),
         "pipeline parallelism (--pipeline-parallel-size)": config.parallel_config.pipeline_parallel_size > 1,
         "encoder-decoder models": config.model_config.is_encoder_decoder,
-        "prefixes that branches share, read once (--multiverse-shared-prefix)": (
-            Options.from_environment().shared_prefix is not None
-        ),
         "blocks of prompts computed in one forward (--multiverse-prefill)": Options.from_environment().prefill
         not in ("auto", "replay"),
         "a front end that drops the field (VLLM_USE_RUST_FRONTEND)": getattr(envs, "VLLM_USE_RUST_FRONTEND", False),
@@ -133,3 +130,24 @@ def _reasons(layer: Any, spec: Any) -> Iterator[str]:
         yield "caches that compress tokens"
     if (backend := layer.get_attn_backend().get_name()) not in LAYOUTS:
         yield f"the KV layout of {backend} (--attention-backend), known are {', '.join(sorted(LAYOUTS))}"
+
+
+def refuse_shared_prefix(runner: Any, layers: Sequence[Any], ours: bool) -> None:
+    """Raise `UnsupportedHostError` if what branches share can't be read once in this configuration.
+
+    Args:
+        layers: those that attend.
+        ours: whether each has one of our backends.
+    """
+    if not ours:
+        found = ", ".join(sorted({layer.get_attn_backend().get_name() for layer in layers}))
+        refuse([f"--multiverse-shared-prefix and the attention backend {found} (--attention-backend)"])
+    impls, kv = [layer.impl for layer in layers], layers[0].kv_cache.dtype
+    checks = {
+        "speculative decoding (--speculative-config)": runner.vllm_config.speculative_config is not None,
+        f"a KV cache in {kv} (--kv-cache-dtype)": kv != runner.model_config.dtype,
+        "capped attention scores": any(impl.logits_soft_cap for impl in impls),
+        "attention sinks": any(impl.sinks is not None for impl in impls),
+        "layers with different heads": len({(one.num_heads, one.num_kv_heads, one.head_size) for one in impls}) > 1,
+    }
+    refuse(f"--multiverse-shared-prefix and {reason}" for reason in present(checks))

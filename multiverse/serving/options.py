@@ -49,8 +49,8 @@ FLAGS = {
     "max_parallel": "branches of a request that may run at once; the others wait their turn (default: all)",
     "max_critical_path": "positions from the first generated token to the last (default: no limit)",
     "stream": "'document' (default) streams the answer in order, 'events' also every branch as it grows",
-    "shared_prefix": "'always', 'never', or a table of `multiverse bench` that says where it pays: SGLang's attention"
-    " backends of this plugin read a prefix once that branches share (default: 'always' on a CPU, else 'never')",
+    "shared_prefix": "'always', 'never', or a table of `multiverse bench` that says where it pays: attention backends"
+    " of this plugin read a prefix once that branches share (default: 'always' with SGLang's on a CPU, else 'never')",
     "shapes": "'accept' lets benchmarks say how wide and long blocks are, 'refuse' (default) doesn't",
     "prefill": "how SGLang computes blocks of prompts: 'auto' (default), 'replay', 'segments', or 'mask' (FlashInfer)",
     "admission": "which branches run while others wait: 'eager' (default) all, 'off' one of a request, 'cap:N' N of it,"

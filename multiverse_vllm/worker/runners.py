@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from multiverse_vllm.channels import MOVER, PLAN, SCORINGS, SHIFTS
+from multiverse_vllm.attention import steps_of
+from multiverse_vllm.channels import MOVER, PLAN, SCORINGS, SHIFTS, STEPS
 from multiverse_vllm.plan import StepPlan
 from multiverse_vllm.refusals import refuse_unsupported
 from multiverse_vllm.worker.hooks import has_v2
@@ -90,6 +91,7 @@ def _prepare_moves(initialize_kv_cache: Method) -> Method:
         initialize_kv_cache(self, *args, **kwargs)
         refuse_unsupported(self)
         setattr(self, MOVER, KVMover(self))
+        setattr(self, STEPS, steps_of(self))
 
     return wrapped
 
@@ -105,7 +107,12 @@ def _move_first(update: Method) -> Method:
             setattr(scorer, SCORINGS, (self, plan.scorings))
         if plan.moves:
             getattr(self, MOVER).move(plan.moves)
-        return update(self, scheduler_output)
+        result = update(self, scheduler_output)
+        if steps := getattr(self, STEPS, None):
+            steps.begin(scheduler_output)
+            if not hasattr(self, "prepare_attn"):  # V1, whose rows are in order from here on
+                steps.order(self.input_batch.req_ids)
+        return result
 
     return wrapped
 
@@ -165,6 +172,8 @@ def _shift_v2(prepare_attn: Method) -> Method:
         result = prepare_attn(self, input_batch)
         if plan := getattr(self, SHIFTS, None):
             shift(input_batch.positions, input_batch.req_ids, input_batch.query_start_loc_np, plan)
+        if steps := getattr(self, STEPS, None):
+            steps.order(input_batch.req_ids)
         return result
 
     return wrapped

@@ -97,7 +97,7 @@ def test_the_table_of_shared_prefixes_is_what_the_gate_reads(
     assert {row.ratio for row in table} == {0.5}
 
 
-def test_prefixes_are_measured_on_servers_of_sglang_only(start: Any, tmp_path: Path) -> None:
+def test_prefixes_are_measured_on_servers_that_are_started_for_it(start: Any, tmp_path: Path) -> None:
     _, url = start()
     status, _, err = bench("--url", url, "-o", tmp_path, "--only", "prefix,ways", *SMALL)
     assert (status, "prefix is left out: prefix starts two servers" in err) == (1, True)

@@ -18,12 +18,12 @@ RUNNERS = {
 DRAFTING = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 1, "prompt_lookup_max": 4}
 
 
-def start(kind: str, model: Path, **options: str) -> VLLMHost:
+def start(kind: str, model: Path, settings: dict[str, Any] | None = None, **options: Any) -> VLLMHost:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_USE_V2_MODEL_RUNNER", str(int(kind != "V1")))
         envs.disable_envs_cache()  # of an engine before
-        settings = {"speculative_config": DRAFTING} if kind == "V2 with drafts" else {}
-        host = VLLMHost(str(model), late=kind == "V2 a step ahead", settings=settings, **options)
+        drafts = {"speculative_config": DRAFTING} if kind == "V2 with drafts" else {}
+        host = VLLMHost(str(model), late=kind == "V2 a step ahead", settings=drafts | (settings or {}), **options)
     assert RUNNERS[kind] in {base.__module__ for base in type(runner_of(host)).__mro__}
     return host
 

@@ -119,8 +119,10 @@ def _vllm(setting: Setting) -> list[Check]:
     files = (f"tests/conformance/test_{name}.py" for name in ("prompt_logprobs", "stops", "logprobs", "life"))
     more, needs = _pytest("-k", "ahead", *files), ("vllm", "pytest", "hypothesis")
     halves = "vLLM in bfloat16 with the attention it chooses: nearly all answers are the oracle's in float32"
+    once = "vLLM: attention that reads shared prefixes once, both runners"
     return [
         _operators("vllm"),
+        Check("shared-prefix", once, "vllm", _pytest("tests/vllm_workers/test_shared_prefix.py"), needs),
         _host("vllm", "v2", f"vLLM's V2 runner, {runner}", VLLM_USE_V2_MODEL_RUNNER="1"),
         first,
         Check("bfloat16", halves, "vllm", ("tools/gpu/halves.py",), ("vllm",)),

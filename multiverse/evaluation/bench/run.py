@@ -147,9 +147,9 @@ async def _plain(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
 
 
 async def _prefix(plan: Plan, traffic: Traffic) -> AsyncIterator[list[Point]]:
-    """Two servers of SGLang whose attention backend is ours, or around its own: one shares, the other doesn't."""
-    if plan.url or plan.host != "sglang":
-        raise RunError("prefix starts two servers of SGLang with attention backends of this plugin: --host sglang")
+    """Two servers whose attention backend is ours, or around the host's own: one shares, the other doesn't."""
+    if plan.url:
+        raise RunError("prefix starts two servers with attention of this plugin: --host, not --url")
     assert plan.model is not None
     if model_figures(plan.model, None) is None:
         raise RunError(f"how many KV heads {plan.model} has is not known; name the directory of a checkpoint")
