@@ -11,6 +11,7 @@ from multiverse.serving.hooks import Hook, describe, needed
 from multiverse.serving.options import Options
 from multiverse.serving.pins import hints, read
 from multiverse.serving.support import Support
+from multiverse_sglang.draft_hooks import DRAFT_HOOKS
 from multiverse_sglang.frontend.hooks import API_HOOKS, FRONT_END
 from multiverse_sglang.holding_hooks import HOLDING_HOOKS
 from multiverse_sglang.mask_hooks import MASK_HOOKS
@@ -57,7 +58,6 @@ _PLAN = "a plan that says why it is empty"
 
 HELD_TOKENS = f"{OBSERVER}.plugin_held_tokens"
 """With `patches/sglang/held-tokens.patch`: the leak checks ask plugins what they hold."""
-
 
 HOOKS = (
     wraps(f"{ARGUMENTS}:prepare_server_args", ("argv",),
@@ -199,7 +199,7 @@ HOOKS = (
     reads("sglang.srt.mem_cache.memory_pool:KVWriteLoc", ("loc",), "write the KV of new tokens", "nothing"),
     reads("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool.set_kv_buffer", ("layer", "loc_info", "cache_k",
           "cache_v"), "write the KV of new tokens", "nothing"),
-    *HOLDING_HOOKS, *REHEARSAL_HOOKS, *RESULT_HOOKS,
+    *DRAFT_HOOKS, *HOLDING_HOOKS, *REHEARSAL_HOOKS, *RESULT_HOOKS,
     reads(f"{_REGISTRY}.register", ("target", "hook", "hook_type"), "apply the wrappers", "nothing"),
     reads(f"{_REGISTRY}.apply_hooks", (), "apply the wrappers", "a report of what failed to apply"),
 )  # fmt: skip

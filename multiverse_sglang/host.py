@@ -77,6 +77,7 @@ class Request(Protocol):
     beam_group: object | None
     is_retracted: bool
     finished_len: int | None
+    spec_num_correct_drafts: int
     finished_output: bool
     custom_logit_processor: object
 
@@ -195,6 +196,7 @@ class Scheduler(Protocol):
     enable_overlap: bool
     enable_priority_scheduling: bool
     schedule_low_priority_values_first: bool
+    spec_algorithm: Any
     schedule_stream: Any
     forward_stream: Any
     forward_stream_ctx: Any

@@ -9,6 +9,7 @@ from sglang.srt.layers.radix_attention import AttentionType, RadixAttention
 from sglang.srt.mem_cache.allocator.page_interleave import page_interleave_shard_size
 
 from multiverse.errors import OptionError
+from multiverse.serving.admission.policies import make_policy
 from multiverse.serving.options import Options
 from multiverse.serving.refusals import present, refuse
 from multiverse.serving.rope import refusals_of_rope
@@ -21,6 +22,9 @@ from multiverse_sglang.scheduler.slot_moves import can_move
 
 _BIT_MASKS = ("xgrammar", "llguidance", "none")
 """Grammar backends of SGLang whose masks are bits."""
+_DRAFTS = (None, "NGRAM")
+"""Kinds of speculative decoding: none, or one whose drafts are made of what was said. Models that draft have KV of
+their own, which a fork would have to copy and a splice to move."""
 
 
 def is_new(request: Request, min_tokens: int = 1) -> bool:
@@ -39,6 +43,14 @@ def check_options(request: Request, options: Options) -> None:
     if options.enabled and _asks_for_internals(request):
         raise OptionError("hidden states, experts and sampling masks are told of one sequence, blocks make several")
     check_branch_sampling(options)
+
+
+def check_drafts(options: Options) -> None:
+    """Raise OptionError if a request asks for what it can't have on a server that drafts."""
+    if options.structure == "strict":
+        raise OptionError("structure can't be 'strict' on a server with speculative decoding")
+    if options.drafts is not None:
+        raise OptionError("drafts can't be set on SGLang, which drafts as many tokens for all rows")
 
 
 def check_program(request: Request, program: Program) -> None:
@@ -67,8 +79,9 @@ def _asks_for_internals(request: Any) -> bool:
 
 def refuse_arguments(arguments: ServerArgs) -> None:
     """Raise UnsupportedHostError if blocks can't work with these `ServerArgs`, before anything is loaded."""
+    drafts = arguments.speculative_algorithm
     checks = {
-        "speculative decoding (--speculative-algorithm)": arguments.speculative_algorithm is not None,
+        f"speculative decoding by {drafts!r} (--speculative-algorithm), possible is NGRAM": drafts not in _DRAFTS,
         "lengths of drafts (--multiverse-drafts)": Options.from_environment().drafts is not None,
         "prefill-decode disaggregation (--disaggregation-mode)": arguments.disaggregation_mode != "null",
         "pipeline parallelism (--pp-size)": arguments.pp_size > 1,
@@ -118,8 +131,20 @@ def refuse_unsupported(scheduler: Any, options: Options) -> None:
         "embedding models": not scheduler.is_generation,
         f"--multiverse-structure strict with --grammar-backend {backend}": options.structure == "strict"
         and backend not in _BIT_MASKS,
+        **_beside_drafts(scheduler, options),
     }
     refuse(present(checks) + refusals_of_rope(scheduler.model_config.hf_text_config))
+
+
+def _beside_drafts(scheduler: Any, options: Options) -> dict[str, bool]:
+    """What can't be beside speculative decoding, and whether it is."""
+    drafting = not scheduler.spec_algorithm.is_none()
+    checks = {
+        "scheduling a step ahead (leave it to --disable-overlap-schedule)": scheduler.enable_overlap,
+        "--multiverse-structure strict": options.structure == "strict",
+        f"--multiverse-admission {options.admission}": make_policy(options.admission) is not None,
+    }
+    return {f"speculative decoding beside {kind}": drafting and there for kind, there in checks.items()}
 
 
 def refuse_attention(runner: ModelRunner) -> None:

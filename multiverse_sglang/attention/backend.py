@@ -13,6 +13,7 @@ from sglang.srt.layers.radix_attention import RadixAttention
 from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
 from multiverse.attention.batched import WORTH, BatchedAttention, extend
+from multiverse.attention.draft_trees import verify
 from multiverse.attention.shared_prefix import Group, kv_tokens, plan
 from multiverse.serving.options import Options
 from multiverse.serving.sharing import ALWAYS, gate
@@ -50,6 +51,9 @@ class SharedPrefixBackend(TorchNativeAttnBackend):
             groups = self._gate.paying(self.groups_of_step, self._kv_heads)
             passes = plan(forward.seq_lens.tolist(), groups, WORTH)
             self.kv_tokens += kv_tokens(passes)
+        elif mode.is_target_verify():
+            drafts, count = forward.spec_info, forward.spec_info.draft_token_num
+            passes = verify(forward.seq_lens.tolist(), drafts.custom_mask.view(-1, count, count).tolist())
         else:
             passes = extend(forward.extend_prefix_lens.tolist(), forward.extend_seq_lens.tolist())
         table = self.req_to_token_pool.req_to_token

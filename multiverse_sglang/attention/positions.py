@@ -15,15 +15,19 @@ from multiverse_sglang.scheduler.tree import member_of
 def prepare_forward(pool: SlotPool, batch: Batch, forward: ForwardBatch) -> None:
     """Copy the pages that branches share in part; add each strand's position delta to what came of lengths."""
     pool.moves.run()
-    if forward.forward_mode.is_extend():
+    mode = forward.forward_mode
+    verifies = mode.is_target_verify()
+    if mode.is_extend() and not verifies:
         found = segments_of(batch)
         deltas, lengths = [segment.shift for segment in found], [segment.length for segment in found]
         if any(segment.hidden for segment in found):
             setattr(forward, SEGMENTS, found)
     else:
         members = [member_of(request) for request in batch.reqs or ()]
-        deltas, lengths = [0 if member is None else member.delta for member in members], [1] * len(members)
-        setattr(forward, GROUPS, groups(batch.reqs or ()))
+        tokens = forward.spec_info.draft_token_num if verifies else 1
+        deltas, lengths = [0 if member is None else member.delta for member in members], [tokens] * len(members)
+        if not verifies:
+            setattr(forward, GROUPS, groups(batch.reqs or ()))
     if not any(deltas):
         return
     offsets = torch.tensor(deltas, dtype=forward.positions.dtype).repeat_interleave(torch.tensor(lengths))

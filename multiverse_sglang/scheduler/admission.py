@@ -31,7 +31,7 @@ from multiverse.wire.responses import FIELD
 from multiverse_sglang.channels import DEFERRED, MEMBER
 from multiverse_sglang.host import FinishReason as HostReason
 from multiverse_sglang.host import Request, Scheduler
-from multiverse_sglang.refusals import check_options, check_program, eligible, is_new
+from multiverse_sglang.refusals import check_drafts, check_options, check_program, eligible, is_new
 from multiverse_sglang.scheduler.containment import INTERNAL_ERROR, Containment
 from multiverse_sglang.scheduler.deferral import Deferred
 from multiverse_sglang.scheduler.life import Life
@@ -87,6 +87,8 @@ class Admission:
         options = self.options.for_request(field)
         if field is not None:
             check_options(request, options)
+            if not self._scheduler.spec_algorithm.is_none():
+                check_drafts(options)
         if program is not None:
             check_program(request, program)
         if not eligible(request) or (program is None and not options.enabled):
@@ -150,15 +152,18 @@ class Admission:
         known: Deferred = request.__dict__.pop(DEFERRED)
         tree = self._make_tree(request, known, None)
         tree.controller.begin()
+        tree.accepted_drafts = request.spec_num_correct_drafts
         catch_up(tree.controller, said)
         setattr(request, MEMBER, tree.root)
         change(request, WatchedRequest)
         return tree.root
 
-    def _answer(self, request: Request) -> None:
+    def _answer(self, request: Request, dropped_drafts: int) -> None:
         """SGLang has ended a deferred request: its client gets the record that it asked for."""
         try:
-            decide(request, self._make_late(request, request.output_ids[:-1]))
+            root = self._make_late(request, request.output_ids[:-1])
+            root.tree.accepted_drafts -= dropped_drafts
+            decide(request, root)
         except Exception as error:
             logger.error("multiverse: request %s has no record: %r", request.rid, error, exc_info=error)
         setattr(request, MEMBER, None)

@@ -29,13 +29,14 @@ from multiverse_sglang.scheduler.batches import Batches
 from multiverse_sglang.scheduler.books import Books
 from multiverse_sglang.scheduler.clock import Clock
 from multiverse_sglang.scheduler.containment import Containment
-from multiverse_sglang.scheduler.deferral import sampled_tokens, watch
+from multiverse_sglang.scheduler.deferral import sampled_in, watch
+from multiverse_sglang.scheduler.drafts import Drafts
 from multiverse_sglang.scheduler.forks import Forks
 from multiverse_sglang.scheduler.holding import Holding
 from multiverse_sglang.scheduler.life import Life
 from multiverse_sglang.scheduler.memory_pressure import MemoryPressure
 from multiverse_sglang.scheduler.metrics import Metrics
-from multiverse_sglang.scheduler.outputs import record_host_streamed, record_row
+from multiverse_sglang.scheduler.outputs import drop_logprobs, record_host_streamed, record_row
 from multiverse_sglang.scheduler.paces import Paces
 from multiverse_sglang.scheduler.preemption import Preemption
 from multiverse_sglang.scheduler.prefill_way import prepare_prefill
@@ -82,7 +83,8 @@ class Conductor:
         self.admission = Admission(
             scheduler, options, binding, self.tally, self.trees, self.pool, self.queue, self.life, self.containment
         )
-        self.quiet = QuietRuns(scheduler, self.trees, self.life, self._deciding)
+        self.drafts = Drafts(scheduler, self.tally)
+        self.quiet = QuietRuns(scheduler, self.trees, self.life, self._deciding, self.drafts.most)
         self.books = Books(scheduler, self.trees, self.batches, self.pool, self.retained)
         self.integrity = IntegrityCheck(options.integrity_interval, self.tally, logger)
         self._metrics: Metrics | None = None
@@ -124,10 +126,12 @@ class Conductor:
         """SGLang is about to hand out the tokens of `batch`: some requests may get their first tag with them."""
         if self.paces is not None:
             self.paces.note_result(batch)
-        sampled, self.quiet.sampled = sampled_tokens(result), []
+        sampled, self.quiet.sampled = sampled_in(batch, result), []
         if self.trees.by_rid:
             self.containment.contain(self.quiet.begin, batch, sampled, otherwise=None)
         watch(self._deciding, batch, sampled, self.admission.enrol_late)
+        if self.drafts.most > 1:
+            self.drafts.note(batch, sampled)
 
     def process_results(self) -> None:
         """Do what the tokens of a batch decided: fork, park, join, answer."""
@@ -173,13 +177,12 @@ class Conductor:
         run, root = tree.client, tree.root
         if run.finished():
             setattr(run, MEMBER, None)
+        if run.finished() or root.strand.status is Status.RUNNING:
             return False
-        if root.strand.status is Status.RUNNING:
-            return False
+        drop_logprobs(run)
         tree.client = client = copy.copy(run)
         client.output_ids, client.kv, client.lock = run.output_ids[:], ReqKvInfo(), None
-        client.full_untruncated_fill_ids = array("q")
-        client.grammar = None
+        client.full_untruncated_fill_ids, client.grammar = array("q"), None
         setattr(client, MEMBER, None)
         change(client, Req)
         change(run, WatchedRun)
@@ -187,18 +190,15 @@ class Conductor:
         self.trees.add(tree)
         tree.stream.skip(len(run.output_ids))  # SGLang has shown them by itself
         record_host_streamed(tree)
-        tree.has_begun = True
         begin_versions(tree, run.weight_version_events)
-        root.part, root.delta = len(root.parts()) - 1, 0
+        root.part, root.delta, tree.has_begun = len(root.parts()) - 1, 0, True
         return True
 
     # --- what operators ask --------------------------------------------------------------------------------------
 
     def abort(self, wanted: Message) -> None:
-        """End the trees that an abort message of SGLang means, branches and all; forget the states it names.
-
-        SGLang may mean a run of a tree: one that has waited or run for too long. The whole tree is meant then.
-        """
+        """End the trees that an abort message of SGLang means, branches and all; forget the states it names. It may
+        mean a run of a tree, one that has waited or run for too long: the whole tree is meant then."""
         self.retained.drop(None if wanted.abort_all else wanted.rid)
         status = HTTPStatus.SERVICE_UNAVAILABLE if wanted.abort_message else None
         for tree in self.trees:
@@ -225,7 +225,7 @@ class Conductor:
         note_version(self.trees, old_version)
 
     def rest(self) -> None:
-        """Nothing is left to be done: nothing may be left over either (I8). Looked at once per rest."""
+        """Nothing is left to be done: nothing may be left over (I8). Looked at once per rest."""
         if not self._rests:
             self._rests = True
             self.integrity.enter(self.books.problems_at_rest())

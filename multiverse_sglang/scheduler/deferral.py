@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from multiverse.serving.options import Options
 from multiverse_sglang.channels import DEFERRED
@@ -23,7 +24,8 @@ class Deferred:
         asked: whether the client gave options, and so gets a record in any case.
         rank, arrived: who comes first when memory is short (`multiverse.serving.pressure`).
         created: when it came, in monotonic seconds.
-        answer: called with the request once SGLang has ended it, if it was asked for a record.
+        answer: called with the request once SGLang has ended it, if it was asked for a record, and with how many of the
+            drafts that were accepted last stand behind its end.
     """
 
     options: Options
@@ -31,7 +33,7 @@ class Deferred:
     rank: int
     arrived: float
     created: float
-    answer: Callable[[Request], None]
+    answer: Callable[[Request, int], None]
 
 
 def deferred_of(request: Request) -> Deferred | None:
@@ -40,20 +42,36 @@ def deferred_of(request: Request) -> Deferred | None:
     return found
 
 
-def watch(deciding: frozenset[int], batch: Batch, sampled: Sequence[int], enrol: Callable[[Request], None]) -> None:
+class Sampled(NamedTuple):
+    """What a step sampled.
+
+    Attributes:
+        tokens: all of it.
+        rows: the tokens of each row: one; with drafts those that were accepted, and one behind them.
+    """
+
+    tokens: Sequence[int]
+    rows: Sequence[Sequence[int]]
+
+
+def watch(deciding: frozenset[int], batch: Batch, sampled: Sampled, enrol: Callable[[Request], None]) -> None:
     """Before SGLang hands out a step's tokens: `enrol` the requests that get the first of the `deciding` ones."""
-    if deciding.isdisjoint(sampled):
+    if deciding.isdisjoint(sampled.tokens):
         return
-    for request, token in zip(batch.reqs, sampled, strict=False):  # beams have rows without a request
-        if token in deciding and deferred_of(request) is not None and not request.finished():
+    for request, row in zip(batch.reqs, sampled.rows, strict=False):  # beams have rows without a request
+        if not deciding.isdisjoint(row) and deferred_of(request) is not None and not request.finished():
             enrol(request)
 
 
-def sampled_tokens(result: Result) -> Sequence[int]:
-    """The tokens of a step, one for each row."""
+def sampled_in(batch: Batch, result: Result) -> Sampled:
+    """The tokens of a step."""
     if result.next_token_ids is None:  # nothing was to be computed
-        return ()
+        return Sampled((), ())
     if result.copy_done is not None:
         result.copy_done.synchronize()  # as SGLang does next
-    found: Sequence[int] = result.next_token_ids.tolist()
-    return found
+    found: list[int] = result.next_token_ids.tolist()
+    if result.accept_lens is None:
+        return Sampled(found, list(zip(found)))
+    width = len(found) // max(1, len(batch.reqs))  # of a row, filled up; one where no drafts were tried
+    rows = [found[at * width :][:accepted] for at, accepted in enumerate(result.accept_lens.tolist())]
+    return Sampled([token for row in rows for token in row], rows)

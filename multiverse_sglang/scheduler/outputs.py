@@ -17,12 +17,24 @@ from multiverse_sglang.scheduler.weights import begin_versions
 
 
 def record_row(member: Member) -> None:
-    """Keep the logprobs that came with the token just sampled for `member`, and clear its run's lists."""
+    """Keep the logprobs that came with what was just sampled for `member`, and clear its run's lists."""
     run = member.run
     if run is None or not run.return_logprob:
         return
-    found = run.logprob
-    lists: list[Any] = [
+    lists = _lists(run.logprob)
+    if lists[0] and member.tree.rows is not None:
+        for at, offset in enumerate(member.sampled):
+            top = (lists[2][at], lists[3][at]) if lists[2] else None
+            chosen = (lists[4][at], lists[5][at]) if lists[4] else None
+            row = Row(lists[0][at], top, chosen)
+            member.tree.rows.record(member.strand, offset, row.value, row)
+    for values in lists:
+        values.clear()
+
+
+def _lists(found: Logprobs) -> list[Any]:
+    """Where SGLang writes logprobs of what a request samples, an entry for each token."""
+    return [
         found.output_token_logprobs_val,
         found.output_token_logprobs_idx,
         found.output_top_logprobs_val,
@@ -30,19 +42,19 @@ def record_row(member: Member) -> None:
         found.output_token_ids_logprobs_val,
         found.output_token_ids_logprobs_idx,
     ]
-    if member.sampled is not None and lists[0] and member.tree.rows is not None:
-        top = (lists[2][-1], lists[3][-1]) if lists[2] else None
-        chosen = (lists[4][-1], lists[5][-1]) if lists[4] else None
-        row = Row(lists[0][-1], top, chosen)
-        member.tree.rows.record(member.strand, member.sampled, row.value, row)
-    for values in lists:
-        values.clear()
+
+
+def drop_logprobs(request: Request) -> None:
+    """Forget the logprobs of tokens that were dropped behind the last one of `request`."""
+    for values in _lists(request.logprob) if request.return_logprob else ():
+        del values[len(request.output_ids) :]
 
 
 def record_host_streamed(tree: RequestTree) -> None:
     """Keep the logprobs of what SGLang has answered by itself, for the tree."""
     if tree.rows is not None and tree.rows.keep_values:
-        for offset, value in enumerate(tree.client.logprob.output_token_logprobs_val):
+        known = tree.client.logprob.output_token_logprobs_val[: len(tree.client.output_ids)]
+        for offset, value in enumerate(known):
             tree.rows.record(tree.controller.root, offset, value, None)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from multiverse.serving.quiet import is_quiet
 from multiverse_sglang.host import Batch, Request, Scheduler
+from multiverse_sglang.scheduler.deferral import Sampled
 from multiverse_sglang.scheduler.life import Life
 from multiverse_sglang.scheduler.outputs import record_row
 from multiverse_sglang.scheduler.requests import Run, WatchedRun, change
@@ -22,34 +23,36 @@ class QuietRuns:
 
     Args:
         deciding: the ids of tags.
+        most: tokens that a step can bring for one of them.
     """
 
-    def __init__(self, scheduler: Scheduler, trees: Trees, life: Life, deciding: frozenset[int]) -> None:
-        self._scheduler, self._trees, self._life = scheduler, trees, life
+    def __init__(self, scheduler: Scheduler, trees: Trees, life: Life, deciding: frozenset[int], most: int) -> None:
+        self._scheduler, self._trees, self._life, self._most = scheduler, trees, life, most
         model = scheduler.model_config
         self._deciding = deciding | turn_ends(scheduler.tokenizer, model.hf_eos_token_id)
         self._vocabulary = range(model.vocab_size)
-        self.sampled: list[tuple[Member, int]] = []
+        self.sampled: list[tuple[Member, Sequence[int]]] = []
 
-    def begin(self, batch: Batch, sampled: Sequence[int]) -> None:
+    def begin(self, batch: Batch, sampled: Sampled) -> None:
         """Before SGLang looks at what a step sampled: watch the trees about which something may be decided."""
-        rows = list(zip(batch.reqs, sampled, strict=False))  # beams have rows without a request
-        asked = {tree for tree in self._trees if not tree.guard.run(tree, is_quiet, tree, otherwise=False)}
-        asked.update(self._ending(rows, sampled))
+        rows = list(zip(batch.reqs, sampled.rows, strict=False))  # beams have rows without a request
+        most = self._most
+        asked = {tree for tree in self._trees if not tree.guard.run(tree, is_quiet, tree, most, otherwise=False)}
+        asked.update(self._ending(rows, sampled.tokens))
         for tree in self._trees:
             if tree.watched is not (tree in asked):
                 tree.guard.run(tree, _watch, tree, tree in asked, otherwise=None)
-        for request, token in rows:
+        for request, tokens in rows:
             member = member_of(request) if type(request) is Run else None
             if member is not None and not request.finished() and not request.is_retracted:
-                self.sampled.append((member, token))
+                self.sampled.append((member, tokens))
 
-    def _ending(self, rows: list[tuple[Request, int]], sampled: Sequence[int]) -> Iterable[RequestTree]:
+    def _ending(self, rows: list[tuple[Request, Sequence[int]]], sampled: Sequence[int]) -> Iterable[RequestTree]:
         """The trees with a run that gets a deciding token, or that SGLang ends for a reason of its own."""
         wild = bool(sampled) and (min(sampled) not in self._vocabulary or max(sampled) not in self._vocabulary)
         plain = not wild and self._deciding.isdisjoint(sampled)
-        for request, token in rows:
-            if request.to_finish is not None or not (plain or self._is_ordinary(token)):
+        for request, tokens in rows:
+            if request.to_finish is not None or not (plain or all(map(self._is_ordinary, tokens))):
                 member = member_of(request)
                 if member is not None:
                     yield member.tree
@@ -60,9 +63,9 @@ class QuietRuns:
     def end(self) -> None:
         """SGLang has written down what the runs sampled, and so do we; clients are shown what they can be."""
         shown, others = list[Request](), dict[RequestTree, None]()
-        for member, token in self.sampled:
+        for member, tokens in self.sampled:
             try:
-                if self._follow(member, token, others):
+                if self._follow(member, tokens, others):
                     shown.append(member.tree.client)
             except Exception as error:
                 member.tree.guard.caught(member.tree, error)
@@ -72,21 +75,21 @@ class QuietRuns:
         if shown:
             self._scheduler.output_streamer.stream_output(shown, False)
 
-    def _follow(self, member: Member, token: int, others: dict[RequestTree, None]) -> bool:
-        """Write down a token of a strand. Returns whether its client has got it, and nothing else, to be shown; a tree
-        that shows logprobs or versions of weights is put among the `others`."""
+    def _follow(self, member: Member, tokens: Sequence[int], others: dict[RequestTree, None]) -> bool:
+        """Write down what a strand sampled. Returns whether its client has got it, and nothing else, to be shown; a
+        tree that shows logprobs or versions of weights is put among the `others`."""
         tree, strand = member.tree, member.strand
         assert member.run is not None
         assert not member.run.finished(), member.run.rid  # its KV would be SGLang's to free
-        tree.controller.extend(strand, (token,))
+        tree.controller.extend(strand, tokens)
         if tree.rows is not None or tree.weights:
-            member.sampled = len(strand.tokens) - 1
+            member.sampled = range(len(strand.tokens) - len(tokens), len(strand.tokens))
             record_row(member)
             others[tree] = None
             return False
-        if not tree.stream.follow(strand, 1):
+        if not tree.stream.follow(strand, len(tokens)):
             return False
-        tree.client.output_ids.append(token)
+        tree.client.output_ids.extend(tokens)
         return True
 
 

@@ -89,7 +89,7 @@ class Runs:
         """Take the run of `member` out of SGLang. What it computed stays, as `member.slots`; its row does not."""
         run = member.run
         assert run is not None
-        member.run, member.has_result, member.sampled, member.resumes = None, False, None, False
+        member.run, member.has_result, member.sampled, member.resumes = None, False, range(0), False
         member.note_released()
         member.end_prefill()
         if self._queue.remove(run):

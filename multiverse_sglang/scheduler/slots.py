@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
+from sglang.srt.mem_cache.allocation_sizing import get_alloc_reserve_per_decode, page_aligned_decode_alloc_lens
 
 from multiverse.decoding.splice import Span, plan_splice
 from multiverse.serving.metrics import Tally
@@ -37,6 +38,7 @@ class SlotPool:
         self.page_size = scheduler.page_size
         self.moves = SlotMoves(scheduler)
         self._tally = tally
+        self._drafts: int = 0 if scheduler.spec_algorithm.is_none() else get_alloc_reserve_per_decode()
 
     # --- how many ------------------------------------------------------------------------------------------------
 
@@ -57,7 +59,10 @@ class SlotPool:
         return -(-tokens // self.page_size) * self.page_size
 
     def slots_next_step(self, requests: Iterable[Request]) -> int:
-        """Slots that SGLang takes for the next token of each of `requests`: a page where the last one is full."""
+        """Slots that SGLang takes for the next token of each of `requests`: a page where the last one is full, and what
+        drafts may need in this step and the next."""
+        if reserve := self._drafts:
+            return int(page_aligned_decode_alloc_lens([*requests], reserve=reserve, page_size=self.page_size)[2])
         return self.page_size * sum(request.kv.kv_committed_len % self.page_size == 0 for request in requests)
 
     def slots_missing(self, slots: KVSlots | None, tokens: int) -> int:
@@ -74,7 +79,7 @@ class SlotPool:
     def min_slots(self, tokens: int, branches: int) -> int:
         """Slots that a sequence of so many tokens takes together with branches that have a few of their own."""
         rest = tokens % self.page_size
-        return tokens - rest + branches * self.round_up(rest + 8)
+        return tokens - rest + branches * self.round_up(rest + 8 + self._drafts)
 
     # --- from SGLang's requests and back -------------------------------------------------------------------------
 

@@ -1,12 +1,13 @@
-"""What happens to a token between SGLang's sampler and its rules for the end of a request."""
+"""What happens to tokens between SGLang's sampler and its rules for the end of a request."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, FINISH_LENGTH, FINISHED_MATCHED_REGEX
 
 from multiverse.decoding.budgets import FinishReason
+from multiverse.decoding.strand import Status
 from multiverse.serving.verdict import Verdict
 from multiverse_sglang.host import FinishReason as HostReason
 from multiverse_sglang.host import Request
@@ -15,24 +16,46 @@ from multiverse_sglang.scheduler.stops import MatchedInStrand
 from multiverse_sglang.scheduler.tree import Member, reserve
 
 
-def accept(update_finish_state: Callable[[], None], request: Request, member: Member) -> None:
-    """Decide about the token that SGLang just appended to `request`: SGLang's own rules first, then ours.
+def one_by_one(request: Request, count: int) -> Iterator[int]:
+    """Let `request` have its last `count` tokens one after the other; those that nobody asks for are dropped."""
+    tokens = request.output_ids[-count:]
+    del request.output_ids[-count:]
+    for token in tokens:
+        request.output_ids.append(token)
+        yield token
 
+
+def dropped_drafts(sampled: int, kept: int) -> int:
+    """How many of the drafts that were accepted in a step are dropped. The last of its tokens was not drafted."""
+    return max(0, sampled - 1 - kept)
+
+
+def accept(update_finish_state: Callable[[], None], request: Request, member: Member, count: int) -> None:
+    """Decide about the tokens that SGLang just appended to `request`, one by one: SGLang's own rules first, then ours.
+
+    More than one comes where drafts were accepted. What comes behind one that forks, closes or ends the strand is
+    dropped (SEMANTICS section 7); its KV lies behind the request's tokens then, where it is taken over by nobody.
     What the controller orders is done once the step is over, by looking at strands (`forks.reconcile`); the actions are
     the journal that events are told from.
     """
     member.note_result()
     if member.draining:
-        del request.output_ids[-1:]
+        del request.output_ids[-count:]
         return
-    if member.tree.is_forked:
-        reserve(request, 2)
-    update_finish_state()
-    decide(request, member)
+    first = kept = len(member.strand.tokens)
+    for _ in one_by_one(request, count):
+        if member.tree.is_forked:
+            reserve(request, 2)
+        update_finish_state()
+        kept = decide(request, member)
+        if member.strand.status is not Status.RUNNING:
+            break
+    member.sampled = range(first, max(first, kept))
+    member.tree.accepted_drafts -= dropped_drafts(count, len(member.sampled))
 
 
-def decide(request: Request, member: Member) -> None:
-    """Our rules for the last token of `request`, to which SGLang has applied its own."""
+def decide(request: Request, member: Member) -> int:
+    """Our rules for the last token of `request`, to which SGLang has applied its own; as `Verdict.kept`."""
     tree, strand = member.tree, member.strand
     reason = request.finished_reason
     offset, token = len(strand.tokens), request.output_ids[-1]
@@ -43,15 +66,17 @@ def decide(request: Request, member: Member) -> None:
     tree.publish(strand, verdict.actions)
     if verdict.actions or verdict.kept <= offset:
         tree.disturb()
-    member.sampled = offset if verdict.kept > offset else None
     if verdict.kept <= offset:
         _truncate(member, request, verdict.kept)
         tree.drop_rows(strand.key, verdict.kept)
     if tree.is_forked:
         _end_run(member, request, reason, verdict)
     elif tree.controller.finish_reason is not None:
-        request.finished_reason = reason or FINISH_LENGTH(len(request.output_ids))
+        if reason is None:
+            request.finished_len = len(request.output_ids)
+            request.finished_reason = FINISH_LENGTH(request.finished_len)
         add_record(tree, request)
+    return verdict.kept
 
 
 def _ended(reason: HostReason | None) -> FinishReason | None:

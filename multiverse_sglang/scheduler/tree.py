@@ -50,7 +50,7 @@ class Member(request_tree.Member):
         slots: its KV while none is in a batch. While one is, the request owns it and only the lock is still valid.
         prefill: how the run computes blocks in one forward, until it has.
         has_result: whether a result came for the run in this step.
-        sampled: offset in the strand's tokens of the token that came with it, if it was kept.
+        sampled: offsets in the strand's tokens of those that came with it and were kept.
         resumes: it was held, and decodes next for the first time since.
     """
 
@@ -61,7 +61,7 @@ class Member(request_tree.Member):
     tokens_submitted: int = field(default=0, init=False)
     prefill: SinglePassPrefill | None = field(default=None, init=False)
     has_result: bool = field(default=False, init=False)
-    sampled: int | None = field(default=None, init=False)
+    sampled: range = field(default=range(0), init=False)
     resumes: bool = field(default=False, init=False)
 
     def advance_to(self, part: int) -> None:
@@ -70,7 +70,7 @@ class Member(request_tree.Member):
 
     def note_result(self) -> None:
         """A result came for its run; what it means for the strand is done once the step is over."""
-        self.has_result, self.sampled = True, None
+        self.has_result, self.sampled = True, range(0)
         self.tree.results.append(self)
 
     def end_prefill(self) -> None:

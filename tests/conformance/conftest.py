@@ -34,10 +34,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     modes, usual = SCHEDULED.get(metafunc.module.__name__, MODES[1:2]), MODES[1]
     if find_spec("vllm") is not None:
         modes = MODES[:2] if len(modes) > 1 else modes
-        undrafted = metafunc.definition.get_closest_marker("undrafted") is not None
-        modes += (DRAFTS,) if metafunc.module.__name__ in DRAFTED and not undrafted else ()
     elif metafunc.module.__name__ == "test_answers" and "random_host" in metafunc.fixturenames:
         modes, usual = MODES[1:], MODES[2]  # masks and positions differ by page, not by scheduling
+    undrafted = metafunc.definition.get_closest_marker("undrafted") is not None
+    modes += (DRAFTS,) if metafunc.module.__name__ in DRAFTED and not undrafted else ()
     short = not {"every_mode", "long"} & {mark.name for mark in metafunc.definition.iter_markers()}
     marks = {mode: (pytest.mark.long, pytest.mark.mode) if short and mode != usual else () for mode in modes}
     parameters = [pytest.param(mode, marks=marks[mode]) for mode in modes]
@@ -83,6 +83,10 @@ def drafts(mode: str) -> dict[str, Any]:
     """What a host is made with so that it drafts, or nothing."""
     if mode != DRAFTS:
         return {}
+    if find_spec("sglang") is not None:
+        from sglang_drafter import drafting as drafting_in_sglang
+
+        return {"settings": drafting_in_sglang(4)}
     from vllm_drafter import RowDrafter, drafting
 
     return {"settings": drafting(RowDrafter, 4)}
@@ -106,8 +110,12 @@ def host(engines: Engines, late: bool, page: int, drafts: dict[str, Any]) -> Hos
 
 @pytest.fixture(scope="session")
 def scarce_host(engines: Engines, late: bool, page: int, drafts: dict[str, Any]) -> Host:
-    """The embedded model with memory for little more than one request, and for pages that are not full."""
-    return engines(str(TINY), blocks=34 if page == 1 else 48, late=late, page=page, **drafts)
+    """The embedded model with memory for little more than one request, and for pages that are not full. Beside drafts
+    SGLang admits so carefully that memory never gets short, so it is told to retract."""
+    found = engines(str(TINY), blocks=34 if page == 1 else 48, late=late, page=page, **drafts)
+    if drafts and find_spec("sglang") is not None:
+        found.operate("retract", 25)  # type: ignore[attr-defined]
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 MODES = ("step by step", "a step ahead", "pages of 16 tokens")
 """How a host schedules, the last one for SGLang only, whose pages are of one token else; vLLM's are always of more."""
 DRAFTS = "with drafts"
-"""vLLM only: drafts in every strand, with which it schedules step by step."""
+"""Drafts in every strand, with which both hosts schedule step by step."""
 DRAFTED = ("test_answers", "test_life", "test_prompt_logprobs", "test_vllm_operator", "test_vllm_containment")
 SCHEDULED = {
     "test_answers": MODES,

@@ -64,15 +64,21 @@ class Probes:
         def counted(batch: Any, *args: Any) -> Any:
             self.extends += batch.forward_mode.is_extend()
             self.mixed += batch.forward_mode.is_mixed()
-            self.scheduled += batch.extend_num_tokens if batch.forward_mode.is_extend() else len(batch.reqs)
+            extends = batch.forward_mode.is_extend()
+            self.scheduled += batch.extend_num_tokens if extends else len(batch.reqs)
             start = time.thread_time()
             result = run_batch(batch, *args)
-            self.forwards.append((batch.forward_mode.is_extend(), len(batch.reqs), start, time.thread_time()))
+            self.forwards.append((extends, len(batch.reqs), start, time.thread_time()))
             return result
 
         def processed(batch: Any, result: Any) -> Any:
             self.scheduled -= sum(request.finished() and request.rid in self.answers for request in batch.reqs)
-            return process(batch, result)
+            drafted = result.accept_lens is not None and batch.forward_mode.is_decode()
+            there = [(request, request.kv.kv_committed_len) for request in batch.reqs if drafted]
+            found = process(batch, result)
+            for (request, before), accepted in zip(there, result.accept_lens.tolist() if drafted else (), strict=True):
+                self.scheduled += min(accepted, request.seqlen - before) - 1  # of drafts, what is not dropped counts
+            return found
 
         self.scheduler.run_batch, self.scheduler.process_batch_result = counted, processed
 

@@ -16,6 +16,7 @@ from typing import Any
 from answer import Answer
 from device import DEVICE, ON_CPU
 from own_calls import OwnCalls
+from sglang_drafter import Drafting
 from sglang_operator import Operator
 from sglang_outputs import ending, entries
 from sglang_policies import Policies
@@ -63,7 +64,7 @@ def server_arguments(model: str, **settings: Any) -> Any:
     return ServerArgs(model_path=model, device=DEVICE, dtype="float32", **defaults | settings)
 
 
-class Stepper(Probes, Operator, Policies):
+class Stepper(Probes, Operator, Policies, Drafting):
     """Runs SGLang's event loop; before each turn it serves the other process until that one asks for a step."""
 
     def __init__(self, pipe: Any, model: str, tokens: int, overlap: bool, settings: dict[str, Any]) -> None:

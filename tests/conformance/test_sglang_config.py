@@ -127,6 +127,8 @@ def a_scheduler(rope: dict[str, str]) -> SimpleNamespace:
         is_hybrid_ssm=False,
         dllm_config=None,
         is_generation=True,
+        enable_overlap=True,
+        spec_algorithm=SimpleNamespace(is_none=lambda: True),
         model_config=model,
         **dict.fromkeys(switched_off, False),
     )

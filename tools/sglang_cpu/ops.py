@@ -1,4 +1,4 @@
-"""The one operation of `sgl_kernel` that is called on a CPU: the hash behind seeded sampling, in plain torch."""
+"""The one operator of `sgl_kernel` that is called on a CPU without drafts: the hash behind seeded sampling."""
 
 from __future__ import annotations
 

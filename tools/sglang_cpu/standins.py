@@ -104,10 +104,18 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         parent, _, child = module.__name__.rpartition(".")
         if parent in sys.modules:
             setattr(sys.modules[parent], child, module)
-        if module.__name__ == "sgl_kernel":
-            import ops
+        if module.__name__.startswith("sgl_kernel"):
+            _define(module)
 
-            ops.define()
+
+def _define(module: ModuleType) -> None:
+    """Put what is called on a CPU into a module of `sgl_kernel`."""
+    import draft_ops
+    import ops
+
+    vars(module).update(draft_ops.FUNCTIONS.get(module.__name__, {}))
+    if module.__name__ == "sgl_kernel":
+        ops.define()
 
 
 def install() -> None:
