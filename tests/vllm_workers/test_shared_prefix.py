@@ -146,6 +146,7 @@ def test_so_they_are_in_the_v2_runner(kind: str, model: Path, expected: list[Ans
     assert groups_within_groups(shared) > 2
 
 
+@pytest.mark.long
 def test_trees_that_were_replayed_share_what_they_have_then(model: Path) -> None:
     host, ours = engine("V1", model, blocks=17)
     batch = [asked(40, [2, [[20], [20], [20]], 3], seed) for seed in (1, 2)]
