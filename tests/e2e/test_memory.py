@@ -50,7 +50,7 @@ def assert_alive(server: str) -> None:
 def test_a_block_that_the_cache_could_never_hold_is_not_forked(server: str) -> None:
     answer = asked(server, 16, stream=False)
     assert answer.status_code == 200
-    assert answer.json()["usage"]["multiverse"]["fallbacks"] == {"kv_capacity": 1}
+    assert answer.json()["usage"]["multiverse"]["fallbacks"]["kv_capacity"] == 1  # what is sampled may have stray tags
     assert_alive(server)
 
 

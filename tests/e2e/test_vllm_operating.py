@@ -27,7 +27,7 @@ REFUSES = find_spec("vllm") is not None and Version(version("vllm")) >= Version(
 def post(server: str, path: str) -> Any:
     request = urllib.request.Request(f"{server}{path}", method="POST")
     with urllib.request.urlopen(request, timeout=120) as response:
-        return json.load(response)
+        return json.loads(response.read() or "{}")  # vLLM 0.31 says nothing when it sleeps
 
 
 def ask(client: OpenAI, problem: Problem) -> tuple[str | None, str]:
