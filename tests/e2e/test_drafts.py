@@ -1,4 +1,4 @@
-"""vLLM's own n-gram drafts over HTTP, in every strand: streams and answers are those of a server that does not draft.
+"""A host's own n-gram drafts over HTTP, in every strand: streams and answers are those of a server that does not draft.
 
 In a process of its own: where numba has been imported, vLLM makes no engine that drafts on a CPU.
 """
@@ -6,7 +6,6 @@ In a process of its own: where numba has been imported, vLLM makes no engine tha
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 
 import pytest
 from openai import OpenAI
@@ -15,15 +14,15 @@ from streamed import assert_whole, scraped, stream
 
 from multiverse.models.task import Problem
 
-pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="SGLang's drafts need a GPU")
-
-NGRAM = '{"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 1, "prompt_lookup_max": 4}'
+VLLM = '{"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 1, "prompt_lookup_max": 4}'
+SGLANG = "--speculative-algorithm NGRAM --speculative-num-draft-tokens 5 --speculative-ngram-capacity 100000"
+NGRAM = {"vllm": ["--speculative-config", VLLM], "sglang": ["--disable-overlap-schedule", *SGLANG.split()]}
 
 
 @pytest.fixture(scope="module")
 def drafting(servers: Servers) -> str:
     """The base URL of a server that drafts."""
-    return servers("--speculative-config", NGRAM)
+    return servers(*NGRAM[servers.host])
 
 
 def test_answers_are_those_without_drafts_and_some_of_their_tokens_were_drafted(
