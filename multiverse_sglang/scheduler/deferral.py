@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from multiverse.serving.options import Options
@@ -46,12 +47,20 @@ class Sampled(NamedTuple):
     """What a step sampled.
 
     Attributes:
-        tokens: all of it.
-        rows: the tokens of each row: one; with drafts those that were accepted, and one behind them.
+        tokens: all of it, row after row.
+        lengths: with drafts, how many of each row: those that were accepted, and one behind them. `None`: one of each.
     """
 
     tokens: Sequence[int]
-    rows: Sequence[Sequence[int]]
+    lengths: Sequence[int] | None = None
+
+    @property
+    def rows(self) -> list[Sequence[int]]:
+        """The tokens of each row; made when it is asked for, which in most steps nobody does."""
+        if self.lengths is None:
+            return [(token,) for token in self.tokens]
+        tokens = iter(self.tokens)
+        return [tuple(islice(tokens, length)) for length in self.lengths]
 
 
 def watch(deciding: frozenset[int], batch: Batch, sampled: Sampled, enrol: Callable[[Request], None]) -> None:
@@ -66,12 +75,12 @@ def watch(deciding: frozenset[int], batch: Batch, sampled: Sampled, enrol: Calla
 def sampled_in(batch: Batch, result: Result) -> Sampled:
     """The tokens of a step."""
     if result.next_token_ids is None:  # nothing was to be computed
-        return Sampled((), ())
+        return Sampled(())
     if result.copy_done is not None:
         result.copy_done.synchronize()  # as SGLang does next
     found: list[int] = result.next_token_ids.tolist()
     if result.accept_lens is None:
-        return Sampled(found, list(zip(found)))
+        return Sampled(found)
     width = len(found) // max(1, len(batch.reqs))  # of a row, filled up; one where no drafts were tried
-    rows = [found[at * width :][:accepted] for at, accepted in enumerate(result.accept_lens.tolist())]
-    return Sampled([token for row in rows for token in row], rows)
+    lengths: list[int] = result.accept_lens.tolist()
+    return Sampled([token for at, length in enumerate(lengths) for token in found[at * width :][:length]], lengths)
