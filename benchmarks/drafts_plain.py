@@ -44,7 +44,13 @@ def cost(plugin: bool) -> tuple[float, int]:
 def measure(way: str) -> tuple[float, int]:
     """The same in a process of its own, in instructions."""
     command, more = under_callgrind([sys.executable, __file__, "--way", way])
-    environment = {**os.environ, **more, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        **more,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+        "NUMBA_NUM_THREADS": "1",
+    }
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     found = [line[7:] for line in run.stdout.splitlines() if line.startswith("RESULT ")]
     if not found:

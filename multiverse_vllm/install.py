@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from multiverse_vllm.channels import INSTALLED
 from multiverse_vllm.hooks import require, table
+from multiverse_vllm.worker import cpu_drafts
 
 
 def install() -> None:
@@ -12,6 +13,7 @@ def install() -> None:
     Raises:
         UnsupportedHostError: with everything that does not match, before anything was changed.
     """
+    cpu_drafts.keep_threads()
     require(table())
     from vllm.config.scheduler import SchedulerConfig
 
@@ -19,7 +21,7 @@ def install() -> None:
     from multiverse_vllm.frontend import inputs, metrics, outputs, stops
     from multiverse_vllm.scheduler import aborts, rehearsal
     from multiverse_vllm.scheduler.scheduler import with_multiverse
-    from multiverse_vllm.worker import cpu_drafts, runners
+    from multiverse_vllm.worker import runners
 
     configured = SchedulerConfig.get_scheduler_cls
     if hasattr(configured, INSTALLED):

@@ -1,4 +1,4 @@
-"""Sampling beside drafts on a CPU, where vLLM 0.32 leaves the temperatures of rows with drafts unset.
+"""Drafts on a CPU: threads, and sampling beside them, where vLLM 0.32 leaves temperatures of rows with drafts unset.
 
 Its replacement for a Triton kernel writes into a copy of its output if that is not int64: greedy answers are wrong,
 too, once anybody in the batch samples (findings/vllm_cpu_drafts_beside_a_sampled_request.sh, 2026-11-30; 0.31 and 0.33
@@ -8,9 +8,21 @@ read alike). And where nobody has drafts, there are no logits to cut by `top_k`,
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import torch
+
+
+def keep_threads() -> None:
+    """Let numba have as many threads as OpenMP was told to have. To be called before anything imports numba.
+
+    vLLM's n-gram drafter is numba's; its first step gives torch that many, too, by default one per core. They wait for
+    each other by spinning, and beside other work a step takes a hundred times as long
+    (findings/numba_sets_the_threads_of_torch.sh, 2026-12-01, vLLM 0.32).
+    """
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        os.environ.setdefault("NUMBA_NUM_THREADS", threads.partition(",")[0])
 
 
 def install() -> None:
