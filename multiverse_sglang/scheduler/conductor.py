@@ -131,7 +131,7 @@ class Conductor:
             self.containment.contain(self.quiet.begin, batch, sampled, otherwise=None)
         watch(self._deciding, batch, sampled, self.admission.enrol_late)
         if self.drafts.most > 1:
-            self.containment.guard.aside(self.drafts.note, batch, sampled, otherwise=None)
+            self.drafts.note(batch, sampled)
 
     def process_results(self) -> None:
         """Do what the tokens of a batch decided: fork, park, join, answer."""

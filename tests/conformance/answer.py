@@ -30,10 +30,12 @@ class Host(Protocol):
     Attributes:
         penalty_lag: how many of the last tokens penalties don't count yet. 1 under SGLang's overlap scheduler, which
             counts a token a step after it was sampled, with and without the plugin.
+        steps: in which something was computed, so far.
         head_tokens: how many of its parent's last tokens each branch computes for itself, so that a fork takes no step.
     """
 
     penalty_lag: int
+    steps: int
     head_tokens: int
 
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[Answer]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from answer import Host
+from answer import Answer, Host
+from drafter import draft, draft_no_more, known_drafts, row_drafts
 from hosts import Engines
 from modes import DRAFTED, DRAFTS, MODES, SCHEDULED
 from tiers import Sizes
@@ -19,7 +20,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from multiverse import Binding, bind
 from multiverse.models import TINY
+from multiverse.models.task import KINDS as TASKS
 from multiverse.models.task import Problem, generate
+from multiverse.models.tokenizer import turn
 from multiverse.oracle import load
 
 torch.set_num_threads(1)
@@ -83,13 +86,7 @@ def drafts(mode: str) -> dict[str, Any]:
     """What a host is made with so that it drafts, or nothing."""
     if mode != DRAFTS:
         return {}
-    if find_spec("sglang") is not None:
-        from sglang_drafter import drafting as drafting_in_sglang
-
-        return {"settings": drafting_in_sglang(4)}
-    from vllm_drafter import RowDrafter, drafting
-
-    return {"settings": drafting(RowDrafter, 4)}
+    return row_drafts(4)
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +144,42 @@ def strict_host(engines: Engines, random_model: Path) -> Host:
 def problems(sizes: Sizes) -> list[Problem]:
     rng = Random(11)
     return [generate(rng, kind, held_out=True) for kind in islice(cycle(KINDS), sizes.problems)]
+
+
+@pytest.fixture(scope="session")
+def task_prompts(tiny: tuple[Any, Any]) -> list[list[int]]:
+    """One of each kind."""
+    rng = Random(17)
+    return [list(tiny[1].encode(turn(generate(rng, kind, held_out=True)))) for kind in TASKS]
+
+
+@pytest.fixture(scope="session")
+def undrafted(engines: Engines) -> Host:
+    """A host that does not draft, and schedules as those that do."""
+    return engines(str(TINY), late=False)
+
+
+@pytest.fixture(scope="session")
+def undrafted_answers(undrafted: Host, task_prompts: list[list[int]]) -> list[Answer]:
+    return undrafted.generate(task_prompts, logprobs=2)
+
+
+@pytest.fixture(scope="session")
+def longest_prompt(task_prompts: list[list[int]], undrafted_answers: list[Answer]) -> list[int]:
+    """The one with the longest answer, which nests."""
+    return task_prompts[max(range(len(task_prompts)), key=lambda i: len(undrafted_answers[i].ids))]
+
+
+@pytest.fixture(scope="session")
+def known(task_prompts: list[list[int]], undrafted_answers: list[Answer]) -> list[list[int]]:
+    """The prompts with their answers."""
+    return [prompt + answer.ids for prompt, answer in zip(task_prompts, undrafted_answers, strict=True)]
+
+
+@pytest.fixture
+def drafting(engines: Engines, known: list[list[int]]) -> Iterator[Host]:
+    """A host that drafts what will be said."""
+    host = engines(str(TINY), **known_drafts())
+    draft(host, known)
+    yield host
+    draft_no_more(host)

@@ -69,7 +69,7 @@ class SGLangHost:
         with patch.dict(os.environ, at_import), patch.object(sys, "path", path):
             self._process.start()
         theirs.close()  # so that the death of the process is noticed
-        self.penalty_lag, self.head_tokens = int(late), 0
+        self.penalty_lag, self.head_tokens, self._steps = int(late), 0, 0
         self._ids = itertools.count()
         self._missed: dict[str, list[int]] = {}
         self._call("ready")
@@ -157,9 +157,10 @@ class SGLangHost:
         """An attribute of the scheduler, plain data only."""
         return self._call("ask", path)
 
-    def forwards(self) -> list[tuple[bool, int, float, float]]:
-        """See `Stepper.on_forwards`."""
-        return list(self._call("forwards"))
+    @property
+    def steps(self) -> int:
+        self._steps += len(self._call("forwards"))
+        return self._steps
 
     def kv_reads(self) -> list[tuple[int, int, int]]:
         """See `Stepper.on_kv_reads`."""

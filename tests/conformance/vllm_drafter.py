@@ -68,3 +68,19 @@ def drafting(drafter: type[RowDrafter], most: int) -> dict[str, Any]:
     """vLLM's settings with which an engine drafts up to `most` tokens."""
     model = f"{__name__}.{drafter.__name__}"
     return {"speculative_config": {"method": "custom_class", "model": model, "num_speculative_tokens": most}}
+
+
+def accepted_before_others(host: Any) -> set[int]:
+    """Note which tokens are accepted in front of others in one step; those that were since this was asked last."""
+    tokens = host.scheduler.tokens
+    found: set[int] | None = getattr(tokens, "behind", None)
+    if found is None:
+        accept = tokens.accept
+
+        def seen(member: Any, sampled: list[int]) -> Any:
+            tokens.behind.update(sampled[:-1])
+            return accept(member, sampled)
+
+        tokens.accept = seen
+    tokens.behind = set()
+    return found or set()
