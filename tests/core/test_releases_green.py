@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT), str(ROOT / "benchmarks")]
 
-from benchmarks.releases import SUITES, files, green_releases  # noqa: E402
+from benchmarks.releases import SUITES, completed, files, green_releases  # noqa: E402
 
 WHOLE = {"vllm 0.33.0 conformance 1/2": 0, "vllm 0.33.0 conformance 2/2": 0, "vllm 0.33.0 e2e 1/1": 0}
 
@@ -36,3 +36,12 @@ def test_parts_of_a_suite_are_all_of_its_files(suite: str) -> None:
     parts = [files(suite, f"{number}/3") for number in (1, 2, 3)]
     assert sorted(file for part in parts for file in part) == files(suite, "1/1")
     assert all(parts)
+
+
+def test_what_failed_is_run_again_alone_and_all_of_it() -> None:
+    before = {"passed": 435, "failed": 2, "skipped": 3, "seconds": 100, "commit": "abc"}
+    again = {"passed": 2, "failed": 0, "skipped": 0, "seconds": 5}
+    whole = completed(before, again)
+    assert whole == {"passed": 437, "failed": 0, "skipped": 3, "seconds": 105, "again": 2, "others_at": "abc"}
+    with pytest.raises(AssertionError, match="2 failed, 1 were run again"):
+        completed(before, {**again, "passed": 1})
