@@ -53,6 +53,13 @@ def engines() -> Engines:
     return Engines()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def engines_of_a_module(engines: Engines) -> Iterator[None]:
+    """Ends them with it."""
+    yield
+    engines.end_others()
+
+
 @pytest.fixture(scope="session")
 def tiny() -> tuple[Any, Any]:
     """The embedded model in transformers, and its tokenizer."""
@@ -102,14 +109,14 @@ def books(engines: Engines) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def host(engines: Engines, late: bool, page: int, drafts: dict[str, Any]) -> Host:
     """The embedded model with plenty of memory."""
-    return engines(str(TINY), late=late, page=page, **drafts)
+    return engines.keep(str(TINY), late=late, page=page, **drafts)
 
 
 @pytest.fixture(scope="session")
 def scarce_host(engines: Engines, late: bool, page: int, drafts: dict[str, Any]) -> Host:
     """The embedded model with memory for little more than one request, and for pages that are not full. Beside drafts
     SGLang admits so carefully that memory never gets short, so it is told to retract."""
-    found = engines(str(TINY), blocks=34 if page == 1 else 48, late=late, page=page, **drafts)
+    found = engines.keep(str(TINY), blocks=34 if page == 1 else 48, late=late, page=page, **drafts)
     if drafts and find_spec("sglang") is not None:
         found.operate("retract", 25)  # type: ignore[attr-defined]
     return found
@@ -131,13 +138,13 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def random_host(engines: Engines, random_model: Path, late: bool, page: int, drafts: dict[str, Any]) -> Host:
-    return engines(str(random_model), late=late, page=page, **drafts)
+    return engines.keep(str(random_model), late=late, page=page, **drafts)
 
 
 @pytest.fixture(scope="session")
 def strict_host(engines: Engines, random_model: Path) -> Host:
     """Random weights under `--multiverse-structure strict`."""
-    return engines(str(random_model), structure="strict")
+    return engines.keep(str(random_model), structure="strict")
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +163,7 @@ def task_prompts(tiny: tuple[Any, Any]) -> list[list[int]]:
 @pytest.fixture(scope="session")
 def undrafted(engines: Engines) -> Host:
     """A host that does not draft, and schedules as those that do."""
-    return engines(str(TINY), late=False)
+    return engines.keep(str(TINY), late=False)
 
 
 @pytest.fixture(scope="session")

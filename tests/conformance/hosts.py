@@ -32,12 +32,25 @@ class Engines:
 
     def __init__(self) -> None:
         self._made: dict[str, Host] = {}
+        self._kept: set[str] = set()
 
     def made(self) -> list[Host]:
         return list(self._made.values())
 
     def __call__(self, model: str, **settings: Any) -> Host:
+        """One that is there until the module ends that asked for it."""
         key = repr((model, sorted(settings.items())))
         if key not in self._made:
             self._made[key] = make_host(model, **settings)
         return self._made[key]
+
+    def keep(self, model: str, **settings: Any) -> Host:
+        """One that is there until the session ends."""
+        self._kept.add(repr((model, sorted(settings.items()))))
+        return self(model, **settings)
+
+    def end_others(self) -> None:
+        """End those that nobody keeps and that are processes of their own: each takes half a GB."""
+        for key in self._made.keys() - self._kept:
+            if hasattr(self._made[key], "close"):
+                self._made.pop(key).close()  # type: ignore[attr-defined]
