@@ -32,8 +32,11 @@ from multiverse_vllm.channels import PLAN
 from multiverse_vllm.plan import StepPlan
 from multiverse_vllm.worker.runners import shift
 
+KINDS = [pytest.param(kind, marks=pytest.mark.long if kind == "V2" else ()) for kind in RUNNERS]
+"""In brief without V2 step by step, as which it drafts. A step ahead is what a GPU user gets."""
 
-@pytest.fixture(scope="module", params=RUNNERS)
+
+@pytest.fixture(scope="module", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
