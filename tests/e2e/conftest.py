@@ -30,6 +30,13 @@ def servers(host: str) -> Iterator[Servers]:
         yield servers
 
 
+@pytest.fixture(scope="module", autouse=True)
+def servers_of_a_module(servers: Servers) -> Iterator[None]:
+    """Ends them with it."""
+    yield
+    servers.end_others()
+
+
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> str:
     """The base URL of a server with the embedded model; of your own, if MULTIVERSE_TEST_SERVER names one."""

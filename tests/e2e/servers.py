@@ -1,8 +1,9 @@
-"""The servers of a test session: whoever asks for the same arguments gets the same one."""
+"""The servers of a test session: whoever asks for the same arguments in a module gets the same one."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -11,18 +12,19 @@ from multiverse.models import TINY
 
 FEW_BLOCKS = ("--num-gpu-blocks-override", "512")
 """Memory for 16,384 tokens, as SGLang's server on CPUs has; else vLLM fills a whole GB with zeros."""
+USUAL = (str(TINY),)
+"""The one without further arguments, which all modules ask."""
 
 
 class Servers:
-    """Servers of one host with the embedded model, which end together.
+    """Servers of one host with the embedded model. The usual one ends with the session, others with their module.
 
-    At the end each must still be there; if not, the last lines of its log are told.
+    At its end each must still be there; if not, the last lines of its log are told.
     """
 
     def __init__(self, host: str) -> None:
         self.host = host
         self._running: dict[tuple[str, ...], Server] = {}
-        self._stack = ExitStack()
         os.environ.pop("MULTIVERSE", None)
         os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # an operator's controls
 
@@ -33,10 +35,19 @@ class Servers:
             port = free_port()
             common = ["--served-model-name", "tiny", *(FEW_BLOCKS if self.host == "vllm" else ())]
             started = command(self.host, model, port, [*common, *arguments])
-            server = self._stack.enter_context(Server(started, port))
-            server.wait(600)
-            self._running[asked] = server
+            self._running[asked] = Server(started, port)
+            self._running[asked].wait(600)
         return self._running[asked].url
+
+    def end_others(self) -> None:
+        """End all but the usual one: each takes 1.5 GB."""
+        self._end(self._running.keys() - {USUAL})
+
+    def _end(self, asked: Iterable[tuple[str, ...]]) -> None:
+        with ExitStack() as stack:
+            ending = [stack.enter_context(self._running.pop(each)) for each in asked]
+            for server in ending:
+                server.wait(60)
 
     def __enter__(self) -> Servers:
         return self
@@ -44,6 +55,4 @@ class Servers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._stack:
-            for server in self._running.values():
-                server.wait(60)
+        self._end(list(self._running))
