@@ -83,6 +83,7 @@ def test_a_request_says_how_many_tokens_are_drafted_for_it(drafting: VLLMHost, p
     assert took[None]["steps"] < took[1]["steps"] < took[0]["steps"]
 
 
+@pytest.mark.long
 def test_with_little_memory_trees_are_replayed_and_say_the_same(
     prompts: list[list[int]], expected: list[Answer]
 ) -> None:
