@@ -31,7 +31,7 @@ async def stress(settings: Settings, told: Callable[[Round], None], progress: Ca
         progress: called while one runs, with the requests that are answered and all of them.
 
     Raises:
-        RunError: if the server can't be asked or has no metrics of the plugin.
+        RunError: if the server can't be asked, gives no answer, or has no metrics of the plugin.
     """
     timeout, connector = aiohttp.ClientTimeout(settings.patience), aiohttp.TCPConnector(limit=0, force_close=True)
     async with (
@@ -97,7 +97,7 @@ async def _ask_alone(asker: Asker, writer: Writer) -> dict[int, dict[str, Answer
     expected: dict[int, dict[str, Answer]] = {}
     alone: tuple[Kind, ...] = ("structured", "plain")
     for question in range(len(writer.questions)):
-        twice = [[await asker.answer(writer.compared(kind, question)) for kind in alone] for _ in range(2)]
+        twice = [[await asker.answer_alone(writer.compared(kind, question)) for kind in alone] for _ in range(2)]
         if twice[0] == twice[1]:
             structured, plain = twice[0]
             expected[question] = {"plain": plain}

@@ -66,6 +66,20 @@ class Asker:
         said = await self._client.get(f"{self._url}/model_info", cast_to=dict[str, Any])
         return str(said["model_path"]) if "model_path" in said else None
 
+    async def answer_alone(self, ask: Ask) -> Answer:
+        """The whole answer of a server that nobody else asks.
+
+        Raises:
+            RunError: if there is none.
+        """
+        try:
+            return await self.answer(ask)
+        except openai.OpenAIError as error:
+            raise RunError(
+                f"{self._client.base_url} does not answer even if nobody else asks: {error} "
+                f"It has {self._client.timeout} s for an answer (--patience)"
+            ) from error
+
     async def answer(self, ask: Ask) -> Answer:
         """The whole answer. Raises what the client raises."""
         if ask.body.get("stream"):

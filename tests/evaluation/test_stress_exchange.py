@@ -9,10 +9,12 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
+from multiverse.errors import RunError
 from multiverse.stress.asks import Ask
 from multiverse.stress.exchange import exchange
 from multiverse.stress.fields import CHAT
 from multiverse.stress.results import Result
+from multiverse.stress.traffic import Asker
 
 STREAM, JSON = "text/event-stream", "application/json"
 CHUNK = 'data: {"choices": []}\n\n'
@@ -68,3 +70,20 @@ def test_who_leaves_may_do_so_within_a_line_of_any_length() -> None:
     """One chunk with many log-probabilities is longer than the lines that aiohttp reads."""
     ask = Ask("mixed", {"stream": True}, path=CHAT, leaves=3)
     assert judged(ask, 200, f'data: {{"long": "{"x" * (1 << 20)}"}}\n\n{CHUNK}{DONE}', STREAM).outcome == "left"
+
+
+def test_a_server_that_does_not_answer_alone_is_said_not_to_with_the_option_that_gives_it_longer() -> None:
+    async def sleep(_: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    async def ask() -> None:
+        app = web.Application()
+        app.router.add_post(CHAT, sleep)
+        async with TestServer(app) as server, Asker(str(server.make_url("")).rstrip("/"), 0.2) as asker:
+            await asker.answer_alone(Ask("plain", {"model": "m", "messages": [{"role": "user", "content": "x"}]}))
+
+    with pytest.raises(
+        RunError, match=r"does not answer even if nobody else asks: Request timed out.*0.2 s.*--patience"
+    ):
+        asyncio.run(ask())
