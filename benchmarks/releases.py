@@ -2,7 +2,7 @@
 
     python benchmarks/releases.py vllm 0.33.0 conformance e2e --record
     python benchmarks/releases.py vllm 0.33.0 conformance --part 2/3 --record
-    python benchmarks/releases.py vllm 0.33.0 e2e --again tests/e2e/test_memory.py::test_... --record
+    python benchmarks/releases.py vllm 0.33.0 e2e --again --record
 
 The conformance suite runs in every mode of scheduling. What came of each suite, or of a part of its files, goes to
 benchmarks/results/mixed.json, the number of green releases to figures.json. What failed, by a test that was wrong, can
@@ -37,19 +37,19 @@ def main() -> None:
     parser.add_argument("release")
     parser.add_argument("suites", nargs="+", choices=SUITES)
     parser.add_argument("--part", default="1/1", help="of the files of a suite, the second third is 2/3")
-    parser.add_argument(
-        "--again", nargs="+", default=[], metavar="TEST", help="of one suite, all that failed last time"
-    )
+    parser.add_argument("--again", action="store_true", help="only what failed when it was recorded last")
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
     green = True
     for suite in given.suites:
         name = f"{given.host} {given.release} {suite}"
-        result = run(given.host, given.release, SUITES[suite], given.again or files(suite, given.part))
+        before = json.loads(RUNS.read_text())["releases"][f"{name} {given.part}"] if given.again else None
+        tests = before["failing"] if before else files(suite, given.part)
+        result = run(given.host, given.release, SUITES[suite], tests)
         print(f"{name} {given.part}: {result}", flush=True)
         green &= not result["failed"]
-        if given.again:
-            result = completed(json.loads(RUNS.read_text())["releases"][f"{name} {given.part}"], result)
+        if before:
+            result = completed(before, result)
         if given.record:
             runs = keep(
                 "releases",
@@ -68,6 +68,7 @@ def completed(before: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, 
     return {
         "passed": before["passed"] + again["passed"],
         "failed": again["failed"],
+        "failing": again["failing"],
         "skipped": before["skipped"],
         "seconds": before["seconds"] + again["seconds"],
         "again": ran,
@@ -93,11 +94,16 @@ def run(host: str, release: str, marks: str, tests: Sequence[str]) -> dict[str, 
         subprocess.run([*command, "-m", marks, *tests], cwd=ROOT, env=environment, check=False)
         if not report.exists():
             raise SystemExit(f"{host} {release}: pytest was killed, maybe for want of memory: nothing counts")
-        cases = [{child.tag for child in case} for case in ElementTree.parse(report).iter("testcase")]
-    bad = sum(bool(kinds & {"failure", "error"}) for kinds in cases)
-    skipped = sum("skipped" in kinds for kinds in cases)
-    counts = {"passed": len(cases) - bad - skipped, "failed": bad, "skipped": skipped}
+        cases = {name_of(case): {child.tag for child in case} for case in ElementTree.parse(report).iter("testcase")}
+    bad = sorted(name for name, kinds in cases.items() if kinds & {"failure", "error"})
+    skipped = sum("skipped" in kinds for kinds in cases.values())
+    counts = {"passed": len(cases) - len(bad) - skipped, "failed": len(bad), "failing": bad, "skipped": skipped}
     return {**counts, "seconds": round(time.monotonic() - begun)}
+
+
+def name_of(case: ElementTree.Element) -> str:
+    """A test as pytest takes it, by its entry in a report."""
+    return f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name']}"
 
 
 def count_green(host: str, runs: Mapping[str, Mapping[str, Any]]) -> None:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from typing import Any
 
 import torch
 
 
 def keep_threads() -> None:
-    """Let numba have as many threads as OpenMP was told to have. To be called before anything imports numba.
+    """Let numba have as many threads as OpenMP was told to have, unless it is there already: then it refuses others.
 
     vLLM's n-gram drafter is numba's; its first step gives torch that many, too, by default one per core. They wait for
     each other by spinning, and beside other work a step takes a hundred times as long
     (findings/numba_sets_the_threads_of_torch.sh, 2026-12-01, vLLM 0.32).
     """
-    if threads := os.environ.get("OMP_NUM_THREADS"):
+    if "numba" not in sys.modules and (threads := os.environ.get("OMP_NUM_THREADS")):
         os.environ.setdefault("NUMBA_NUM_THREADS", threads.partition(",")[0])
 
 
